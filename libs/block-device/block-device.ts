@@ -1,0 +1,76 @@
+// The port between a network block server and whatever stores the bytes. Offsets and lengths are bytes and
+// multiples of 512; the server has checked them against `sizeBytes` before it calls.
+import { MidmirrorError } from '@midmirror/basis';
+
+/** Error numbers as the NBD protocol spells them on the wire; 0 is success. */
+export const Errno = { ok: 0, EPERM: 1, EIO: 5, ENOMEM: 12, EINVAL: 22, ENOSPC: 28, EOVERFLOW: 75, ENOTSUP: 95, ESHUTDOWN: 108 } as const;
+
+export type WriteKind = 'write' | 'zeroes' | 'trim';
+
+/**
+ * One guest write. Servers keep a pool of these and reuse them: a device may hold one from `submit` until it
+ * calls `complete`, exactly once, and must not touch it afterwards.
+ */
+export interface WriteCommand {
+  kind: WriteKind;
+  startBytes: number;
+  lengthBytes: number;
+  /** Complete only once the write is on stable storage. */
+  fua: boolean;
+  /** The data, in order, in `payloadCount` pieces; empty for zeroes and trim. Valid until `complete`. */
+  payload: Uint8Array[];
+  payloadCount: number;
+  complete(errno: number): void;
+}
+
+/** Part of an allocation map: a hole reads as zeroes and holds no space. */
+export interface AllocationExtent {
+  lengthBytes: number;
+  hole: boolean;
+}
+
+export interface BlockDevice {
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+  /** Reads at once into `target` when that needs no waiting; false: nothing was done, use `read`. */
+  tryRead(startBytes: number, lengthBytes: number, target: Uint8Array, targetOffset: number): boolean;
+  /** Rejects with MidmirrorError; `corrupt` and `io` become EIO. */
+  read(startBytes: number, lengthBytes: number, target: Uint8Array, targetOffset: number): Promise<void>;
+  /** Queues a write. Commands submitted before one `kick` may be stored together. */
+  submit(command: WriteCommand): void;
+  /** Everything that arrived together has been submitted: store it. */
+  kick(): void;
+  /** All writes completed before the call are on stable storage, whichever connection they came by. */
+  flush(): Promise<void>;
+  /** Extents that cover `[start, start + length)` from its start; may cover less, at least one extent. */
+  allocation(startBytes: number, lengthBytes: number, extentsMax: number): Promise<AllocationExtent[]>;
+}
+
+/** What a client gets when it names an export. `release` is called once, when its connection ends. */
+export interface OpenedExport {
+  device: BlockDevice;
+  description: string;
+  release(): void | Promise<void>;
+}
+
+/** Names to devices. `open` rejects with MidmirrorError: the message reaches the client. */
+export interface ExportDirectory {
+  open(name: string): Promise<OpenedExport>;
+  list(): Promise<{ name: string; description: string }[]>;
+}
+
+export function errnoOf(error: unknown): number {
+  if (!(error instanceof MidmirrorError)) return Errno.EIO;
+  switch (error.code) {
+    case 'no-space':
+      return Errno.ENOSPC;
+    case 'bad-request':
+      return Errno.EINVAL;
+    case 'unavailable':
+      return Errno.ESHUTDOWN;
+    case 'conflict':
+      return Errno.EPERM;
+    default:
+      return Errno.EIO;
+  }
+}

@@ -1,0 +1,10 @@
+export {
+  type AllocationExtent,
+  type BlockDevice,
+  Errno,
+  type ExportDirectory,
+  type OpenedExport,
+  type WriteCommand,
+  type WriteKind,
+  errnoOf,
+} from './block-device.ts';

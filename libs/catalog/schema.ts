@@ -1,0 +1,160 @@
+// The catalogue's tables, as kysely sees them. SQL that PostgreSQL and SQLite both speak: numbers are safe
+// integers (bigint columns), times are nanoseconds as decimal text of fixed width 20 (so they sort), JSON is text.
+import type { Generated } from 'kysely';
+
+export interface VolumeRow {
+  id: string;
+  name: string;
+  size_bytes: number;
+  policy: string;
+  /** `active`, or `deleting` from the request until its files are gone. */
+  state: string;
+  created_ns: string;
+  /** Point of the MIM as of the last applied sync. */
+  mim_seq: number;
+  mim_ns: string;
+}
+
+export interface MarkRow {
+  volume_id: string;
+  name: string;
+  kind: string;
+  seq: number;
+  time_ns: string;
+}
+
+export interface SegmentRow {
+  volume_id: string;
+  segment: number;
+  epoch: number;
+  first_seq: number;
+  last_seq: number;
+  first_ns: string;
+  last_ns: string;
+}
+
+export interface SyncRow {
+  volume_id: string;
+  sync_id: number;
+  snapshot: number;
+  from_seq: number;
+  from_ns: string;
+  to_seq: number;
+  to_ns: string;
+  /** planned → prepared → applied */
+  state: string;
+  cause: string;
+  started_ns: string;
+  finished_ns: string | null;
+  extents: number;
+  bytes: number;
+}
+
+export interface SnapshotRow {
+  volume_id: string;
+  snapshot: number;
+  seq: number;
+  time_ns: string;
+  /** `open` or `closed` */
+  state: string;
+  opened_ns: string;
+  reason: string;
+}
+
+/** A level-0 run: side `forward` (one per sealed segment) or `backward` (one per object). */
+export interface RunRow {
+  id: Generated<number>;
+  volume_id: string;
+  side: string;
+  /** Segment number or object number. */
+  source: number;
+  /** Backward: the snapshot that the object belongs to; forward: 0. */
+  snapshot: number;
+  from_seq: number;
+  to_seq: number;
+  extents: number;
+  data_bytes: number;
+}
+
+export interface PelPageRow {
+  run_id: number;
+  /** First address of the page, bytes. */
+  start_bytes: number;
+  /** Packed extents (format: libs/vrmo pel-page). */
+  page: Uint8Array;
+}
+
+export interface PinRow {
+  id: string;
+  volume_id: string;
+  seq: number;
+  /** `mirror`, `clone`, … */
+  holder: string;
+  since_ns: string;
+}
+
+export interface CloneRow {
+  name: string;
+  id: string;
+  volume_id: string;
+  seq: number;
+  time_ns: string;
+  created_ns: string;
+}
+
+/** Writes per minute, for the timeline. */
+export interface ActivityRow {
+  volume_id: string;
+  minute_ns: string;
+  writes: number;
+  bytes: number;
+  first_seq: number;
+  last_seq: number;
+}
+
+/** Where a projector stands in a stream, stored with what it learnt. */
+export interface PositionRow {
+  projector: string;
+  position: number;
+}
+
+export interface MessageRow {
+  position: Generated<number>;
+  stream: string;
+  subject: string;
+  message_id: string;
+  headers: string;
+  data: Uint8Array;
+  time_ns: string;
+}
+
+export interface DeliveryRow {
+  consumer: string;
+  position: number;
+  attempts: number;
+  due_ns: string;
+}
+
+export interface KeyRow {
+  bucket: string;
+  key: string;
+  revision: number;
+  value: string;
+}
+
+export interface CatalogSchema {
+  volume: VolumeRow;
+  mark: MarkRow;
+  segment: SegmentRow;
+  sync: SyncRow;
+  snapshot: SnapshotRow;
+  run: RunRow;
+  pel_page: PelPageRow;
+  pin: PinRow;
+  clone: CloneRow;
+  activity: ActivityRow;
+  position: PositionRow;
+  message: MessageRow;
+  delivery: DeliveryRow;
+  key: KeyRow;
+}

@@ -1,0 +1,51 @@
+// The domain events on a volume's timeline. `seq` numbers are safe integers; times are nanoseconds since the
+// epoch as decimal strings, because JSON numbers can't hold them.
+import type { MarkKind } from './mark-kind.ts';
+
+export interface EventBodies {
+  'volume.created': { name: string; sizeBytes: number };
+  'volume.deleted': { name: string };
+  'policy.changed': { policy: unknown };
+  'mark.set': { seq: number; timeNs: string; name: string; kind: MarkKind };
+  /** The segment's file is durable and closed by its footer. */
+  'segment.sealed': {
+    segment: number;
+    epoch: number;
+    firstSeq: number;
+    lastSeq: number;
+    firstTimeNs: string;
+    lastTimeNs: string;
+  };
+  'segment.recycled': { segment: number };
+  'sync.prepared': { syncId: number; fromSeq: number; toSeq: number; snapshot: number };
+  'mim.advanced': { syncId: number; fromSeq: number; toSeq: number; toTimeNs: string; snapshot: number };
+  'snapshot.opened': { snapshot: number; seq: number; timeNs: string; reason: string };
+  'snapshot.closed': { snapshot: number };
+  'snapshot.dropped': { snapshot: number; freedBytes: number };
+  'clone.created': { name: string; seq: number };
+  'clone.deleted': { name: string };
+}
+
+export type EventType = keyof EventBodies;
+
+export type DomainEvent = {
+  [T in EventType]: { type: T; volumeId: string; timeNs: string; data: EventBodies[T] };
+}[EventType];
+
+/** Message id: volume, what happened and where, so that publishing twice is one event. */
+export function eventId(event: DomainEvent): string {
+  const data = event.data;
+  const place =
+    'syncId' in data
+      ? `sync-${data.syncId}`
+      : 'segment' in data
+        ? `segment-${data.segment}`
+        : 'snapshot' in data
+          ? `snapshot-${data.snapshot}`
+          : 'kind' in data
+            ? `mark-${data.name}`
+            : 'name' in data
+              ? `${data.name}-${event.timeNs}`
+              : event.timeNs;
+  return `${event.volumeId}/${event.type}/${place}`;
+}

@@ -1,0 +1,49 @@
+// `extents.journaled`: what became durable in a volume's journal since the last such message. The body is the
+// journal's own batch headers and descriptors, byte for byte as in the segment file, without the guests' data.
+import type { EventEnvelope } from './envelope.ts';
+
+export interface JournaledDescriptors {
+  volumeId: string;
+  epoch: number;
+  /** The first and last write in it; `lastSeq < firstSeq` when it holds marks only. */
+  firstSeq: number;
+  lastSeq: number;
+  /** Batch header, descriptors, batch header, descriptors, … (format: libs/journal). */
+  batches: Uint8Array;
+}
+
+/** `position` is the journal position of the first batch: unique per volume and epoch. */
+export function encodeDescriptors(
+  descriptors: JournaledDescriptors,
+  position: number,
+  source: string,
+): EventEnvelope {
+  const { volumeId, epoch, firstSeq, lastSeq, batches } = descriptors;
+  const id = `${volumeId}/extents.journaled/${epoch}-${position}`;
+  return {
+    id,
+    headers: {
+      'ce-specversion': '1.0',
+      'ce-id': id,
+      'ce-type': 'dev.midmirror.extents.journaled',
+      'ce-source': source,
+      'ce-subject': volumeId,
+      'ce-mimepoch': String(epoch),
+      'ce-mimfirstseq': String(firstSeq),
+      'ce-mimlastseq': String(lastSeq),
+      'content-type': 'application/octet-stream',
+    },
+    data: batches,
+  };
+}
+
+export function decodeDescriptors(envelope: Pick<EventEnvelope, 'headers' | 'data'>): JournaledDescriptors {
+  const { headers, data } = envelope;
+  return {
+    volumeId: headers['ce-subject'] ?? '',
+    epoch: Number(headers['ce-mimepoch']),
+    firstSeq: Number(headers['ce-mimfirstseq']),
+    lastSeq: Number(headers['ce-mimlastseq']),
+    batches: data,
+  };
+}

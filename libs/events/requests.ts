@@ -1,0 +1,85 @@
+// Requests that one service makes of another over the bus, with their answers. JSON; times as in the events.
+// Nothing here carries guest data.
+import type { MarkKind } from './mark-kind.ts';
+
+/** A point that was asked for, and the one that was chosen. `seq` says it exactly. */
+export interface ChosenPoint {
+  seq: number;
+  timeNs: string;
+  /** Chosen minus asked, in milliseconds; null where the question was not a time. */
+  distanceMs: number | null;
+}
+
+export interface Requests {
+  'ingest.create-volume': { ask: { name: string; sizeBytes: number; policy: unknown }; answer: { volumeId: string } };
+  'ingest.delete-volume': { ask: { volumeId: string }; answer: { deleted: true } };
+  'ingest.mark': {
+    ask: { volumeId: string; name: string; kind: MarkKind };
+    answer: { seq: number; timeNs: string };
+  };
+  /** Makes everything answered so far durable and published. */
+  'ingest.publish': { ask: { volumeId: string }; answer: { seq: number; timeNs: string } };
+  'ingest.status': {
+    ask: { volumeId: string };
+    answer: {
+      seq: number;
+      timeNs: string;
+      durableSeq: number;
+      journalBytesUsed: number;
+      journalBytesMax: number;
+      headExtents: number;
+      state: string;
+    };
+  };
+  'synchronizer.sync': {
+    ask: { volumeId: string; upToSeq: number | null; closeSnapshot: boolean };
+    answer: { fromSeq: number; toSeq: number; syncs: number; extents: number; bytes: number; snapshot: number | null };
+  };
+  'synchronizer.retention': {
+    ask: { volumeId: string; dryRun: boolean };
+    answer: { drops: { snapshot: number; seq: number; timeNs: string; bytes: number }[]; freedBytes: number };
+  };
+  'synchronizer.drop-snapshot': { ask: { volumeId: string; snapshot: number }; answer: { freedBytes: number } };
+  /** Sync step 5: switch open mirrors to the new run; answered when no read on the old map is in flight. */
+  'mapping-index.prepare': { ask: { volumeId: string; syncId: number }; answer: { mirrors: number } };
+  'mapping-index.resolve': { ask: { volumeId: string; at: string }; answer: ChosenPoint };
+  'mapping-index.changes': {
+    ask: { volumeId: string; from: string; to: string; limit: number; after: number };
+    answer: {
+      from: ChosenPoint;
+      to: ChosenPoint;
+      extents: { offset: number; length: number }[];
+      /** Ask again with `after` = this; null: that was all. */
+      next: number | null;
+    };
+  };
+  'mapping-index.history': {
+    ask: { volumeId: string; offset: number; length: number; limit: number };
+    answer: {
+      versions: {
+        offset: number;
+        length: number;
+        /** The write that made it; null: older than the journal, known only as part of a snapshot or the MIM. */
+        seq: number | null;
+        timeNs: string | null;
+        /** The points at which it can be read. */
+        fromSeq: number;
+        toSeq: number | null;
+        where: string;
+        kind: 'data' | 'zeroes' | 'trim';
+      }[];
+      truncated: boolean;
+    };
+  };
+  'mapping-index.create-clone': {
+    ask: { volumeId: string; at: string; name: string };
+    answer: { name: string; point: ChosenPoint };
+  };
+  'mapping-index.delete-clone': { ask: { name: string }; answer: { deleted: true } };
+  'mapping-index.mirrors': {
+    ask: { volumeId: string };
+    answer: { mirrors: { seq: number; timeNs: string; readers: number; extents: number }[] };
+  };
+}
+
+export type RequestName = keyof Requests;

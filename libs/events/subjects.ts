@@ -1,0 +1,26 @@
+// Streams and subjects. Volume ids are lower-case hexadecimal, so they are one subject token each.
+
+export const Streams = {
+  /** Packed descriptors of durable writes; purged as segments are recycled. */
+  journal: 'MIM_JOURNAL',
+  /** Domain events, kept. */
+  timeline: 'MIM_TIMELINE',
+  /** Work queues, one subject per service and volume. */
+  work: 'MIM_WORK',
+} as const;
+
+export function journalSubject(volumeId: string): string {
+  return `mim.journal.${volumeId}`;
+}
+
+export function timelineSubject(volumeId: string, type: string): string {
+  return `mim.timeline.${volumeId}.${type.replaceAll('.', '-')}`;
+}
+
+export function workSubject(service: string, volumeId: string): string {
+  return `mim.work.${service}.${volumeId}`;
+}
+
+export function requestSubject(service: string, request: string): string {
+  return `mim.request.${service}.${request}`;
+}

@@ -1,0 +1,1 @@
+export { ExtentCursor, ExtentFlag, ExtentMap } from './extent-map.ts';

@@ -1,0 +1,569 @@
+// The writer of a forward journal: takes commands, stores what arrived together as one batch with one writev,
+// answers, and makes it durable by group commit. One batch is under way at a time; the rest waits in order.
+//
+// States: open · waiting for a segment (ring full, or the next file not ready) · waiting for the disk (too many
+// dirty bytes) · full (no space on the file system: writes are refused) · failed (an I/O error: nothing is
+// trusted until a restart has recovered the ring from the files).
+import { type Clock, MidmirrorError, monotonicNs } from '@midmirror/basis';
+import { Errno, errnoOf, type WriteCommand } from '@midmirror/block-device';
+import { BatchBuilder, checksum, DescriptorFlag, DescriptorKind, encodeMark, Format, type MarkRecord, PIECE_BYTES_MAX, segmentFooterBytesMax } from '@midmirror/journal';
+import { limits } from './limits.ts';
+import type { RingSegment } from './ring-segment.ts';
+import { sealSegment } from './seal.ts';
+import type { SegmentRing } from './segment-ring.ts';
+
+/** A mark waits in the same queue as the writes, so that its place among them is exact. */
+interface QueuedMark {
+  kind: 'mark';
+  bytes: Uint8Array;
+  resolve(point: { seq: number; timeNs: bigint }): void;
+  reject(error: MidmirrorError): void;
+}
+
+type Queued = WriteCommand | QueuedMark;
+
+export interface JournalListener {
+  /** Everything up to this write is on stable storage. */
+  durable(seq: number): void;
+  sealed(segment: RingSegment): void;
+  /** Share of the ring in use, told when a segment is taken. */
+  pressure(share: number): void;
+  stateChanged(state: JournalState, reason: string): void;
+}
+
+export type JournalState = 'open' | 'full' | 'failed' | 'closed';
+
+export interface JournalEnd {
+  nextSeq: number;
+  lastNs: bigint;
+  lastHeaderCrc: number;
+}
+
+interface CommitWaiter {
+  seq: number;
+  command: WriteCommand | null;
+  done: ((error: MidmirrorError | null) => void) | null;
+}
+
+const PAGE = 4096;
+const ZEROES = new Uint8Array(PAGE);
+
+export class Journal {
+  readonly #ring: SegmentRing;
+  readonly #clock: Clock;
+  readonly #listener: JournalListener;
+  /** Called with each stored descriptor: the head map. */
+  readonly #apply: (words: Uint32Array, count: number, segment: number) => void;
+  readonly #builder = new BatchBuilder(limits.batchDescriptorsMax);
+
+  #active: RingSegment | null = null;
+  #queue: Queued[] = [];
+  #queueHead = 0;
+  #writing = false;
+  #nextSeq: number;
+  #lastNs: bigint;
+  #previousCrc: number;
+  #state: JournalState = 'open';
+  #stateReason = '';
+
+  #durableSeq: number;
+  #dirtyBytes = 0;
+  readonly #dirty = new Set<RingSegment>();
+  #committing = false;
+  #waiters: CommitWaiter[] = [];
+  #preparing: Promise<void> | null = null;
+  #sealing: Promise<void> = Promise.resolve();
+  #retry: NodeJS.Timeout | null = null;
+  readonly #timer: NodeJS.Timeout;
+
+  // The batch being written.
+  readonly #batch: WriteCommand[] = [];
+  #iovec: Uint8Array[] = [];
+
+  constructor(
+    ring: SegmentRing,
+    end: JournalEnd,
+    options: {
+      clock: Clock;
+      syncIntervalMs: number;
+      listener: JournalListener;
+      apply: (words: Uint32Array, count: number, segment: number) => void;
+    },
+  ) {
+    this.#ring = ring;
+    this.#clock = options.clock;
+    this.#listener = options.listener;
+    this.#apply = options.apply;
+    this.#nextSeq = end.nextSeq;
+    this.#durableSeq = end.nextSeq - 1;
+    this.#lastNs = end.lastNs;
+    this.#previousCrc = end.lastHeaderCrc;
+    this.#timer = setInterval(() => this.#commitSoon(), options.syncIntervalMs);
+    this.#timer.unref();
+  }
+
+  get lastSeq(): number {
+    return this.#nextSeq - 1;
+  }
+  get lastNs(): bigint {
+    return this.#lastNs;
+  }
+  get durableSeq(): number {
+    return this.#durableSeq;
+  }
+  get state(): JournalState {
+    return this.#state;
+  }
+  get stateReason(): string {
+    return this.#stateReason;
+  }
+
+  /** Readies the first segment; the journal takes writes from then on. */
+  async open(): Promise<void> {
+    await this.#prepareNext();
+  }
+
+  submit(command: WriteCommand): void {
+    this.#queue.push(command);
+  }
+
+  kick(): void {
+    if (!this.#writing) this.#drain();
+  }
+
+  /** Journals a mark after everything submitted before it; resolves once it is durable. */
+  async mark(record: MarkRecord): Promise<{ seq: number; timeNs: bigint }> {
+    const point = await new Promise<{ seq: number; timeNs: bigint }>((resolve, reject) => {
+      this.#queue.push({ kind: 'mark', bytes: encodeMark(record), resolve, reject });
+      this.kick();
+    });
+    await this.flush();
+    return point;
+  }
+
+  /** Resolves when everything answered before the call is durable. Concurrent calls share one fdatasync. */
+  flush(): Promise<void> {
+    if (this.#state === 'failed') return Promise.reject(this.#failure());
+    if (this.#dirty.size === 0 && !this.#committing) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      this.#waiters.push({
+        seq: this.#nextSeq - 1,
+        command: null,
+        done: (error) => (error === null ? resolve() : reject(error)),
+      });
+      this.#commit();
+    });
+  }
+
+  /** Recycling has made room, or a segment is ready: go on. */
+  roomAgain(): void {
+    void this.#prepareNext();
+  }
+
+  /** Ends the active segment now, so that what it holds can be recycled soon. */
+  rotate(): void {
+    if (this.#writing || this.#active === null || this.#active.descriptorCount === 0) return;
+    this.#takeSegment();
+  }
+
+  /** Stops taking writes, ends those under way, makes all durable. */
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    if (this.#retry !== null) clearTimeout(this.#retry);
+    if (this.#state !== 'failed') {
+      while (this.#writing) await new Promise<void>((resolve) => setImmediate(resolve));
+      await this.flush();
+      this.#setState('closed', 'the volume is closed');
+    }
+    this.#refuseQueue(Errno.ESHUTDOWN);
+    await this.#preparing;
+    await this.#sealing;
+  }
+
+  // ── storing ────────────────────────────────────────────────────────────────────────────────────────────
+
+  #drain(): void {
+    while (this.#queueHead < this.#queue.length && !this.#writing) {
+      if (this.#state === 'failed') return this.#refuseQueue(Errno.EIO);
+      if (this.#state === 'closed') return this.#refuseQueue(Errno.ESHUTDOWN);
+      if (this.#dirtyBytes > limits.dirtyBytesMax && this.#committing) return;
+      if (this.#active === null && !this.#takeSegment()) {
+        if (this.#state === 'full') this.#refuseQueue(Errno.ENOSPC);
+        return;
+      }
+      const first = this.#queue[this.#queueHead]!;
+      const stored = first.kind === 'mark' ? this.#storeMark(first) : this.#storeWrites();
+      if (!stored && !this.#takeSegment()) {
+        if (this.#state === 'full') this.#refuseQueue(Errno.ENOSPC);
+        return;
+      }
+    }
+  }
+
+  /** Collects and stores as many queued writes as fit; false: the active segment has no room for the first. */
+  #storeWrites(): boolean {
+    const segment = this.#active!;
+    const room = this.#roomOf(segment);
+    const batch = this.#batch;
+    batch.length = 0;
+    let descriptors = 0;
+    let dataBytes = 0;
+    for (let i = this.#queueHead; i < this.#queue.length; i += 1) {
+      const command = this.#queue[i]!;
+      if (command.kind === 'mark') break;
+      const bytes = command.kind === 'write' ? command.lengthBytes : 0;
+      const pieces = command.kind === 'write' ? piecesOf(command.startBytes, bytes) : 1;
+      const total = spaceFor(descriptors + pieces) + dataBytes + bytes;
+      if (total > room) break;
+      if (batch.length > 0 && dataBytes + bytes > limits.batchBytesMax) break;
+      if (descriptors + pieces > limits.batchDescriptorsMax) break;
+      batch.push(command);
+      descriptors += pieces;
+      dataBytes += bytes;
+    }
+    if (batch.length === 0) return false;
+    this.#queueHead += batch.length;
+    this.#buildWrites(segment, descriptors);
+    this.#write(segment, batch.length, dataBytes, null);
+    return true;
+  }
+
+  #buildWrites(segment: RingSegment, descriptors: number): void {
+    const builder = this.#builder;
+    builder.reset();
+    const iovec = this.#iovec;
+    iovec.length = 1; // the header goes first, when it is finished
+    let dataOffset = segment.writeOffset + Format.batchHeaderBytes + descriptors * Format.descriptorBytes;
+    for (const command of this.#batch) {
+      const { kind, startBytes: start, lengthBytes: length } = command;
+      if (kind === 'write') {
+        if (command.payloadCount === 1 && length <= PIECE_BYTES_MAX && fitsPiece(start, length)) {
+          const data = command.payload[0]!;
+          builder.add(DescriptorKind.write, 0, checksum(data), start, length, dataOffset);
+          iovec.push(data);
+        } else addPieces(builder, iovec, command, dataOffset);
+        dataOffset += length;
+      } else {
+        builder.add(kind === 'trim' ? DescriptorKind.trim : DescriptorKind.zeroes, 0, 0, start, length, dataOffset);
+      }
+    }
+  }
+
+  #storeMark(mark: QueuedMark): boolean {
+    const segment = this.#active!;
+    if (spaceFor(1) + mark.bytes.length > this.#roomOf(segment)) return false;
+    this.#queueHead += 1;
+    this.#batch.length = 0;
+    this.#builder.reset();
+    const dataOffset = segment.writeOffset + Format.batchHeaderBytes + Format.descriptorBytes;
+    this.#builder.add(DescriptorKind.mark, 0, checksum(mark.bytes), 0, mark.bytes.length, dataOffset);
+    this.#iovec.length = 1;
+    this.#iovec.push(mark.bytes);
+    this.#write(segment, 0, mark.bytes.length, mark);
+    return true;
+  }
+
+  #write(segment: RingSegment, writeCount: number, dataBytes: number, mark: QueuedMark | null): void {
+    const timeNs = monotonicNs(this.#clock, this.#lastNs);
+    const head = this.#builder.finish({
+      epoch: segment.epoch,
+      segment: segment.number,
+      offset: segment.writeOffset,
+      firstSeq: this.#nextSeq,
+      timeNs,
+      durableSeq: this.#durableSeq,
+      writeCount,
+      dataBytes,
+      previousCrc: this.#previousCrc,
+    });
+    const iovec = this.#iovec;
+    iovec[0] = head;
+    const total = head.length + dataBytes;
+    // Fill the last page: the kernel need not read the rest of it from the disk first.
+    const end = segment.writeOffset + total;
+    const padding = Math.min((PAGE - (end % PAGE)) % PAGE, this.#ring.config.segmentBytes - end);
+    if (padding > 0) iovec.push(ZEROES.subarray(0, padding));
+    this.#dirty.add(segment);
+    if (total <= limits.synchronousWriteBytesMax) {
+      try {
+        segment.file.writevSync(iovec, segment.writeOffset);
+      } catch (error) {
+        return this.#writeFailed(error, mark);
+      }
+      this.#stored(segment, head, timeNs, writeCount, dataBytes, mark);
+      return;
+    }
+    this.#writing = true;
+    segment.file.writev(iovec, segment.writeOffset).then(
+      () => {
+        this.#writing = false;
+        this.#stored(segment, head, timeNs, writeCount, dataBytes, mark);
+        this.#drain();
+      },
+      (error: unknown) => {
+        this.#writing = false;
+        this.#writeFailed(error, mark);
+        this.#drain();
+      },
+    );
+  }
+
+  #stored(
+    segment: RingSegment,
+    head: Uint8Array,
+    timeNs: bigint,
+    writeCount: number,
+    dataBytes: number,
+    mark: QueuedMark | null,
+  ): void {
+    const lastNs = writeCount > 1 ? timeNs + BigInt(writeCount - 1) : timeNs;
+    segment.batchOffsets.push(segment.writeOffset);
+    segment.writeOffset += head.length + dataBytes;
+    segment.descriptorCount += this.#builder.count;
+    if (segment.firstNs === 0n) segment.firstNs = timeNs;
+    segment.lastNs = lastNs;
+    segment.lastSeq = this.#nextSeq + writeCount - 1;
+    segment.lastHeaderCrc = this.#builder.headerCrc;
+    segment.log!.append(head);
+    this.#previousCrc = this.#builder.headerCrc;
+    this.#nextSeq += writeCount;
+    this.#lastNs = lastNs;
+    this.#dirtyBytes += head.length + dataBytes;
+    this.#apply(this.#builder.words, this.#builder.count, segment.number);
+    this.#answer(mark === null ? null : () => mark.resolve({ seq: this.#nextSeq - 1, timeNs }));
+    if (this.#queueHead === this.#queue.length) {
+      this.#queue.length = 0;
+      this.#queueHead = 0;
+    } else if (this.#queueHead > 1024) {
+      this.#queue.splice(0, this.#queueHead);
+      this.#queueHead = 0;
+    }
+    if (this.#dirtyBytes > limits.dirtyBytesSoft) this.#commit();
+  }
+
+  #answer(markDone: (() => void) | null): void {
+    const batch = this.#batch;
+    const seq = this.#nextSeq - 1;
+    let mustSync = false;
+    for (let i = 0; i < batch.length; i += 1) {
+      const command = batch[i]!;
+      if (command.fua) {
+        this.#waiters.push({ seq, command, done: null });
+        mustSync = true;
+      } else command.complete(Errno.ok);
+    }
+    batch.length = 0;
+    if (markDone !== null) markDone();
+    if (mustSync) this.#commit();
+  }
+
+  #writeFailed(error: unknown, mark: QueuedMark | null): void {
+    // The bytes at this place are of no batch that counts: the next batch is written over them.
+    const errno = errnoOf(error);
+    for (const command of this.#batch) command.complete(errno);
+    this.#batch.length = 0;
+    mark?.reject(error as MidmirrorError);
+    if (errno !== Errno.ENOSPC) this.#fail(error);
+  }
+
+  #roomOf(segment: RingSegment): number {
+    const footer = segmentFooterBytesMax(segment.descriptorCount, segment.batchOffsets.length + 1) + 8;
+    return this.#ring.config.segmentBytes - segment.writeOffset - footer;
+  }
+
+  // ── segments ───────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Goes on in the prepared segment; false: none is ready, `roomAgain` or its preparation will call back. */
+  #takeSegment(): boolean {
+    const next = this.#ring.takePrepared();
+    if (next === null) {
+      this.#listener.pressure(this.#ring.segmentCount / this.#ring.config.segmentsMax);
+      void this.#prepareNext();
+      return false;
+    }
+    const old = this.#active;
+    next.firstSeq = this.#nextSeq;
+    next.lastSeq = this.#nextSeq - 1;
+    this.#active = next;
+    if (old !== null) this.#seal(old);
+    this.#listener.pressure(this.#ring.segmentCount / this.#ring.config.segmentsMax);
+    void this.#prepareNext();
+    return true;
+  }
+
+  #seal(segment: RingSegment): void {
+    this.#sealing = this.#sealing.then(async () => {
+      try {
+        await sealSegment(segment, this.#ring.config.segmentBytes);
+        this.#listener.sealed(segment);
+      } catch (error) {
+        this.#fail(error);
+      }
+    });
+  }
+
+  #prepareNext(): Promise<void> {
+    this.#preparing ??= this.#prepare().finally(() => {
+      this.#preparing = null;
+    });
+    return this.#preparing;
+  }
+
+  async #prepare(): Promise<void> {
+    if (this.#state === 'failed' || this.#state === 'closed') return;
+    try {
+      await this.#ring.prepare();
+      if (this.#state === 'full') this.#setState('open', 'there is space again');
+    } catch (error) {
+      if (errnoOf(error) === Errno.ENOSPC) this.#becomeFull(error as MidmirrorError);
+      else this.#fail(error);
+      return;
+    }
+    if (this.#active === null && this.#ring.hasPrepared) this.#takeSegmentWhenOpening();
+    if (!this.#writing) setImmediate(() => this.#drain());
+  }
+
+  #takeSegmentWhenOpening(): void {
+    const next = this.#ring.takePrepared()!;
+    next.firstSeq = this.#nextSeq;
+    next.lastSeq = this.#nextSeq - 1;
+    this.#active = next;
+    setImmediate(() => void this.#prepareNext());
+  }
+
+  #becomeFull(error: MidmirrorError): void {
+    if (this.#state === 'open') this.#setState('full', error.message);
+    this.#retry ??= setTimeout(() => {
+      this.#retry = null;
+      void this.#prepareNext();
+    }, limits.fullDiskRetryMs);
+    this.#retry.unref();
+    if (!this.#writing) this.#drain();
+  }
+
+  // ── group commit ───────────────────────────────────────────────────────────────────────────────────────
+
+  #commitSoon(): void {
+    if (this.#dirty.size > 0 && this.#state !== 'failed') this.#commit();
+  }
+
+  #commit(): void {
+    if (this.#committing) return;
+    this.#committing = true;
+    void this.#commitLoop();
+  }
+
+  async #commitLoop(): Promise<void> {
+    do {
+      const seq = this.#nextSeq - 1;
+      const covered = this.#waiters;
+      this.#waiters = [];
+      const segments = [...this.#dirty];
+      this.#dirty.clear();
+      this.#dirtyBytes = 0;
+      // A batch under way belongs to the next round.
+      if (this.#writing && this.#active !== null) this.#dirty.add(this.#active);
+      let failure: MidmirrorError | null = null;
+      try {
+        await Promise.all(segments.map((segment) => segment.file.datasync()));
+        this.#durableSeq = Math.max(this.#durableSeq, seq);
+      } catch (error) {
+        // After a failed fdatasync nobody knows which pages are on disk: no further promise is made.
+        failure = this.#fail(error);
+      }
+      for (const waiter of covered) {
+        waiter.command?.complete(failure === null ? Errno.ok : Errno.EIO);
+        waiter.done?.(failure);
+      }
+      if (failure === null) this.#listener.durable(seq);
+    } while (this.#waiters.length > 0 && this.#state !== 'failed');
+    this.#committing = false;
+    if (this.#state === 'failed') this.#failWaiters();
+    if (!this.#writing) this.#drain();
+  }
+
+  // ── the end ────────────────────────────────────────────────────────────────────────────────────────────
+
+  #setState(state: JournalState, reason: string): void {
+    this.#state = state;
+    this.#stateReason = reason;
+    this.#listener.stateChanged(state, reason);
+  }
+
+  #fail(error: unknown): MidmirrorError {
+    if (this.#state !== 'failed') {
+      this.#setState('failed', error instanceof Error ? error.message : String(error));
+      setImmediate(() => {
+        this.#refuseQueue(Errno.EIO);
+        this.#failWaiters();
+      });
+    }
+    return this.#failure();
+  }
+
+  #failure(): MidmirrorError {
+    return new MidmirrorError('io', `the journal has failed: ${this.#stateReason}`, {
+      hint: 'restart the appliance: it recovers the journal from its files',
+    });
+  }
+
+  #failWaiters(): void {
+    for (const waiter of this.#waiters.splice(0)) {
+      waiter.command?.complete(Errno.EIO);
+      waiter.done?.(this.#failure());
+    }
+  }
+
+  #refuseQueue(errno: number): void {
+    const queue = this.#queue;
+    const head = this.#queueHead;
+    this.#queue = [];
+    this.#queueHead = 0;
+    for (let i = head; i < queue.length; i += 1) {
+      const command = queue[i]!;
+      if (command.kind !== 'mark') command.complete(errno);
+      else command.reject(new MidmirrorError(errno === Errno.ENOSPC ? 'no-space' : 'unavailable', `the mark can't be journaled: ${this.#stateReason}`));
+    }
+  }
+}
+
+function spaceFor(descriptors: number): number {
+  // Beside its header and descriptors in the batch, each descriptor may need two extents in the footer.
+  return Format.batchHeaderBytes + descriptors * (Format.descriptorBytes + 2 * Format.extentBytes);
+}
+
+function fitsPiece(start: number, length: number): boolean {
+  return (start % PIECE_BYTES_MAX) + length <= PIECE_BYTES_MAX;
+}
+
+/** Pieces end at multiples of their size, so that writing a range again replaces the same pieces. */
+function piecesOf(start: number, length: number): number {
+  return Math.floor((start + length - 1) / PIECE_BYTES_MAX) - Math.floor(start / PIECE_BYTES_MAX) + 1;
+}
+
+function addPieces(builder: BatchBuilder, iovec: Uint8Array[], command: WriteCommand, dataOffset: number): void {
+  const end = command.startBytes + command.lengthBytes;
+  let at = command.startBytes;
+  let slice = 0;
+  let within = 0;
+  let flags = 0;
+  while (at < end) {
+    const length = Math.min(end - at, PIECE_BYTES_MAX - (at % PIECE_BYTES_MAX));
+    let crc = 0;
+    for (let left = length; left > 0; ) {
+      const bytes = command.payload[slice]!;
+      const count = Math.min(left, bytes.length - within);
+      crc = checksum(bytes.subarray(within, within + count), crc);
+      left -= count;
+      within += count;
+      if (within === bytes.length) {
+        slice += 1;
+        within = 0;
+      }
+    }
+    builder.add(DescriptorKind.write, flags, crc, at, length, dataOffset + at - command.startBytes);
+    flags = DescriptorFlag.continues;
+    at += length;
+  }
+  for (let i = 0; i < command.payloadCount; i += 1) iovec.push(command.payload[i]!);
+}

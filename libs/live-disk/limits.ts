@@ -1,0 +1,21 @@
+// Bounds of a live disk, each with its unit.
+
+export const limits = {
+  /** Descriptors in one batch. */
+  batchDescriptorsMax: 2048,
+  /** Data in one batch; one larger request makes a batch of its own. */
+  batchBytesMax: 8 << 20,
+  /** Batches up to this size are written without a hop to the thread pool (3 µs against 19 µs for 4 KiB);
+   *  larger ones asynchronously, so that a throttled disk does not stop the loop. */
+  synchronousWriteBytesMax: 256 << 10,
+  /** Unsynced bytes at which a background fdatasync starts, and at which writers wait for it. */
+  dirtyBytesSoft: 16 << 20,
+  dirtyBytesMax: 128 << 20,
+  /** A synchronous read that took longer was not in memory: the next reads go through the thread pool. */
+  cachedReadMsMax: 0.5,
+  asynchronousReadsAfterSlow: 32,
+  /** How long to wait before trying again to get space for a segment on a full disk. */
+  fullDiskRetryMs: 500,
+  /** Descriptor logs of sealed segments kept in memory for publishing; older ones are read back from the file. */
+  unpublishedLogsMax: 4,
+} as const;

@@ -1,0 +1,357 @@
+// A disk that journals every write: forward journal in front, head map over it, a base underneath (the MIM of a
+// volume, the mirror of a clone). Reads take the newest journaled extent, else the base. One road for both.
+import { type Clock, assert } from '@midmirror/basis';
+import { type AllocationExtent, type BlockDevice, Errno, type WriteCommand } from '@midmirror/block-device';
+import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
+import { checksumOf, DescriptorKind, type MarkRecord, segmentFooterBytesMax } from '@midmirror/journal';
+import { type PoolFiles, readBytes, SegmentReader, verifyPiece } from '@midmirror/pool';
+import { Journal, type JournalListener } from './journal.ts';
+import { limits } from './limits.ts';
+import { type JournalFloor, type RecoveredMark, recoverRing } from './recover-ring.ts';
+import type { RingSegment } from './ring-segment.ts';
+import { SegmentRing } from './segment-ring.ts';
+
+/** What lies under the journal. */
+export interface BaseImage {
+  tryRead(start: number, length: number, target: Uint8Array, targetOffset: number): boolean;
+  read(start: number, length: number, target: Uint8Array, targetOffset: number): Promise<void>;
+  /** Length, at most `length`, over which the base is or is not a hole. */
+  span(start: number, length: number): { lengthBytes: number; hole: boolean };
+}
+
+export interface LiveDiskOptions {
+  files: PoolFiles;
+  /** The folder of the segment files; exists. */
+  directory: string;
+  volumeId: string;
+  sizeBytes: number;
+  segmentBytes: number;
+  segmentsMax: number;
+  requestBytesMax: number;
+  syncIntervalMs: number;
+  clock: Clock;
+  floor: JournalFloor;
+  base: BaseImage;
+  listener: JournalListener;
+  /** At least this; files of a newer epoch raise it. */
+  epochMin: number;
+}
+
+interface Piece {
+  at: number;
+  length: number;
+  segment: RingSegment | null;
+  /** Of the whole extent. */
+  flags: number;
+  offset: number;
+  extentLength: number;
+  crc: number;
+  skip: number;
+}
+
+export class LiveDisk implements BlockDevice {
+  readonly sizeBytes: number;
+  readonly readOnly = false;
+  readonly epoch: number;
+  /** Marks found in the journal's unsealed end: the catalogue may not have heard of them. */
+  readonly recoveredMarks: readonly RecoveredMark[];
+  readonly #options: LiveDiskOptions;
+  readonly #ring: SegmentRing;
+  readonly #journal: Journal;
+  readonly #head: ExtentMap;
+  readonly #cursor;
+  readonly #scratch = new Uint8Array(64 << 10);
+  #slowCredit = 0;
+
+  private constructor(
+    options: LiveDiskOptions,
+    ring: SegmentRing,
+    journal: Journal,
+    head: ExtentMap,
+    marks: RecoveredMark[],
+    epoch: number,
+  ) {
+    this.#options = options;
+    this.sizeBytes = options.sizeBytes;
+    this.#ring = ring;
+    this.#journal = journal;
+    this.#head = head;
+    this.#cursor = head.cursor();
+    this.recoveredMarks = marks;
+    this.epoch = epoch;
+  }
+
+  /** Recovers the journal from its files and opens it for writing. Throws `corrupt` on damage. */
+  static async open(options: LiveDiskOptions): Promise<LiveDisk> {
+    const { files, directory, volumeId, segmentBytes, segmentsMax, clock, syncIntervalMs, listener } = options;
+    const needed = options.requestBytesMax + segmentFooterBytesMax(limits.batchDescriptorsMax, 4) + (64 << 10);
+    assert(segmentBytes >= needed, `a segment of ${segmentBytes} bytes holds a request of ${options.requestBytesMax}`);
+    const head = new ExtentMap();
+    const found = await recoverRing(files, directory, { volumeId, segmentBytes }, options.floor, head);
+    const epoch = Math.max(options.epochMin, found.lastEpoch + 1);
+    const ring = new SegmentRing(
+      { files, directory, volumeId, epoch, segmentBytes, segmentsMax },
+      found.free,
+      found.nextNumber,
+    );
+    for (const segment of found.live) ring.live.set(segment.number, segment);
+    const apply = (words: Uint32Array, count: number, segment: number): void => applyBatch(head, words, count, segment);
+    const journal = new Journal(ring, found.end, { clock, syncIntervalMs, listener, apply });
+    await journal.open();
+    return new LiveDisk(options, ring, journal, head, found.marks, epoch);
+  }
+
+  get lastSeq(): number {
+    return this.#journal.lastSeq;
+  }
+  get lastNs(): bigint {
+    return this.#journal.lastNs;
+  }
+  get durableSeq(): number {
+    return this.#journal.durableSeq;
+  }
+  get state(): { state: string; reason: string } {
+    return { state: this.#journal.state, reason: this.#journal.stateReason };
+  }
+  get headExtents(): number {
+    return this.#head.size;
+  }
+  get headBytes(): number {
+    return this.#head.memoryBytes;
+  }
+  get journalBytesUsed(): number {
+    return this.#ring.bytesUsed;
+  }
+  get journalBytesMax(): number {
+    return this.#ring.bytesMax;
+  }
+  /** Live segments in order, oldest first. */
+  get segments(): RingSegment[] {
+    return [...this.#ring.live.values()];
+  }
+
+  tryRead(start: number, length: number, target: Uint8Array, targetOffset: number): boolean {
+    if (this.#slowCredit > 0) {
+      this.#slowCredit -= 1;
+      return false;
+    }
+    const began = performance.now();
+    const done = this.#readNow(start, length, target, targetOffset);
+    if (performance.now() - began > limits.cachedReadMsMax) this.#slowCredit = limits.asynchronousReadsAfterSlow;
+    return done;
+  }
+
+  async read(start: number, length: number, target: Uint8Array, targetOffset: number): Promise<void> {
+    const pieces = this.#plan(start, length);
+    for (const piece of pieces) if (piece.segment !== null) piece.segment.readers += 1;
+    try {
+      for (const piece of pieces) await this.#readPiece(piece, target, targetOffset + piece.at - start);
+    } finally {
+      for (const piece of pieces) piece.segment?.release();
+    }
+  }
+
+  submit(command: WriteCommand): void {
+    if (command.startBytes + command.lengthBytes > this.sizeBytes) command.complete(Errno.ENOSPC);
+    else this.#journal.submit(command);
+  }
+
+  kick(): void {
+    this.#journal.kick();
+  }
+
+  flush(): Promise<void> {
+    return this.#journal.flush();
+  }
+
+  mark(record: MarkRecord): Promise<{ seq: number; timeNs: bigint }> {
+    return this.#journal.mark(record);
+  }
+
+  async allocation(start: number, length: number, extentsMax: number): Promise<AllocationExtent[]> {
+    const extents: AllocationExtent[] = [];
+    const end = start + length;
+    let at = start;
+    const add = (lengthBytes: number, hole: boolean): void => {
+      const last = extents.at(-1);
+      if (last !== undefined && last.hole === hole) last.lengthBytes += lengthBytes;
+      else extents.push({ lengthBytes, hole });
+    };
+    const cursor = this.#head.cursor(start);
+    while (at < end && extents.length <= extentsMax) {
+      const covered = cursor.valid && cursor.start <= at;
+      const until = covered ? Math.min(cursor.end, end) : Math.min(cursor.valid ? cursor.start : end, end);
+      if (covered) {
+        add(until - at, (cursor.flags & ExtentFlag.zero) !== 0);
+        cursor.next();
+        at = until;
+      } else {
+        const span = this.#options.base.span(at, until - at);
+        add(span.lengthBytes, span.hole);
+        at += span.lengthBytes;
+      }
+    }
+    return extents.length > extentsMax ? extents.slice(0, extentsMax) : extents;
+  }
+
+  /** Ends the active segment, so that a sync of everything can free it. */
+  rotate(): void {
+    this.#journal.rotate();
+  }
+
+  /** The base holds everything up to `seq`: sealed segments that end there leave the ring. Their numbers. */
+  async recycle(seq: number): Promise<number[]> {
+    const gone: RingSegment[] = [];
+    for (const segment of this.#ring.live.values()) {
+      if (!segment.sealed || segment.log !== null || segment.lastSeq > seq) break;
+      gone.push(segment);
+    }
+    if (gone.length === 0) return [];
+    const last = gone.at(-1)!.number;
+    this.#head.removeWhere((_flags, source) => source <= last);
+    for (const segment of gone) {
+      await this.#ring.recycle(segment);
+      this.#journal.roomAgain();
+    }
+    return gone.map((segment) => segment.number);
+  }
+
+  /** Rewrites what is live in the oldest segment at the journal's end, so that `dropOldest` can free it. */
+  async rewriteOldest(): Promise<number | null> {
+    const oldest = this.segments[0];
+    if (oldest === undefined || !oldest.sealed) return null;
+    const live: { start: number; length: number; zero: boolean }[] = [];
+    for (const c = this.#head.cursor(); c.valid; c.next()) {
+      if (c.source === oldest.number) live.push({ start: c.start, length: c.length, zero: (c.flags & ExtentFlag.zero) !== 0 });
+    }
+    for (const extent of live) await this.#rewrite(extent, oldest.number);
+    await this.flush();
+    return oldest.number;
+  }
+
+  /** After `rewriteOldest`: frees the segment. */
+  async dropOldest(number: number): Promise<void> {
+    const segment = this.#ring.live.get(number);
+    if (segment === undefined) return;
+    await this.#ring.recycle(segment);
+    this.#journal.roomAgain();
+  }
+
+  async close(): Promise<void> {
+    await this.#journal.close();
+    await this.#ring.close();
+  }
+
+  async #rewrite(extent: { start: number; length: number; zero: boolean }, source: number): Promise<void> {
+    const bytes = new Uint8Array(extent.zero ? 0 : extent.length);
+    if (!extent.zero) await this.read(extent.start, extent.length, bytes, 0);
+    // A guest may have written here meanwhile: only what is still the old extent is written again.
+    const cursor = this.#head.cursor(extent.start);
+    const same = cursor.valid && cursor.start === extent.start && cursor.length === extent.length;
+    if (!same || cursor.source !== source) return;
+    const errno = await new Promise<number>((resolve) => {
+      this.submit({
+        kind: extent.zero ? 'zeroes' : 'write',
+        startBytes: extent.start,
+        lengthBytes: extent.length,
+        fua: false,
+        payload: [bytes],
+        payloadCount: extent.zero ? 0 : 1,
+        complete: resolve,
+      });
+      this.kick();
+    });
+    assert(errno === Errno.ok, 'an extent could be rewritten');
+  }
+
+  #readNow(start: number, length: number, target: Uint8Array, targetOffset: number): boolean {
+    const end = start + length;
+    const cursor = this.#cursor.seek(start);
+    let at = start;
+    while (at < end) {
+      const to = targetOffset + at - start;
+      if (!cursor.valid || cursor.start > at) {
+        const until = cursor.valid && cursor.start < end ? cursor.start : end;
+        if (!this.#options.base.tryRead(at, until - at, target, to)) return false;
+        at = until;
+        continue;
+      }
+      const until = Math.min(cursor.end, end);
+      if (cursor.flags & ExtentFlag.zero) target.fill(0, to, to + until - at);
+      else if ((cursor.flags & ExtentFlag.whole) === 0) return false;
+      else this.#readWhole(at - cursor.start, until - at, target, to);
+      at = until;
+      cursor.next();
+    }
+    return true;
+  }
+
+  /** Reads from the extent under the cursor, which has a checksum of its own. */
+  #readWhole(skip: number, count: number, target: Uint8Array, to: number): void {
+    const { length, source, offset, crc } = this.#cursor;
+    const file = this.#ring.live.get(source)!.file;
+    if (skip === 0 && count === length) {
+      file.readSync(target, to, length, offset);
+      if (checksumOf(target, to, length) !== crc) verifyPiece(target.subarray(to, to + length), length, crc, file.path, offset);
+      return;
+    }
+    const read = file.readSync(this.#scratch, 0, length, offset);
+    verifyPiece(this.#scratch.subarray(0, read), length, crc, file.path, offset);
+    target.set(this.#scratch.subarray(skip, skip + count), to);
+  }
+
+  #plan(start: number, length: number): Piece[] {
+    const end = start + length;
+    const pieces: Piece[] = [];
+    const cursor = this.#head.cursor(start);
+    let at = start;
+    while (at < end) {
+      if (!cursor.valid || cursor.start > at) {
+        const until = cursor.valid && cursor.start < end ? cursor.start : end;
+        pieces.push({ at, length: until - at, segment: null, flags: 0, offset: 0, extentLength: 0, crc: 0, skip: 0 });
+        at = until;
+        continue;
+      }
+      const until = Math.min(cursor.end, end);
+      pieces.push({
+        at,
+        length: until - at,
+        segment: cursor.flags & ExtentFlag.zero ? null : this.#ring.live.get(cursor.source)!,
+        flags: cursor.flags,
+        offset: cursor.offset,
+        extentLength: cursor.length,
+        crc: cursor.crc,
+        skip: at - cursor.start,
+      });
+      at = until;
+      cursor.next();
+    }
+    return pieces;
+  }
+
+  async #readPiece(piece: Piece, target: Uint8Array, to: number): Promise<void> {
+    if (piece.flags & ExtentFlag.zero) target.fill(0, to, to + piece.length);
+    else if (piece.segment === null) await this.#options.base.read(piece.at, piece.length, target, to);
+    else if (piece.flags & ExtentFlag.whole) {
+      const file = piece.segment.file;
+      const bytes = await readBytes(file, piece.offset, piece.extentLength);
+      verifyPiece(bytes, piece.extentLength, piece.crc, file.path, piece.offset);
+      target.set(bytes.subarray(piece.skip, piece.skip + piece.length), to);
+    } else {
+      const reader = await SegmentReader.open(piece.segment.file);
+      await reader.read(piece.offset + piece.skip, piece.length, target, to);
+    }
+  }
+}
+
+function applyBatch(head: ExtentMap, words: Uint32Array, count: number, segment: number): void {
+  for (let i = 0; i < count; i += 1) {
+    const base = 20 + i * 6;
+    const kind = words[base]! & 255;
+    const start = words[base + 2]! + words[base + 3]! * 4294967296;
+    const length = words[base + 4]!;
+    if (kind === DescriptorKind.write) head.put(start, length, ExtentFlag.whole, segment, words[base + 5]!, words[base + 1]!);
+    else if (kind === DescriptorKind.zeroes) head.put(start, length, ExtentFlag.zero, segment, 0, 0);
+    else if (kind === DescriptorKind.trim) head.put(start, length, ExtentFlag.zero | ExtentFlag.trim, segment, 0, 0);
+  }
+}

@@ -1,0 +1,235 @@
+// Brings a ring back from its files alone: which segments are live, where the journal ends, what it maps.
+// What was torn by the crash is cut off; what was durable once and is gone or changed is damage, and refused.
+import { MidmirrorError } from '@midmirror/basis';
+import type { ExtentMap } from '@midmirror/extent-map';
+import {
+  batchAt,
+  DescriptorKind,
+  decodeMark,
+  decodeSegmentHeader,
+  descriptorsOf,
+  Format,
+  putDescriptor,
+  recoverSegment,
+  type SegmentFooter,
+} from '@midmirror/journal';
+import { type PoolFile, type PoolFiles, parseSegmentName, readBytes, readSegmentFooter } from '@midmirror/pool';
+import type { JournalEnd } from './journal.ts';
+import { RingSegment } from './ring-segment.ts';
+import { sealSegment } from './seal.ts';
+
+export interface RecoveredMark {
+  seq: number;
+  timeNs: bigint;
+  name: string;
+  kind: string;
+}
+
+export interface RecoveredRing {
+  live: RingSegment[];
+  /** Names of segment files that hold nothing live. */
+  free: string[];
+  nextNumber: number;
+  /** Largest epoch seen in any file. */
+  lastEpoch: number;
+  end: JournalEnd;
+  /** Marks of the segments that had not been sealed. */
+  marks: RecoveredMark[];
+}
+
+/** What the base holds. */
+export interface JournalFloor {
+  /** Every write up to it is in the base. */
+  seq: number;
+  timeNs: bigint;
+  /** The oldest segments may be gone because what was live in them was written again (a clone's ring). */
+  anyFirst: boolean;
+}
+
+interface Candidate {
+  name: string;
+  segment: number;
+  epoch: number;
+  file: PoolFile;
+  footer: SegmentFooter | null;
+}
+
+/**
+ * `floorSeq`: every write up to it is in the base (the MIM), so segments that end at or before it are free.
+ * Adds what the live segments map to `map`. Seals what was not. Throws `corrupt` on damage.
+ */
+export async function recoverRing(
+  files: PoolFiles,
+  directory: string,
+  volume: { volumeId: string; segmentBytes: number },
+  floor: JournalFloor,
+  map: ExtentMap,
+): Promise<RecoveredRing> {
+  const free: string[] = [];
+  const candidates: Candidate[] = [];
+  let nextNumber = 1;
+  let lastEpoch = 0;
+  for (const name of await files.list(directory)) {
+    const place = parseSegmentName(name);
+    if (place === null) continue;
+    nextNumber = Math.max(nextNumber, place.segment + 1);
+    lastEpoch = Math.max(lastEpoch, place.epoch);
+    const candidate = await openCandidate(files, directory, name, place, volume);
+    if (candidate === null) free.push(name);
+    else candidates.push(candidate);
+  }
+  candidates.sort((a, b) => a.segment - b.segment);
+  const live: RingSegment[] = [];
+  const marks: RecoveredMark[] = [];
+  let end: JournalEnd | null = null;
+  for (const candidate of candidates) {
+    const footer = candidate.footer;
+    if (footer !== null && footer.lastSeq <= floor.seq) {
+      await setFree(candidate, free);
+      if (footer.lastSeq >= (end?.nextSeq ?? 0) - 1) end = endOf(footer);
+      continue;
+    }
+    // What ended at or before the floor says nothing of what follows: the file between may be reused already.
+    const before: JournalEnd | null = end !== null && end.nextSeq > floor.seq + 1 ? end : null;
+    if (!floor.anyFirst || before !== null) checkNoGap(candidate, footer, before, floor.seq);
+    if (footer !== null) {
+      live.push(sealedSegment(candidate, footer));
+      copyInto(map, footer.extents);
+      end = endOf(footer);
+      continue;
+    }
+    const recovered = await recoverUnsealed(candidate, before, floor, map, marks);
+    if (recovered === null) {
+      await setFree(candidate, free);
+      continue;
+    }
+    live.push(recovered);
+    end = { nextSeq: recovered.lastSeq + 1, lastNs: recovered.lastNs, lastHeaderCrc: recovered.lastHeaderCrc };
+    await sealSegment(recovered, volume.segmentBytes);
+  }
+  end ??= { nextSeq: floor.seq + 1, lastNs: floor.timeNs, lastHeaderCrc: 0 };
+  if (end.nextSeq <= floor.seq) end = { ...end, nextSeq: floor.seq + 1 };
+  if (end.lastNs < floor.timeNs) end = { ...end, lastNs: floor.timeNs };
+  return { live, free, nextNumber, lastEpoch, end, marks };
+}
+
+/** Null: prepared and never used, or recycled and not yet ready again. */
+async function openCandidate(
+  files: PoolFiles,
+  directory: string,
+  name: string,
+  place: { segment: number; epoch: number },
+  volume: { volumeId: string; segmentBytes: number },
+): Promise<Candidate | null> {
+  const path = `${directory}/${name}`;
+  const file = await files.open(path, 'write');
+  const header = decodeSegmentHeader(await readBytes(file, 0, Format.segmentHeaderBytes));
+  const first = batchAt(await readBytes(file, Format.segmentHeaderBytes, Format.batchHeaderBytes), 0);
+  const used = first !== null && first.segment === place.segment && first.epoch === place.epoch;
+  if (header === null || header.segment !== place.segment || header.epoch !== place.epoch) {
+    await file.close();
+    if (used) {
+      throw new MidmirrorError('corrupt', `${path}: the segment header at offset 0 is damaged, batches follow it`, {
+        hint: 'run `mim verify` on the volume; the writes of this segment may be readable by hand',
+      });
+    }
+    return null;
+  }
+  if (header.volumeId !== volume.volumeId) {
+    await file.close();
+    throw new MidmirrorError('corrupt', `${path} belongs to volume ${header.volumeId}, not to ${volume.volumeId}`, {
+      hint: 'move the foreign file out of the folder',
+    });
+  }
+  if ((await file.size()) !== volume.segmentBytes || header.segmentBytes !== volume.segmentBytes) {
+    await file.close();
+    throw new MidmirrorError('corrupt', `${path} is not ${volume.segmentBytes} bytes long, as the volume's segments are`);
+  }
+  return { name, ...place, file, footer: await readSegmentFooter(file, header) };
+}
+
+function checkNoGap(
+  candidate: Candidate,
+  footer: SegmentFooter | null,
+  before: JournalEnd | null,
+  floorSeq: number,
+): void {
+  if (footer === null) return;
+  const expected = before === null ? floorSeq + 1 : before.nextSeq;
+  if (footer.firstSeq > expected) {
+    throw new MidmirrorError(
+      'corrupt',
+      `${candidate.file.path} begins with write ${footer.firstSeq}; writes ${expected} to ${footer.firstSeq - 1} are missing from the journal`,
+      { hint: 'a segment file of the folder is gone; put it back, or restore an older snapshot' },
+    );
+  }
+}
+
+async function recoverUnsealed(
+  candidate: Candidate,
+  before: JournalEnd | null,
+  floor: JournalFloor,
+  map: ExtentMap,
+  marks: RecoveredMark[],
+): Promise<RingSegment | null> {
+  const bytes = await readBytes(candidate.file, 0, await candidate.file.size());
+  const expect = before === null ? null : { nextSeq: before.nextSeq, previousCrc: before.lastHeaderCrc };
+  const found = recoverSegment(bytes, candidate, expect);
+  if (found.damage !== null) throw damaged(candidate, found.damage.offset, found.damage.reason);
+  const first = found.batches[0];
+  if (first === undefined) return null;
+  if (before === null && !floor.anyFirst && first.batch.firstSeq > floor.seq + 1) {
+    throw damaged(candidate, first.at, `writes ${floor.seq + 1} to ${first.batch.firstSeq - 1} are missing`);
+  }
+  const segment = new RingSegment(candidate.segment, candidate.epoch, candidate.file, found.endOffset);
+  segment.firstSeq = first.batch.firstSeq;
+  segment.lastSeq = found.nextSeq - 1;
+  segment.firstNs = first.batch.timeNs;
+  segment.lastHeaderCrc = found.lastHeaderCrc;
+  for (const { at, batch } of found.batches) {
+    const length = Format.batchHeaderBytes + batch.descriptorCount * Format.descriptorBytes;
+    segment.log!.append(bytes.subarray(at, at + length));
+    segment.batchOffsets.push(at);
+    segment.descriptorCount += batch.descriptorCount;
+    segment.lastNs = batch.timeNs + BigInt(Math.max(0, batch.writeCount - 1));
+    for (const d of descriptorsOf(bytes, at, batch)) {
+      putDescriptor(map, d, candidate.segment);
+      if (d.kind !== DescriptorKind.mark) continue;
+      const mark = decodeMark(bytes.subarray(d.dataOffset, d.dataOffset + d.length));
+      marks.push({ seq: d.seq, timeNs: batch.timeNs, ...mark });
+    }
+  }
+  return segment;
+}
+
+function damaged(candidate: Candidate, offset: number, reason: string): MidmirrorError {
+  return new MidmirrorError('corrupt', `${candidate.file.path}: damaged at offset ${offset}: ${reason}`, {
+    hint: 'writes that had been flushed follow the damage, so nothing was cut off; snapshots and the MIM are untouched',
+  });
+}
+
+async function setFree(candidate: Candidate, free: string[]): Promise<void> {
+  await candidate.file.close();
+  free.push(candidate.name);
+}
+
+function sealedSegment(candidate: Candidate, footer: SegmentFooter): RingSegment {
+  const segment = new RingSegment(candidate.segment, candidate.epoch, candidate.file, footer.endOffset);
+  segment.firstSeq = footer.firstSeq;
+  segment.lastSeq = footer.lastSeq;
+  segment.firstNs = footer.firstNs;
+  segment.lastNs = footer.lastNs;
+  segment.lastHeaderCrc = footer.lastHeaderCrc;
+  segment.sealed = true;
+  segment.log = null;
+  for (const batch of footer.batches) segment.batchOffsets.push(batch.offset);
+  return segment;
+}
+
+function endOf(footer: SegmentFooter): JournalEnd {
+  return { nextSeq: footer.lastSeq + 1, lastNs: footer.lastNs, lastHeaderCrc: footer.lastHeaderCrc };
+}
+
+function copyInto(map: ExtentMap, extents: ExtentMap): void {
+  for (const c = extents.cursor(); c.valid; c.next()) map.put(c.start, c.length, c.flags, c.source, c.offset, c.crc);
+}

@@ -1,0 +1,79 @@
+// One segment of the ring while the live disk has it open.
+import { type PoolFile, segmentName } from '@midmirror/pool';
+
+/** Growing list of 32-bit numbers without an object per entry. */
+export class OffsetList {
+  #values = new Uint32Array(64);
+  length = 0;
+
+  push(value: number): void {
+    if (this.length === this.#values.length) {
+      const grown = new Uint32Array(this.length * 2);
+      grown.set(this.#values);
+      this.#values = grown;
+    }
+    this.#values[this.length] = value;
+    this.length += 1;
+  }
+
+  at(index: number): number {
+    return this.#values[index]!;
+  }
+}
+
+/** Headers and descriptors of a segment's batches, back to back, as they stand in the file. */
+export class DescriptorLog {
+  #bytes = new Uint8Array(64 << 10);
+  length = 0;
+
+  append(bytes: Uint8Array): void {
+    if (this.length + bytes.length > this.#bytes.length) {
+      const grown = new Uint8Array(Math.max(this.#bytes.length * 2, this.length + bytes.length));
+      grown.set(this.#bytes.subarray(0, this.length));
+      this.#bytes = grown;
+    }
+    this.#bytes.set(bytes, this.length);
+    this.length += bytes.length;
+  }
+
+  bytes(from: number, to: number): Uint8Array {
+    return this.#bytes.subarray(from, to);
+  }
+}
+
+export class RingSegment {
+  readonly number: number;
+  readonly epoch: number;
+  readonly file: PoolFile;
+  /** `firstSeq - 1` while it holds no write. */
+  lastSeq = 0;
+  firstSeq = 0;
+  firstNs = 0n;
+  lastNs = 0n;
+  writeOffset: number;
+  descriptorCount = 0;
+  readonly batchOffsets = new OffsetList();
+  /** Null once published and sealed; then it can be read back from the file. */
+  log: DescriptorLog | null = new DescriptorLog();
+  sealed = false;
+  lastHeaderCrc = 0;
+  /** Asynchronous reads that use the file now; it is not recycled before they end. */
+  readers = 0;
+  whenUnused: (() => void) | null = null;
+
+  constructor(number: number, epoch: number, file: PoolFile, writeOffset: number) {
+    this.number = number;
+    this.epoch = epoch;
+    this.file = file;
+    this.writeOffset = writeOffset;
+  }
+
+  get name(): string {
+    return segmentName(this.epoch, this.number);
+  }
+
+  release(): void {
+    this.readers -= 1;
+    if (this.readers === 0) this.whenUnused?.();
+  }
+}

@@ -1,0 +1,197 @@
+// The machine's files. Plain descriptors and callbacks: no promise and no object on the synchronous paths.
+import { execFile } from 'node:child_process';
+import * as fs from 'node:fs';
+import { dirname } from 'node:path';
+import { promisify } from 'node:util';
+import { MidmirrorError, messageOf } from '@midmirror/basis';
+import type { PoolFile, PoolFiles } from './files.ts';
+
+const fsRead = promisify(fs.read) as (
+  fd: number,
+  target: Uint8Array,
+  offset: number,
+  length: number,
+  position: number,
+) => Promise<{ bytesRead: number }>;
+const fsWritev = promisify(fs.writev) as (
+  fd: number,
+  buffers: readonly Uint8Array[],
+  position: number,
+) => Promise<{ bytesWritten: number }>;
+const fsDatasync = promisify(fs.fdatasync);
+const fsClose = promisify(fs.close);
+const fsStat = promisify(fs.fstat);
+const fsTruncate = promisify(fs.ftruncate);
+const run = promisify(execFile);
+
+const ZEROES = new Uint8Array(1 << 20);
+
+export function nodeFiles(): PoolFiles {
+  return {
+    async open(path, mode) {
+      const flags = { read: 'r', write: 'r+', create: 'wx+' }[mode];
+      return attempt('open', path, async () => new NodeFile(path, (await fs.promises.open(path, flags)).fd));
+    },
+    async exists(path) {
+      return fs.promises.access(path).then(
+        () => true,
+        () => false,
+      );
+    },
+    rename: (from, to) => attempt('rename', from, () => fs.promises.rename(from, to)),
+    unlink: (path) => attempt('unlink', path, () => fs.promises.unlink(path)),
+    async makeDirectory(path) {
+      await attempt('mkdir', path, async () => {
+        const first = await fs.promises.mkdir(path, { recursive: true });
+        if (first !== undefined) for (let at = path; at.length >= first.length; at = dirname(at)) await syncDirectory(dirname(at));
+      });
+    },
+    removeDirectory: (path) => attempt('rm', path, () => fs.promises.rm(path, { recursive: true, force: true })),
+    list: (path) =>
+      attempt('readdir', path, async () => {
+        try {
+          return (await fs.promises.readdir(path)).sort();
+        } catch (error) {
+          if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+          throw error;
+        }
+      }),
+    syncDirectory: (path) => attempt('fsync', path, () => syncDirectory(path)),
+  };
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const handle = await fs.promises.open(path, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+class NodeFile implements PoolFile {
+  readonly path: string;
+  readonly #fd: number;
+
+  constructor(path: string, fd: number) {
+    this.path = path;
+    this.#fd = fd;
+  }
+
+  readSync(target: Uint8Array, targetOffset: number, length: number, position: number): number {
+    try {
+      return fs.readSync(this.#fd, target, targetOffset, length, position);
+    } catch (error) {
+      throw fileError('read', this.path, error);
+    }
+  }
+
+  read(target: Uint8Array, targetOffset: number, length: number, position: number): Promise<number> {
+    return attempt('read', this.path, async () => {
+      let done = 0;
+      while (done < length) {
+        const { bytesRead } = await fsRead(this.#fd, target, targetOffset + done, length - done, position + done);
+        if (bytesRead === 0) break;
+        done += bytesRead;
+      }
+      return done;
+    });
+  }
+
+  writevSync(buffers: readonly Uint8Array[], position: number): void {
+    try {
+      let written = fs.writevSync(this.#fd, buffers as Uint8Array[], position);
+      let left = remaining(buffers, written);
+      while (left.length > 0) {
+        const count = fs.writevSync(this.#fd, left, position + written);
+        written += count;
+        left = remaining(left, count);
+      }
+    } catch (error) {
+      throw fileError('write', this.path, error);
+    }
+  }
+
+  writev(buffers: readonly Uint8Array[], position: number): Promise<void> {
+    return attempt('write', this.path, async () => {
+      let left: readonly Uint8Array[] = buffers;
+      let at = position;
+      while (left.length > 0) {
+        const { bytesWritten } = await fsWritev(this.#fd, left, at);
+        at += bytesWritten;
+        left = remaining(left, bytesWritten);
+      }
+    });
+  }
+
+  datasync(): Promise<void> {
+    return attempt('fdatasync', this.path, () => fsDatasync(this.#fd));
+  }
+
+  async allocate(lengthBytes: number): Promise<void> {
+    // Node has no fallocate; the command of util-linux reserves the blocks without writing them.
+    try {
+      await run('fallocate', ['--length', String(lengthBytes), this.path]);
+      return;
+    } catch (error) {
+      const text = messageOf(error);
+      if (/no space/i.test(text)) throw new MidmirrorError('no-space', `no space left to allocate ${this.path}`);
+      if (!/ENOENT|not supported/i.test(text)) throw fileError('fallocate', this.path, error);
+    }
+    for (let at = await this.size(); at < lengthBytes; at += ZEROES.length) {
+      await this.writev([ZEROES.subarray(0, Math.min(ZEROES.length, lengthBytes - at))], at);
+    }
+  }
+
+  async punchHole(position: number, lengthBytes: number): Promise<boolean> {
+    try {
+      await run('fallocate', ['--punch-hole', '--offset', String(position), '--length', String(lengthBytes), this.path]);
+      return true;
+    } catch (error) {
+      if (/ENOENT|not supported/i.test(messageOf(error))) return false;
+      throw fileError('punch hole', this.path, error);
+    }
+  }
+
+  truncate(lengthBytes: number): Promise<void> {
+    return attempt('truncate', this.path, () => fsTruncate(this.#fd, lengthBytes));
+  }
+
+  size(): Promise<number> {
+    return attempt('stat', this.path, async () => (await fsStat(this.#fd)).size);
+  }
+
+  close(): Promise<void> {
+    return attempt('close', this.path, () => fsClose(this.#fd));
+  }
+}
+
+function remaining(buffers: readonly Uint8Array[], written: number): Uint8Array[] {
+  const left: Uint8Array[] = [];
+  let skip = written;
+  for (const buffer of buffers) {
+    if (skip >= buffer.length) skip -= buffer.length;
+    else {
+      left.push(skip === 0 ? buffer : buffer.subarray(skip));
+      skip = 0;
+    }
+  }
+  return left;
+}
+
+async function attempt<T>(operation: string, path: string, act: () => Promise<T>): Promise<T> {
+  try {
+    return await act();
+  } catch (error) {
+    throw error instanceof MidmirrorError ? error : fileError(operation, path, error);
+  }
+}
+
+function fileError(operation: string, path: string, cause: unknown): MidmirrorError {
+  const code = (cause as NodeJS.ErrnoException).code;
+  if (code === 'ENOSPC' || code === 'EDQUOT') {
+    return new MidmirrorError('no-space', `no space left for ${operation} of ${path}`, { cause, hint: 'free space on the file system of the data directory' });
+  }
+  if (code === 'ENOENT') return new MidmirrorError('not-found', `${path} does not exist`, { cause });
+  return new MidmirrorError('io', `${operation} of ${path} failed: ${messageOf(cause)}`, { cause });
+}
