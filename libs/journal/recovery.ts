@@ -19,12 +19,14 @@ export interface Recovered {
 
 /**
  * `segment` holds the whole file. `expect` is how the journal ended before this segment; null when unknown
- * (the first segment of the ring), then the first batch decides.
+ * (the first segment of the ring), then the first batch decides, and what must not be lost begins after
+ * `floorSeq`.
  */
 export function recoverSegment(
   segment: Uint8Array,
   place: { segment: number; epoch: number },
   expect: { nextSeq: number; previousCrc: number } | null,
+  floorSeq: number,
 ): Recovered {
   const batches: Recovered['batches'] = [];
   let at: number = Format.segmentHeaderBytes;
@@ -55,7 +57,7 @@ export function recoverSegment(
     previousCrc = batch.headerCrc;
     at += batch.totalBytes;
   }
-  const lostSeq = nextSeq < 0 ? 1 : nextSeq;
+  const lostSeq = nextSeq < 0 ? floorSeq + 1 : nextSeq;
   const damaged = laterBatchClaimsDurable(segment, at, place, lostSeq);
   return {
     batches,

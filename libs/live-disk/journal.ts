@@ -60,6 +60,7 @@ export class Journal {
   #queue: Queued[] = [];
   #queueHead = 0;
   #writing = false;
+  #draining = false;
   #nextSeq: number;
   #lastNs: bigint;
   #previousCrc: number;
@@ -183,6 +184,17 @@ export class Journal {
   // ── storing ────────────────────────────────────────────────────────────────────────────────────────────
 
   #drain(): void {
+    // Answering a write can bring in the next one: the loop that is running takes it.
+    if (this.#draining) return;
+    this.#draining = true;
+    try {
+      this.#drainQueue();
+    } finally {
+      this.#draining = false;
+    }
+  }
+
+  #drainQueue(): void {
     while (this.#queueHead < this.#queue.length && !this.#writing) {
       if (this.#state === 'failed') return this.#refuseQueue(Errno.EIO);
       if (this.#state === 'closed') return this.#refuseQueue(Errno.ESHUTDOWN);

@@ -75,7 +75,8 @@ export async function recoverRing(
     nextNumber = Math.max(nextNumber, place.segment + 1);
     lastEpoch = Math.max(lastEpoch, place.epoch);
     const candidate = await openCandidate(files, directory, name, place, volume);
-    if (candidate === null) free.push(name);
+    if (candidate === 'unused') free.push(name);
+    else if (candidate === 'unfinished') await files.unlink(`${directory}/${name}`);
     else candidates.push(candidate);
   }
   candidates.sort((a, b) => a.segment - b.segment);
@@ -113,18 +114,20 @@ export async function recoverRing(
   return { live, free, nextNumber, lastEpoch, end, marks };
 }
 
-/** Null: prepared and never used, or recycled and not yet ready again. */
+/** `unused`: prepared and never written, or recycled and not ready again. `unfinished`: a crash came while the
+ *  file was made. */
 async function openCandidate(
   files: PoolFiles,
   directory: string,
   name: string,
   place: { segment: number; epoch: number },
   volume: { volumeId: string; segmentBytes: number },
-): Promise<Candidate | null> {
+): Promise<Candidate | 'unused' | 'unfinished'> {
   const path = `${directory}/${name}`;
   const file = await files.open(path, 'write');
   const header = decodeSegmentHeader(await readBytes(file, 0, Format.segmentHeaderBytes));
   const first = batchAt(await readBytes(file, Format.segmentHeaderBytes, Format.batchHeaderBytes), 0);
+  const rightSize = (await file.size()) === volume.segmentBytes;
   const used = first !== null && first.segment === place.segment && first.epoch === place.epoch;
   if (header === null || header.segment !== place.segment || header.epoch !== place.epoch) {
     await file.close();
@@ -133,7 +136,11 @@ async function openCandidate(
         hint: 'run `mim verify` on the volume; the writes of this segment may be readable by hand',
       });
     }
-    return null;
+    return rightSize ? 'unused' : 'unfinished';
+  }
+  if (!rightSize && !used) {
+    await file.close();
+    return 'unfinished';
   }
   if (header.volumeId !== volume.volumeId) {
     await file.close();
@@ -141,7 +148,7 @@ async function openCandidate(
       hint: 'move the foreign file out of the folder',
     });
   }
-  if ((await file.size()) !== volume.segmentBytes || header.segmentBytes !== volume.segmentBytes) {
+  if (!rightSize || header.segmentBytes !== volume.segmentBytes) {
     await file.close();
     throw new MidmirrorError('corrupt', `${path} is not ${volume.segmentBytes} bytes long, as the volume's segments are`);
   }
@@ -174,7 +181,7 @@ async function recoverUnsealed(
 ): Promise<RingSegment | null> {
   const bytes = await readBytes(candidate.file, 0, await candidate.file.size());
   const expect = before === null ? null : { nextSeq: before.nextSeq, previousCrc: before.lastHeaderCrc };
-  const found = recoverSegment(bytes, candidate, expect);
+  const found = recoverSegment(bytes, candidate, expect, floor.anyFirst ? Number.MAX_SAFE_INTEGER : floor.seq);
   if (found.damage !== null) throw damaged(candidate, found.damage.offset, found.damage.reason);
   const first = found.batches[0];
   if (first === undefined) return null;

@@ -3,6 +3,7 @@
 import { MidmirrorError } from '@midmirror/basis';
 import { encodeSegmentHeader, Format } from '@midmirror/journal';
 import { type PoolFile, type PoolFiles, segmentName } from '@midmirror/pool';
+import { limits } from './limits.ts';
 import { RingSegment } from './ring-segment.ts';
 
 export interface RingConfig {
@@ -20,7 +21,9 @@ export class SegmentRing {
   readonly live = new Map<number, RingSegment>();
   /** Files free for reuse, by their present name. */
   readonly #free: string[];
-  #prepared: RingSegment | null = null;
+  readonly #prepared: RingSegment[] = [];
+  /** How many segments to keep ready; grows when a writer had to wait for one. */
+  #ahead: number = limits.segmentsAheadMin;
   #nextNumber: number;
 
   constructor(config: RingConfig, free: string[], nextNumber: number) {
@@ -43,43 +46,54 @@ export class SegmentRing {
     return this.config.segmentsMax * this.config.segmentBytes;
   }
 
-  /** Whether the limit allows one more segment beside the live ones. */
-  get mayGrow(): boolean {
-    return this.live.size < this.config.segmentsMax;
-  }
-
+  /** A segment is ready, so the journal can go on. */
   get hasPrepared(): boolean {
-    return this.#prepared !== null;
+    return this.#prepared.length > 0;
   }
 
-  /** The prepared segment becomes live; null when none is ready. */
+  /** The next prepared segment becomes live; null when none is ready. */
   takePrepared(): RingSegment | null {
-    const segment = this.#prepared;
-    if (segment === null) return null;
-    this.#prepared = null;
+    const segment = this.#prepared.shift();
+    if (segment === undefined) {
+      this.#ahead = Math.min(this.#ahead * 2, limits.segmentsAheadMax);
+      return null;
+    }
     this.live.set(segment.number, segment);
     return segment;
   }
 
-  /** Readies the next segment, durably. Throws `no-space` when the disk is full. */
+  /** Readies segments ahead of need, durably, those missing all at once. Throws `no-space` when the disk is full. */
   async prepare(): Promise<void> {
-    if (this.#prepared !== null || !this.mayGrow) return;
-    const { files, directory, volumeId, epoch, segmentBytes } = this.config;
-    const number = this.#nextNumber;
+    const allowed = this.config.segmentsMax - this.live.size;
+    const missing = Math.min(this.#ahead, allowed) - this.#prepared.length;
+    if (missing <= 0 || this.#prepared.length > this.#ahead / 2) return;
+    const numbers = Array.from({ length: missing }, () => this.#nextNumber++);
+    const files = await Promise.allSettled(numbers.map((number) => this.#readyFile(number)));
+    await this.config.files.syncDirectory(this.config.directory);
+    // The name before the header: a new header under an old name would make the old batches look orphaned.
+    await Promise.all(files.map((file, i) => (file.status === 'fulfilled' ? this.#writeHeader(file.value, numbers[i]!) : null)));
+    for (const [i, file] of files.entries()) {
+      if (file.status === 'fulfilled') {
+        this.#prepared.push(new RingSegment(numbers[i]!, this.config.epoch, file.value, Format.segmentHeaderBytes));
+      }
+    }
+    const failed = files.find((file) => file.status === 'rejected');
+    if (failed !== undefined && this.#prepared.length === 0) throw failed.reason;
+  }
+
+  async #readyFile(number: number): Promise<PoolFile> {
+    const { files, directory, epoch, segmentBytes } = this.config;
     const path = `${directory}/${segmentName(epoch, number)}`;
     const reused = this.#free.shift();
-    let file: PoolFile;
-    if (reused !== undefined) {
-      await files.rename(`${directory}/${reused}`, path);
-      file = await files.open(path, 'write');
-    } else {
-      file = await createSegmentFile(files, path, segmentBytes);
-    }
-    await file.writev([encodeSegmentHeader({ volumeId, epoch, segment: number, segmentBytes })], 0);
+    if (reused === undefined) return await createSegmentFile(files, path, segmentBytes);
+    await files.rename(`${directory}/${reused}`, path);
+    return await files.open(path, 'write');
+  }
+
+  async #writeHeader(file: PoolFile, segment: number): Promise<void> {
+    const { volumeId, epoch, segmentBytes } = this.config;
+    await file.writev([encodeSegmentHeader({ volumeId, epoch, segment, segmentBytes })], 0);
     await file.datasync();
-    await files.syncDirectory(directory);
-    this.#nextNumber += 1;
-    this.#prepared = new RingSegment(number, epoch, file, Format.segmentHeaderBytes);
   }
 
   /** Takes a sealed segment out of the ring once nobody reads it. */
@@ -95,7 +109,7 @@ export class SegmentRing {
   }
 
   async close(): Promise<void> {
-    if (this.#prepared !== null) await this.#prepared.file.close();
+    for (const segment of this.#prepared) await segment.file.close();
     for (const segment of this.live.values()) await segment.file.close();
   }
 }

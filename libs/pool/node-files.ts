@@ -6,6 +6,7 @@ import { promisify } from 'node:util';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import type { PoolFile, PoolFiles } from './files.ts';
 
+const fsOpen = promisify(fs.open) as (path: string, flags: string) => Promise<number>;
 const fsRead = promisify(fs.read) as (
   fd: number,
   target: Uint8Array,
@@ -30,7 +31,7 @@ export function nodeFiles(): PoolFiles {
   return {
     async open(path, mode) {
       const flags = { read: 'r', write: 'r+', create: 'wx+' }[mode];
-      return attempt('open', path, async () => new NodeFile(path, (await fs.promises.open(path, flags)).fd));
+      return attempt('open', path, async () => new NodeFile(path, await fsOpen(path, flags)));
     },
     async exists(path) {
       return fs.promises.access(path).then(

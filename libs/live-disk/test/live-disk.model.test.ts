@@ -26,6 +26,7 @@ class World {
   floorNs = 0n;
   disk!: LiveDisk;
   nowNs = 1_000n;
+  readonly dead = new WeakSet<LiveDisk>();
 
   constructor(seed: number) {
     this.random = new SeededRandom(seed);
@@ -38,7 +39,13 @@ class World {
   }
 
   async open(): Promise<void> {
-    const base = (): Uint8Array => this.image(this.floorSeq);
+    let imageSeq = -1;
+    let image = new Uint8Array(0);
+    const base = (): Uint8Array => {
+      if (imageSeq !== this.floorSeq) image = this.image(this.floorSeq) as Uint8Array<ArrayBuffer>;
+      imageSeq = this.floorSeq;
+      return image;
+    };
     this.disk = await LiveDisk.open({
       files: this.files,
       directory: 'forward',
@@ -63,11 +70,16 @@ class World {
         durable: () => {},
         sealed: (segment) => {
           segment.log = null;
+          void this.makeRoom();
         },
-        pressure: () => {},
+        pressure: (share) => {
+          if (share > 0.5) void this.makeRoom();
+        },
         stateChanged: () => {},
       },
     });
+    // Their descriptors have been published, as far as this model goes.
+    for (const segment of this.disk.segments) if (segment.sealed) segment.log = null;
   }
 
   async write(fua: boolean): Promise<void> {
@@ -144,25 +156,36 @@ class World {
       this.floorSeq = this.floorSeq + this.random.below(this.durableSeq - this.floorSeq + 1);
       await this.disk.recycle(this.floorSeq);
     } else if (choice < 95) {
+      this.dead.add(this.disk);
       this.files.processDeath();
       await this.recover(this.history.length, 'process death');
     } else if (choice < 98) {
+      this.dead.add(this.disk);
       this.files.powerLoss(this.random);
       await this.recover(this.durableSeq, 'power loss');
     } else await this.check(this.history.length, 'live');
-    // Keep room in the ring: at its limit writers would wait for a sync, which this model has none of.
-    if (this.disk.journalBytesUsed > 3 * SEGMENT) {
-      await this.disk.flush();
-      this.durableSeq = this.history.length;
-      this.floorSeq = this.durableSeq;
-      await this.disk.recycle(this.floorSeq);
+  }
+
+  /** What a sync does for the ring: everything durable goes to the base, its segments are free. */
+  async makeRoom(): Promise<void> {
+    const disk = this.disk;
+    const answered = this.history.length;
+    try {
+      await disk.flush();
+    } catch (error) {
+      if (this.dead.has(disk)) return; // the crash came between
+      throw error;
     }
+    if (this.dead.has(disk)) return;
+    this.durableSeq = Math.max(this.durableSeq, answered);
+    this.floorSeq = Math.max(this.floorSeq, answered);
+    await disk.recycle(this.floorSeq);
   }
 }
 
 test('what was answered survives a killed process, what was flushed survives power loss, always a prefix', async () => {
   const first = Number(process.env['MIM_TEST_SEED'] ?? 1);
-  for (let seed = first; seed < first + 150; seed += 1) {
+  for (let seed = first; seed < first + 60; seed += 1) {
     const world = new World(seed);
     try {
       await world.open();

@@ -1,0 +1,2 @@
+export { type NbdLimits, nbdLimits } from './limits.ts';
+export { type NbdAddress, type NbdServer, startNbdServer } from './server.ts';
