@@ -94,6 +94,8 @@ export async function recoverRing(
     const before: JournalEnd | null = end !== null && end.nextSeq > floor.seq + 1 ? end : null;
     if (!floor.anyFirst || before !== null) checkNoGap(candidate, footer, before, floor.seq);
     if (footer !== null) {
+      // A process that died may have left the footer in the page cache only.
+      await candidate.file.datasync();
       live.push(sealedSegment(candidate, footer));
       copyInto(map, footer.extents);
       end = endOf(footer);
@@ -104,9 +106,13 @@ export async function recoverRing(
       await setFree(candidate, free);
       continue;
     }
+    await sealSegment(recovered, volume.segmentBytes);
+    if (recovered.lastSeq <= floor.seq) {
+      await setFree(candidate, free);
+      continue;
+    }
     live.push(recovered);
     end = { nextSeq: recovered.lastSeq + 1, lastNs: recovered.lastNs, lastHeaderCrc: recovered.lastHeaderCrc };
-    await sealSegment(recovered, volume.segmentBytes);
   }
   end ??= { nextSeq: floor.seq + 1, lastNs: floor.timeNs, lastHeaderCrc: 0 };
   if (end.nextSeq <= floor.seq) end = { ...end, nextSeq: floor.seq + 1 };
@@ -200,7 +206,7 @@ async function recoverUnsealed(
     segment.descriptorCount += batch.descriptorCount;
     segment.lastNs = batch.timeNs + BigInt(Math.max(0, batch.writeCount - 1));
     for (const d of descriptorsOf(bytes, at, batch)) {
-      putDescriptor(map, d, candidate.segment);
+      if (segment.lastSeq > floor.seq) putDescriptor(map, d, candidate.segment);
       if (d.kind !== DescriptorKind.mark) continue;
       const mark = decodeMark(bytes.subarray(d.dataOffset, d.dataOffset + d.length));
       marks.push({ seq: d.seq, timeNs: batch.timeNs, ...mark });

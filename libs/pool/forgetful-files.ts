@@ -61,6 +61,27 @@ export class ForgetfulFiles implements PoolFiles {
     this.#generation += 1;
   }
 
+  /** The files as one process sees them: after its death, or the machine's, nothing it still tries has effect. */
+  forProcess(): PoolFiles {
+    const generation = this.#generation;
+    const guarded =
+      <A extends unknown[], R>(act: (...args: A) => Promise<R>) =>
+      async (...args: A): Promise<R> => {
+        if (generation !== this.#generation) throw new MidmirrorError('io', 'the machine went away');
+        return await act(...args);
+      };
+    return {
+      open: guarded((path, mode) => this.open(path, mode)),
+      exists: guarded((path) => this.exists(path)),
+      rename: guarded((from, to) => this.rename(from, to)),
+      unlink: guarded((path) => this.unlink(path)),
+      makeDirectory: guarded((_path: string) => this.makeDirectory()),
+      removeDirectory: guarded((path) => this.removeDirectory(path)),
+      list: guarded((path) => this.list(path)),
+      syncDirectory: guarded((path) => this.syncDirectory(path)),
+    };
+  }
+
   usedBytes(): number {
     let used = 0;
     for (const inode of this.#names.values()) used += inode.bytes.length;

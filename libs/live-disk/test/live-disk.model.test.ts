@@ -47,7 +47,7 @@ class World {
       return image;
     };
     this.disk = await LiveDisk.open({
-      files: this.files,
+      files: this.files.forProcess(),
       directory: 'forward',
       volumeId: 'v1',
       sizeBytes: SIZE,
