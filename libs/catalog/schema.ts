@@ -55,6 +55,8 @@ export interface SnapshotRow {
   snapshot: number;
   seq: number;
   time_ns: string;
+  /** Time of the first write after the point; null while none is known. */
+  until_ns: string | null;
   /** `open` or `closed` */
   state: string;
   opened_ns: string;
@@ -128,20 +130,6 @@ export interface MessageRow {
   time_ns: string;
 }
 
-export interface DeliveryRow {
-  consumer: string;
-  position: number;
-  attempts: number;
-  due_ns: string;
-}
-
-export interface KeyRow {
-  bucket: string;
-  key: string;
-  revision: number;
-  value: string;
-}
-
 export interface CatalogSchema {
   volume: VolumeRow;
   mark: MarkRow;
@@ -155,6 +143,4 @@ export interface CatalogSchema {
   activity: ActivityRow;
   position: PositionRow;
   message: MessageRow;
-  delivery: DeliveryRow;
-  key: KeyRow;
 }

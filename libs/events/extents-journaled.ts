@@ -12,14 +12,14 @@ export interface JournaledDescriptors {
   batches: Uint8Array;
 }
 
-/** `position` is the journal position of the first batch: unique per volume and epoch. */
+/** `place` says where in the journal the batches stand: segment, first offset, end. */
 export function encodeDescriptors(
   descriptors: JournaledDescriptors,
-  position: number,
+  place: string,
   source: string,
 ): EventEnvelope {
   const { volumeId, epoch, firstSeq, lastSeq, batches } = descriptors;
-  const id = `${volumeId}/extents.journaled/${epoch}-${position}`;
+  const id = `${volumeId}/extents.journaled/${epoch}-${place}`;
   return {
     id,
     headers: {

@@ -18,7 +18,11 @@ export interface Requests {
     answer: { seq: number; timeNs: string };
   };
   /** Makes everything answered so far durable and published. */
-  'ingest.publish': { ask: { volumeId: string }; answer: { seq: number; timeNs: string } };
+  'ingest.publish': { ask: { volumeId: string }; answer: { seq: number; timeNs: string; position: number } };
+  /** The MIM holds everything up to `seq`: frees what no mirror needs. */
+  'ingest.recycle': { ask: { volumeId: string; seq: number }; answer: { segments: number } };
+  /** Ends the active segment, so that a sync up to now can free it. */
+  'ingest.rotate': { ask: { volumeId: string }; answer: { seq: number } };
   'ingest.status': {
     ask: { volumeId: string };
     answer: {
@@ -35,6 +39,8 @@ export interface Requests {
     ask: { volumeId: string; upToSeq: number | null; closeSnapshot: boolean };
     answer: { fromSeq: number; toSeq: number; syncs: number; extents: number; bytes: number; snapshot: number | null };
   };
+  /** The ring is three quarters full: sync as far as needed, soon. Answered at once. */
+  'synchronizer.relieve': { ask: { volumeId: string }; answer: { accepted: true } };
   'synchronizer.retention': {
     ask: { volumeId: string; dryRun: boolean };
     answer: { drops: { snapshot: number; seq: number; timeNs: string; bytes: number }[]; freedBytes: number };
@@ -42,6 +48,11 @@ export interface Requests {
   'synchronizer.drop-snapshot': { ask: { volumeId: string; snapshot: number }; answer: { freedBytes: number } };
   /** Sync step 5: switch open mirrors to the new run; answered when no read on the old map is in flight. */
   'mapping-index.prepare': { ask: { volumeId: string; syncId: number }; answer: { mirrors: number } };
+  /** Rebuilds the maps of open mirrors; answered when nothing reads by the old ones. */
+  'mapping-index.advance': { ask: { volumeId: string }; answer: { mirrors: number } };
+  /** Lets go of a volume that is being deleted; `conflict` while mirrors or clones of it are open. */
+  'mapping-index.forget': { ask: { volumeId: string }; answer: { forgotten: true } };
+  'synchronizer.forget': { ask: { volumeId: string }; answer: { forgotten: true } };
   'mapping-index.resolve': { ask: { volumeId: string; at: string }; answer: ChosenPoint };
   'mapping-index.changes': {
     ask: { volumeId: string; from: string; to: string; limit: number; after: number };

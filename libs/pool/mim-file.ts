@@ -11,7 +11,8 @@ const PAGE_GRANULES = (PAGE_BYTES - 4) * 8;
 /** A run of zeroes at least this long is given back to the file system rather than written. */
 const PUNCH_BYTES_MIN = 1 << 20;
 
-export async function createMim(files: PoolFiles, paths: VolumePaths, sizeBytes: number): Promise<void> {
+/** `createdNs` is the time of the MIM's first point: the empty volume. */
+export async function createMim(files: PoolFiles, paths: VolumePaths, sizeBytes: number, createdNs: bigint): Promise<void> {
   for (const path of [paths.mimImage, paths.mimAllocation, paths.mimState]) {
     if (await files.exists(path)) await files.unlink(path);
   }
@@ -26,13 +27,15 @@ export async function createMim(files: PoolFiles, paths: VolumePaths, sizeBytes:
   await allocation.writev([bytes], 0);
   await allocation.datasync();
   await allocation.close();
+  // Both slots are written, so that a damaged one never leaves none.
   const state = await files.open(paths.mimState, 'create');
   for (const generation of [1, 2]) {
-    const slot = encodeMimState({ generation, epoch: 0, mimSeq: 0, mimNs: 0n, syncId: 0, targetSeq: 0 });
+    const slot = encodeMimState({ generation, epoch: 0, mimSeq: 0, mimNs: createdNs, syncId: 0, targetSeq: 0 });
     await state.writev([slot.bytes], slot.offset);
   }
   await state.datasync();
   await state.close();
+  await files.syncDirectory(paths.directory);
 }
 
 /** Which granules may hold data. */

@@ -1,0 +1,238 @@
+// The bus of the single process: streams are a table in the catalogue's file, so that an event and its rows
+// commit together; requests are calls. Consumers are woken by commits, not by polling.
+import { MidmirrorError, messageOf } from '@midmirror/basis';
+import type { Catalog, CatalogTransaction } from '@midmirror/catalog';
+import type { EventEnvelope } from '@midmirror/events';
+import { type Bus, type BusMessage, DEAD_LETTER_STREAM, type Subscription } from './bus.ts';
+import { limits } from './limits.ts';
+
+export function openEmbeddedBus(catalog: Catalog): Bus {
+  return new EmbeddedBus(catalog);
+}
+
+class EmbeddedBus implements Bus {
+  readonly #catalog: Catalog;
+  readonly #consumers = new Set<Consumer>();
+  readonly #responders = new Map<string, (ask: unknown) => Promise<unknown>>();
+  #requests = 0;
+
+  constructor(catalog: Catalog) {
+    this.#catalog = catalog;
+    catalog.onCommit(() => {
+      for (const consumer of this.#consumers) consumer.wake();
+    });
+  }
+
+  async publish(stream: string, subject: string, envelope: EventEnvelope) {
+    return await this.#catalog.transaction(async (tx) => await insert(tx, stream, subject, envelope));
+  }
+
+  async publishIn(tx: CatalogTransaction, stream: string, subject: string, envelope: EventEnvelope): Promise<void> {
+    await insert(tx, stream, subject, envelope);
+  }
+
+  consume(options: { stream: string; after: number; handler: (message: BusMessage) => Promise<void> }): Subscription {
+    const consumer = new Consumer(this.#catalog, options, () => this.#consumers.delete(consumer));
+    this.#consumers.add(consumer);
+    return consumer;
+  }
+
+  async lastPosition(stream: string): Promise<number> {
+    const { db } = this.#catalog;
+    const row = await db.selectFrom('message').select((e) => e.fn.max('position').as('last')).where('stream', '=', stream).executeTakeFirst();
+    return row?.last ?? 0;
+  }
+
+  async purge(stream: string, subject: string, upTo: number): Promise<void> {
+    const { db } = this.#catalog;
+    await db.deleteFrom('message').where('stream', '=', stream).where('subject', '=', subject).where('position', '<=', upTo).execute();
+  }
+
+  async deadLetters(): Promise<BusMessage[]> {
+    const { db } = this.#catalog;
+    const rows = await db.selectFrom('message').selectAll().where('stream', '=', DEAD_LETTER_STREAM).orderBy('position').limit(1000).execute();
+    return rows.map(toMessage);
+  }
+
+  async request(subject: string, ask: unknown, timeoutMs: number = limits.requestMsDefault): Promise<unknown> {
+    const responder = this.#responders.get(subject);
+    if (responder === undefined) throw new MidmirrorError('unavailable', `nobody answers ${subject}`);
+    if (this.#requests >= limits.requestsInFlightMax) {
+      throw new MidmirrorError('unavailable', `${limits.requestsInFlightMax} requests are under way already; try again`);
+    }
+    this.#requests += 1;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_resolve, reject) => {
+      timer = setTimeout(
+        () => reject(new MidmirrorError('unavailable', `${subject} did not answer within ${timeoutMs} ms`)),
+        Math.min(timeoutMs, 2 ** 31 - 1),
+      );
+    });
+    try {
+      // Through JSON, so that nothing passes here that would not pass a network.
+      const answer = await Promise.race([responder(JSON.parse(JSON.stringify(ask))), late]);
+      return JSON.parse(JSON.stringify(answer));
+    } finally {
+      clearTimeout(timer);
+      this.#requests -= 1;
+    }
+  }
+
+  respond(subject: string, handler: (ask: unknown) => Promise<unknown>): void {
+    this.#responders.set(subject, handler);
+  }
+
+  async close(): Promise<void> {
+    this.#responders.clear();
+    await Promise.all([...this.#consumers].map((consumer) => consumer.stop()));
+  }
+}
+
+class Consumer implements Subscription {
+  readonly #catalog: Catalog;
+  readonly #stream: string;
+  readonly #handler: (message: BusMessage) => Promise<void>;
+  readonly #stopped: () => void;
+  #position: number;
+  #stopping = false;
+  #wake: (() => void) | null = null;
+  #woken = false;
+  readonly #waiting: { position: number; resolve: () => void }[] = [];
+  readonly #running: Promise<void>;
+
+  constructor(
+    catalog: Catalog,
+    options: { stream: string; after: number; handler: (message: BusMessage) => Promise<void> },
+    stopped: () => void,
+  ) {
+    this.#catalog = catalog;
+    this.#stream = options.stream;
+    this.#handler = options.handler;
+    this.#position = options.after;
+    this.#stopped = stopped;
+    this.#running = this.#run();
+  }
+
+  wake(): void {
+    this.#woken = true;
+    this.#wake?.();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    this.wake();
+    await this.#running;
+    this.#stopped();
+  }
+
+  async reached(position: number): Promise<void> {
+    if (this.#position >= position) return;
+    await new Promise<void>((resolve) => this.#waiting.push({ position, resolve }));
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stopping) {
+      this.#woken = false;
+      const page = await this.#page();
+      for (const message of page) {
+        if (this.#stopping) return;
+        await this.#deliver(message);
+        this.#position = message.position;
+        this.#tell();
+      }
+      if (page.length === 0 && !this.#woken && !this.#stopping) {
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+        this.#wake = null;
+      }
+    }
+  }
+
+  async #page(): Promise<BusMessage[]> {
+    try {
+      const rows = await this.#catalog.db
+        .selectFrom('message')
+        .selectAll()
+        .where('stream', '=', this.#stream)
+        .where('position', '>', this.#position)
+        .orderBy('position')
+        .limit(limits.pageMessages)
+        .execute();
+      return rows.map(toMessage);
+    } catch {
+      // The catalogue can't be read now: nothing is lost, the next round asks again.
+      await pause(limits.retryMsMax);
+      this.#woken = true;
+      return [];
+    }
+  }
+
+  async #deliver(message: BusMessage): Promise<void> {
+    let waitMs: number = limits.retryMsMin;
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        await this.#handler(message);
+        return;
+      } catch (error) {
+        if (this.#stopping) return;
+        if (attempt === limits.attemptsMax) return await this.#bury(message, error);
+        await pause(waitMs);
+        waitMs = Math.min(waitMs * 4, limits.retryMsMax);
+      }
+    }
+  }
+
+  async #bury(message: BusMessage, reason: unknown): Promise<void> {
+    const envelope = {
+      id: `${this.#stream}/${message.position}`,
+      headers: { ...message.headers, 'mim-dead-reason': messageOf(reason), 'mim-dead-stream': this.#stream },
+      data: message.data,
+    };
+    await this.#catalog.transaction(async (tx) => await insert(tx, DEAD_LETTER_STREAM, message.subject, envelope));
+  }
+
+  #tell(): void {
+    for (let i = this.#waiting.length - 1; i >= 0; i -= 1) {
+      if (this.#waiting[i]!.position <= this.#position) this.#waiting.splice(i, 1)[0]!.resolve();
+    }
+  }
+}
+
+async function insert(
+  tx: CatalogTransaction,
+  stream: string,
+  subject: string,
+  envelope: EventEnvelope,
+): Promise<{ position: number; duplicate: boolean }> {
+  const inserted = await tx
+    .insertInto('message')
+    .values({
+      stream,
+      subject,
+      message_id: envelope.id,
+      headers: JSON.stringify(envelope.headers),
+      data: envelope.data,
+      time_ns: envelope.headers['ce-time'] ?? '',
+    })
+    .onConflict((conflict) => conflict.columns(['stream', 'message_id']).doNothing())
+    .returning('position')
+    .executeTakeFirst();
+  if (inserted !== undefined) return { position: inserted.position, duplicate: false };
+  const existing = await tx
+    .selectFrom('message')
+    .select('position')
+    .where('stream', '=', stream)
+    .where('message_id', '=', envelope.id)
+    .executeTakeFirstOrThrow();
+  return { position: existing.position, duplicate: true };
+}
+
+function toMessage(row: { position: number; subject: string; headers: string; data: Uint8Array }): BusMessage {
+  const headers = JSON.parse(row.headers) as Record<string, string>;
+  return { position: row.position, subject: row.subject, headers, data: row.data };
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

@@ -1,0 +1,18 @@
+export { type Catalog, type CatalogReader, type CatalogTransaction, openEmbeddedCatalog } from './catalog.ts';
+export { type PinRequest, pinPoint, unpinPoint } from './pins.ts';
+export { deleteRun, insertRun, loadRun, runsOf } from './runs.ts';
+export type {
+  ActivityRow,
+  CatalogSchema,
+  CloneRow,
+  MarkRow,
+  MessageRow,
+  PinRow,
+  RunRow,
+  SegmentRow,
+  SnapshotRow,
+  SyncRow,
+  VolumeRow,
+} from './schema.ts';
+export { fromNs, toNs } from './time-column.ts';
+export { volumeById, volumeByName } from './volumes.ts';

@@ -1,0 +1,137 @@
+// Named migrations, in SQL that PostgreSQL and SQLite both speak. A released migration never changes.
+import type { Kysely } from 'kysely';
+import type { Migration } from 'kysely/migration';
+
+const initial: Migration = {
+  async up(db: Kysely<unknown>) {
+    const text = 'text' as const;
+    const number = 'bigint' as const;
+    await db.schema
+      .createTable('volume')
+      .addColumn('id', text, (c) => c.primaryKey())
+      .addColumn('name', text, (c) => c.notNull().unique())
+      .addColumn('size_bytes', number, (c) => c.notNull())
+      .addColumn('policy', text, (c) => c.notNull())
+      .addColumn('state', text, (c) => c.notNull())
+      .addColumn('created_ns', text, (c) => c.notNull())
+      .addColumn('mim_seq', number, (c) => c.notNull())
+      .addColumn('mim_ns', text, (c) => c.notNull())
+      .execute();
+    await db.schema
+      .createTable('mark')
+      .addColumn('volume_id', text, (c) => c.notNull())
+      .addColumn('name', text, (c) => c.notNull())
+      .addColumn('kind', text, (c) => c.notNull())
+      .addColumn('seq', number, (c) => c.notNull())
+      .addColumn('time_ns', text, (c) => c.notNull())
+      .addPrimaryKeyConstraint('mark_pk', ['volume_id', 'name'])
+      .execute();
+    await db.schema
+      .createTable('segment')
+      .addColumn('volume_id', text, (c) => c.notNull())
+      .addColumn('segment', number, (c) => c.notNull())
+      .addColumn('epoch', number, (c) => c.notNull())
+      .addColumn('first_seq', number, (c) => c.notNull())
+      .addColumn('last_seq', number, (c) => c.notNull())
+      .addColumn('first_ns', text, (c) => c.notNull())
+      .addColumn('last_ns', text, (c) => c.notNull())
+      .addPrimaryKeyConstraint('segment_pk', ['volume_id', 'segment'])
+      .execute();
+    await db.schema
+      .createTable('sync')
+      .addColumn('volume_id', text, (c) => c.notNull())
+      .addColumn('sync_id', number, (c) => c.notNull())
+      .addColumn('snapshot', number, (c) => c.notNull())
+      .addColumn('from_seq', number, (c) => c.notNull())
+      .addColumn('from_ns', text, (c) => c.notNull())
+      .addColumn('to_seq', number, (c) => c.notNull())
+      .addColumn('to_ns', text, (c) => c.notNull())
+      .addColumn('state', text, (c) => c.notNull())
+      .addColumn('cause', text, (c) => c.notNull())
+      .addColumn('started_ns', text, (c) => c.notNull())
+      .addColumn('finished_ns', text)
+      .addColumn('extents', number, (c) => c.notNull())
+      .addColumn('bytes', number, (c) => c.notNull())
+      .addPrimaryKeyConstraint('sync_pk', ['volume_id', 'sync_id'])
+      .execute();
+    await db.schema
+      .createTable('snapshot')
+      .addColumn('volume_id', text, (c) => c.notNull())
+      .addColumn('snapshot', number, (c) => c.notNull())
+      .addColumn('seq', number, (c) => c.notNull())
+      .addColumn('time_ns', text, (c) => c.notNull())
+      .addColumn('until_ns', text)
+      .addColumn('state', text, (c) => c.notNull())
+      .addColumn('opened_ns', text, (c) => c.notNull())
+      .addColumn('reason', text, (c) => c.notNull())
+      .addPrimaryKeyConstraint('snapshot_pk', ['volume_id', 'snapshot'])
+      .execute();
+    await db.schema
+      .createTable('run')
+      .addColumn('id', 'integer', (c) => c.primaryKey().autoIncrement())
+      .addColumn('volume_id', text, (c) => c.notNull())
+      .addColumn('side', text, (c) => c.notNull())
+      .addColumn('source', number, (c) => c.notNull())
+      .addColumn('snapshot', number, (c) => c.notNull())
+      .addColumn('from_seq', number, (c) => c.notNull())
+      .addColumn('to_seq', number, (c) => c.notNull())
+      .addColumn('extents', number, (c) => c.notNull())
+      .addColumn('data_bytes', number, (c) => c.notNull())
+      .addUniqueConstraint('run_source', ['volume_id', 'side', 'source'])
+      .execute();
+    await db.schema
+      .createTable('pel_page')
+      .addColumn('run_id', number, (c) => c.notNull())
+      .addColumn('start_bytes', number, (c) => c.notNull())
+      .addColumn('page', 'blob', (c) => c.notNull())
+      .addPrimaryKeyConstraint('pel_page_pk', ['run_id', 'start_bytes'])
+      .execute();
+    await db.schema
+      .createTable('pin')
+      .addColumn('id', text, (c) => c.primaryKey())
+      .addColumn('volume_id', text, (c) => c.notNull())
+      .addColumn('seq', number, (c) => c.notNull())
+      .addColumn('holder', text, (c) => c.notNull())
+      .addColumn('since_ns', text, (c) => c.notNull())
+      .execute();
+    await db.schema.createIndex('pin_volume').on('pin').columns(['volume_id', 'seq']).execute();
+    await db.schema
+      .createTable('clone')
+      .addColumn('name', text, (c) => c.primaryKey())
+      .addColumn('id', text, (c) => c.notNull().unique())
+      .addColumn('volume_id', text, (c) => c.notNull())
+      .addColumn('seq', number, (c) => c.notNull())
+      .addColumn('time_ns', text, (c) => c.notNull())
+      .addColumn('created_ns', text, (c) => c.notNull())
+      .execute();
+    await db.schema
+      .createTable('activity')
+      .addColumn('volume_id', text, (c) => c.notNull())
+      .addColumn('minute_ns', text, (c) => c.notNull())
+      .addColumn('writes', number, (c) => c.notNull())
+      .addColumn('bytes', number, (c) => c.notNull())
+      .addColumn('first_seq', number, (c) => c.notNull())
+      .addColumn('last_seq', number, (c) => c.notNull())
+      .addPrimaryKeyConstraint('activity_pk', ['volume_id', 'minute_ns'])
+      .execute();
+    await db.schema
+      .createTable('position')
+      .addColumn('projector', text, (c) => c.primaryKey())
+      .addColumn('position', number, (c) => c.notNull())
+      .execute();
+    await db.schema
+      .createTable('message')
+      .addColumn('position', 'integer', (c) => c.primaryKey().autoIncrement())
+      .addColumn('stream', text, (c) => c.notNull())
+      .addColumn('subject', text, (c) => c.notNull())
+      .addColumn('message_id', text, (c) => c.notNull())
+      .addColumn('headers', text, (c) => c.notNull())
+      .addColumn('data', 'blob', (c) => c.notNull())
+      .addColumn('time_ns', text, (c) => c.notNull())
+      .addUniqueConstraint('message_once', ['stream', 'message_id'])
+      .execute();
+    await db.schema.createIndex('message_subject').on('message').columns(['stream', 'subject', 'position']).execute();
+  },
+};
+
+export const migrations: Record<string, Migration> = { '001-initial': initial };

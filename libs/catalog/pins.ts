@@ -1,0 +1,49 @@
+// Pins (I9): a pinned point is not passed by a sync without becoming a snapshot, and its snapshot is not
+// dropped. Taking a pin and planning a sync are transactions on the same rows, so one of them sees the other.
+import { MidmirrorError } from '@midmirror/basis';
+import type { CatalogReader, CatalogTransaction } from './catalog.ts';
+import { toNs } from './time-column.ts';
+import { volumeById } from './volumes.ts';
+
+export interface PinRequest {
+  id: string;
+  volumeId: string;
+  seq: number;
+  holder: string;
+  sinceNs: bigint;
+}
+
+/** Pins a point, or throws `point-unavailable` when it is neither in the journal window nor a snapshot. */
+export async function pinPoint(tx: CatalogTransaction, pin: PinRequest): Promise<void> {
+  const volume = await volumeById(tx, pin.volumeId);
+  const sync = await tx
+    .selectFrom('sync')
+    .select(['to_seq'])
+    .where('volume_id', '=', pin.volumeId)
+    .where('state', '!=', 'applied')
+    .orderBy('sync_id', 'desc')
+    .executeTakeFirst();
+  const earliest = Math.max(volume.mim_seq, sync?.to_seq ?? 0);
+  if (pin.seq < earliest) {
+    const snapshot = await tx
+      .selectFrom('snapshot')
+      .select('snapshot')
+      .where('volume_id', '=', pin.volumeId)
+      .where('seq', '=', pin.seq)
+      .executeTakeFirst();
+    if (snapshot === undefined && !(pin.seq === volume.mim_seq && sync === undefined)) {
+      throw new MidmirrorError('point-unavailable', `write ${pin.seq} of volume "${volume.name}" is no longer a point of its own`, {
+        hint: `the journal window begins at write ${earliest}; older points are the snapshots (\`mim points ${volume.name}\`)`,
+        details: { seq: pin.seq, earliestSeq: earliest },
+      });
+    }
+  }
+  await tx
+    .insertInto('pin')
+    .values({ id: pin.id, volume_id: pin.volumeId, seq: pin.seq, holder: pin.holder, since_ns: toNs(pin.sinceNs) })
+    .execute();
+}
+
+export async function unpinPoint(db: CatalogReader, id: string): Promise<void> {
+  await db.deleteFrom('pin').where('id', '=', id).execute();
+}

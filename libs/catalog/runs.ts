@@ -1,0 +1,61 @@
+// Runs: the maps of segments (side `forward`) and backward objects (side `backward`), in PEL pages.
+import type { ExtentMap } from '@midmirror/extent-map';
+import { sql } from 'kysely';
+import type { CatalogReader, CatalogTransaction } from './catalog.ts';
+import { packPages, unpackPage } from './pel-page.ts';
+import type { RunRow } from './schema.ts';
+
+export type RunSide = 'forward' | 'backward';
+export type StoredRun = { id: number } & Omit<RunRow, 'id'>;
+
+/** Replaces a run of the same source, so that learning it twice is harmless. */
+export async function insertRun(tx: CatalogTransaction, run: Omit<RunRow, 'id'>, map: ExtentMap): Promise<void> {
+  await deleteRun(tx, run.volume_id, run.side as RunSide, run.source);
+  const { id } = await tx.insertInto('run').values(run).returning('id').executeTakeFirstOrThrow();
+  for (const { startBytes, page } of packPages(map)) {
+    await tx.insertInto('pel_page').values({ run_id: id, start_bytes: startBytes, page }).execute();
+  }
+}
+
+export async function deleteRun(tx: CatalogTransaction, volumeId: string, side: RunSide, source: number): Promise<void> {
+  const rows = await tx
+    .deleteFrom('run')
+    .where('volume_id', '=', volumeId)
+    .where('side', '=', side)
+    .where('source', '=', source)
+    .returning('id')
+    .execute();
+  for (const { id } of rows) await tx.deleteFrom('pel_page').where('run_id', '=', id).execute();
+}
+
+/** Runs of one side in the order of time. */
+export async function runsOf(db: CatalogReader, volumeId: string, side: RunSide): Promise<StoredRun[]> {
+  return await db
+    .selectFrom('run')
+    .selectAll()
+    .where('volume_id', '=', volumeId)
+    .where('side', '=', side)
+    .orderBy('from_seq')
+    .orderBy(sql`source`)
+    .execute();
+}
+
+/** Puts a run's extents into `map`; `under`: only where nothing is yet. */
+export async function loadRun(db: CatalogReader, runId: number, map: ExtentMap, under: boolean): Promise<void> {
+  let after = -1;
+  for (;;) {
+    const pages = await db
+      .selectFrom('pel_page')
+      .select(['start_bytes', 'page'])
+      .where('run_id', '=', runId)
+      .where('start_bytes', '>', after)
+      .orderBy('start_bytes')
+      .limit(16)
+      .execute();
+    for (const { start_bytes, page } of pages) {
+      unpackPage(page, map, under);
+      after = start_bytes;
+    }
+    if (pages.length < 16) return;
+  }
+}

@@ -1,0 +1,15 @@
+// What ingest can be told, with bounds; names are those of the environment without the prefix.
+
+export interface IngestConfig {
+  syncIntervalMs: number;
+  segmentBytes: number;
+  journalBytesMax: number;
+  requestBytesMax: number;
+}
+
+export const ingestDefaults: IngestConfig = {
+  syncIntervalMs: 100,
+  segmentBytes: 64 << 20,
+  journalBytesMax: 10 * 2 ** 30,
+  requestBytesMax: 32 << 20,
+};

@@ -1,0 +1,2 @@
+export { type IngestConfig, ingestDefaults } from './config.ts';
+export { Ingest } from './ingest.ts';

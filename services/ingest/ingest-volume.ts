@@ -1,0 +1,262 @@
+// One volume as ingest serves it: the live disk, and the publisher that tells the others what became durable.
+// The journal is the outbox: it is written first, events follow, and a restart publishes what is lacking.
+import { type Clock, messageOf } from '@midmirror/basis';
+import { type Bus, ask } from '@midmirror/bus';
+import { type Catalog, toNs } from '@midmirror/catalog';
+import { type DomainEvent, encodeDescriptors, envelopeOf, journalSubject, type MarkKind, Streams, timelineSubject } from '@midmirror/events';
+import { packedBatches } from '@midmirror/journal';
+import { LiveDisk, type RingSegment } from '@midmirror/live-disk';
+import { type PoolFiles, type VolumePaths, volumePaths } from '@midmirror/pool';
+import type { IngestConfig } from './config.ts';
+import { MimImage } from './mim-image.ts';
+
+const MESSAGE_BYTES_MAX = 512 << 10;
+const RETRY_MS = 500;
+const SOURCE = '/midmirror/ingest';
+
+export interface VolumeContext {
+  files: PoolFiles;
+  catalog: Catalog;
+  bus: Bus;
+  clock: Clock;
+  config: IngestConfig;
+  log: (message: string) => void;
+}
+
+export class IngestVolume {
+  readonly id: string;
+  readonly name: string;
+  disk!: LiveDisk;
+  readonly #context: VolumeContext;
+  readonly #paths: VolumePaths;
+  #mim!: MimImage;
+  #mimSeq = 0;
+  /** What of each segment's descriptor log is published, by segment number. */
+  readonly #published = new Map<number, number>();
+  readonly #sealed: RingSegment[] = [];
+  #publishing: Promise<number> | null = null;
+  #publishAgain = false;
+  #lastPosition = 0;
+  #closing = false;
+
+  private constructor(id: string, name: string, directory: string, context: VolumeContext) {
+    this.id = id;
+    this.name = name;
+    this.#context = context;
+    this.#paths = volumePaths(directory);
+  }
+
+  static async open(
+    volume: { id: string; name: string; sizeBytes: number; segmentBytes: number; mimSeq: number; mimNs: bigint },
+    directory: string,
+    context: VolumeContext,
+  ): Promise<IngestVolume> {
+    const opened = new IngestVolume(volume.id, volume.name, directory, context);
+    const { files, clock, config } = context;
+    opened.#mim = await MimImage.open(files, opened.#paths);
+    opened.#mimSeq = volume.mimSeq;
+    opened.disk = await LiveDisk.open({
+      files,
+      directory: opened.#paths.forward,
+      volumeId: volume.id,
+      sizeBytes: volume.sizeBytes,
+      segmentBytes: volume.segmentBytes,
+      segmentsMax: Math.max(4, Math.floor(config.journalBytesMax / volume.segmentBytes)),
+      requestBytesMax: config.requestBytesMax,
+      syncIntervalMs: config.syncIntervalMs,
+      clock,
+      floor: { seq: volume.mimSeq, timeNs: volume.mimNs, anyFirst: false },
+      epochMin: 1,
+      base: opened.#mim,
+      listener: {
+        durable: () => void opened.publish(),
+        sealed: (segment) => {
+          opened.#sealed.push(segment);
+          void opened.publish();
+        },
+        pressure: (share) => {
+          if (share >= 0.75) opened.#relieve();
+        },
+        stateChanged: (state, reason) => context.log(`volume ${volume.name}: ${state}: ${reason}`),
+      },
+    });
+    for (const mark of opened.disk.recoveredMarks) await opened.#recordMark(mark.name, mark.kind as MarkKind, mark.seq, mark.timeNs);
+    opened.#sealed.unshift(...opened.disk.segments.filter((segment) => segment.sealed));
+    await opened.publish();
+    return opened;
+  }
+
+  async mark(name: string, kind: MarkKind): Promise<{ seq: number; timeNs: bigint }> {
+    const point = await this.disk.mark({ name, kind });
+    await this.#recordMark(name, kind, point.seq, point.timeNs);
+    return point;
+  }
+
+  /** Everything answered so far is durable and published; where the stream stands then. */
+  async flushAndPublish(): Promise<{ seq: number; timeNs: bigint; position: number }> {
+    const seq = this.disk.lastSeq;
+    const timeNs = this.disk.lastNs;
+    await this.disk.flush();
+    return { seq, timeNs, position: await this.publish() };
+  }
+
+  /** The MIM holds everything up to `seq`. */
+  async recycle(seq: number): Promise<number> {
+    this.#mimSeq = Math.max(this.#mimSeq, seq);
+    await this.#mim.reload();
+    await this.publish();
+    if (!this.disk.segments.some((segment) => segment.sealed && segment.lastSeq <= this.#mimSeq)) return 0;
+    await ask(this.#context.bus, 'mapping-index.advance', { volumeId: this.id });
+    const numbers = await this.disk.recycle(this.#mimSeq);
+    if (numbers.length > 0) await this.#forgetSegments(numbers);
+    return numbers.length;
+  }
+
+  async close(): Promise<void> {
+    await this.disk.close();
+    await this.publish();
+    this.#closing = true;
+    await this.#publishing;
+    await this.#mim.close();
+  }
+
+  // ── publishing ─────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Publishes what is durable and not yet published. Runs one at a time; a call during a run adds a round. */
+  publish(): Promise<number> {
+    if (this.#publishing !== null) {
+      this.#publishAgain = true;
+      return this.#publishing;
+    }
+    this.#publishing = this.#publishRounds().finally(() => {
+      this.#publishing = null;
+    });
+    return this.#publishing;
+  }
+
+  async #publishRounds(): Promise<number> {
+    do {
+      this.#publishAgain = false;
+      try {
+        for (const segment of this.disk?.segments ?? []) if (segment.log !== null) await this.#publishLog(segment);
+        while (this.#sealed.length > 0) {
+          await this.#publishSealed(this.#sealed[0]!);
+          this.#sealed.shift();
+        }
+      } catch (error) {
+        if (this.#closing) return this.#lastPosition;
+        // The bus or the catalogue is away: guests go on, the journal keeps what is to be told (I6).
+        this.#context.log(`volume ${this.name}: publishing waits: ${messageOf(error)}`);
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+        this.#publishAgain = !this.#closing;
+      }
+    } while (this.#publishAgain);
+    return this.#lastPosition;
+  }
+
+  async #publishLog(segment: RingSegment): Promise<void> {
+    const log = segment.log!;
+    for (;;) {
+      const from = this.#published.get(segment.number) ?? 0;
+      const part = durablePart(log.bytes(from, log.length), this.disk.durableSeq, segment.sealed);
+      if (part.length === 0) return;
+      const to = from + part.length;
+      const batches = log.bytes(from, to).slice();
+      const envelope = encodeDescriptors(
+        { volumeId: this.id, epoch: segment.epoch, firstSeq: part.firstSeq, lastSeq: part.lastSeq, batches },
+        `${segment.number}-${from}-${to}`,
+        SOURCE,
+      );
+      const { position } = await this.#context.bus.publish(Streams.journal, journalSubject(this.id), envelope);
+      this.#lastPosition = Math.max(this.#lastPosition, position);
+      this.#published.set(segment.number, to);
+    }
+  }
+
+  async #publishSealed(segment: RingSegment): Promise<void> {
+    const { number, epoch, firstSeq, lastSeq, firstNs, lastNs } = segment;
+    await this.#commit(
+      {
+        type: 'segment.sealed',
+        volumeId: this.id,
+        timeNs: lastNs.toString(),
+        data: { segment: number, epoch, firstSeq, lastSeq, firstTimeNs: firstNs.toString(), lastTimeNs: lastNs.toString() },
+      },
+      async (tx) => {
+        const row = {
+          volume_id: this.id,
+          segment: number,
+          epoch,
+          first_seq: firstSeq,
+          last_seq: lastSeq,
+          first_ns: toNs(firstNs),
+          last_ns: toNs(lastNs),
+        };
+        await tx.insertInto('segment').values(row).onConflict((c) => c.columns(['volume_id', 'segment']).doUpdateSet(row)).execute();
+      },
+    );
+    segment.log = null;
+    this.#published.delete(number);
+    if (lastSeq <= this.#mimSeq) setImmediate(() => this.#recycleLater());
+  }
+
+  #recycleLater(): void {
+    this.recycle(this.#mimSeq).catch((error: unknown) => {
+      this.#context.log(`volume ${this.name}: recycling waits: ${messageOf(error)}`);
+    });
+  }
+
+  #relieve(): void {
+    ask(this.#context.bus, 'synchronizer.relieve', { volumeId: this.id }).catch((error: unknown) => {
+      this.#context.log(`volume ${this.name}: no sync for space yet: ${messageOf(error)}`);
+    });
+  }
+
+  async #recordMark(name: string, kind: MarkKind, seq: number, timeNs: bigint): Promise<void> {
+    const data = { seq, timeNs: timeNs.toString(), name, kind };
+    await this.#commit({ type: 'mark.set', volumeId: this.id, timeNs: timeNs.toString(), data }, async (tx) => {
+      const row = { volume_id: this.id, name, kind, seq, time_ns: toNs(timeNs) };
+      await tx.insertInto('mark').values(row).onConflict((c) => c.columns(['volume_id', 'name']).doNothing()).execute();
+    });
+  }
+
+  async #forgetSegments(numbers: number[]): Promise<void> {
+    const { catalog, bus } = this.#context;
+    const last = numbers.at(-1)!;
+    await catalog.transaction(async (tx) => {
+      await tx.deleteFrom('segment').where('volume_id', '=', this.id).where('segment', 'in', numbers).execute();
+      const event: DomainEvent = {
+        type: 'segment.recycled',
+        volumeId: this.id,
+        timeNs: this.#context.clock.nowNs().toString(),
+        data: { segment: last },
+      };
+      await bus.publishIn(tx, Streams.timeline, timelineSubject(this.id, event.type), envelopeOf(event, SOURCE));
+    });
+  }
+
+  async #commit(event: DomainEvent, change: Parameters<Catalog['transaction']>[0]): Promise<void> {
+    const { catalog, bus } = this.#context;
+    await catalog.transaction(async (tx) => {
+      await change(tx);
+      await bus.publishIn(tx, Streams.timeline, timelineSubject(this.id, event.type), envelopeOf(event, SOURCE));
+    });
+  }
+}
+
+/** How much of a log, from its start, is durable; at most one message's worth. */
+function durablePart(bytes: Uint8Array, durableSeq: number, sealed: boolean): { length: number; firstSeq: number; lastSeq: number } {
+  let length = 0;
+  let firstSeq = 0;
+  let lastSeq = 0;
+  for (const { at, batch } of packedBatches(bytes)) {
+    const last = batch.firstSeq + batch.writeCount - 1;
+    if (!sealed && Math.max(last, batch.firstSeq) > durableSeq) break;
+    const end = at + 80 + batch.descriptorCount * 24;
+    if (length > 0 && end > MESSAGE_BYTES_MAX) break;
+    if (length === 0) firstSeq = batch.firstSeq;
+    lastSeq = last;
+    length = end;
+  }
+  return { length, firstSeq, lastSeq };
+}

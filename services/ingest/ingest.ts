@@ -1,0 +1,216 @@
+// Ingest: owns the live exports and the forward journals of its volumes.
+import { randomUUID } from 'node:crypto';
+import { MidmirrorError, messageOf } from '@midmirror/basis';
+import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
+import { answer, ask } from '@midmirror/bus';
+import { toNs, volumeById } from '@midmirror/catalog';
+import { type DomainEvent, envelopeOf, markKinds, Streams, timelineSubject } from '@midmirror/events';
+import { createMim, parseVolumeFile, readMimState, readWhole, replaceFile, type VolumeFile, volumePaths } from '@midmirror/pool';
+import { IngestVolume, type VolumeContext } from './ingest-volume.ts';
+
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
+const SIZE_BYTES_MAX = 2 ** 44;
+const SOURCE = '/midmirror/ingest';
+
+export class Ingest implements ExportDirectory {
+  readonly #context: VolumeContext;
+  readonly #poolDirectory: string;
+  readonly #volumes = new Map<string, IngestVolume>();
+  /** Volumes that could not be opened, and why. */
+  readonly #broken = new Map<string, { name: string; error: unknown }>();
+  readonly #open = new Map<string, number>();
+
+  constructor(poolDirectory: string, context: VolumeContext) {
+    this.#poolDirectory = poolDirectory;
+    this.#context = context;
+  }
+
+  /** Opens every volume of the catalogue. One that is damaged is reported and refused; the others are served. */
+  async start(): Promise<void> {
+    const { bus, catalog, log } = this.#context;
+    for (const row of await catalog.db.selectFrom('volume').selectAll().execute()) {
+      if (row.state === 'deleting') {
+        await this.#removeFiles(row.id, row.name);
+        continue;
+      }
+      try {
+        await this.#openVolume(row.id);
+      } catch (error) {
+        this.#broken.set(row.id, { name: row.name, error });
+        log(`volume ${row.name} can't be opened: ${messageOf(error)}`);
+      }
+    }
+    answer(bus, 'ingest.create-volume', (body) => this.#create(body.name, body.sizeBytes, body.policy));
+    answer(bus, 'ingest.delete-volume', (body) => this.#delete(body.volumeId));
+    answer(bus, 'ingest.mark', async ({ volumeId, name, kind }) => {
+      if (!NAME.test(name)) throw badName('mark', name);
+      if (!markKinds.includes(kind)) throw new MidmirrorError('bad-request', `a mark is one of ${markKinds.join(', ')}, not "${kind}"`);
+      await this.#refuseTakenMark(volumeId, name);
+      const point = await this.#volume(volumeId).mark(name, kind);
+      return { seq: point.seq, timeNs: point.timeNs.toString() };
+    });
+    answer(bus, 'ingest.publish', async ({ volumeId }) => {
+      const { seq, timeNs, position } = await this.#volume(volumeId).flushAndPublish();
+      return { seq, timeNs: timeNs.toString(), position };
+    });
+    answer(bus, 'ingest.recycle', async ({ volumeId, seq }) => ({ segments: await this.#volume(volumeId).recycle(seq) }));
+    answer(bus, 'ingest.rotate', async ({ volumeId }) => {
+      const { disk } = this.#volume(volumeId);
+      disk.rotate();
+      return { seq: disk.lastSeq };
+    });
+    answer(bus, 'ingest.status', async ({ volumeId }) => this.#status(volumeId));
+  }
+
+  async open(name: string): Promise<OpenedExport> {
+    for (const volume of this.#volumes.values()) {
+      if (volume.name !== name) continue;
+      this.#open.set(volume.id, (this.#open.get(volume.id) ?? 0) + 1);
+      return {
+        device: volume.disk,
+        description: `volume ${name}`,
+        release: () => {
+          this.#open.set(volume.id, this.#open.get(volume.id)! - 1);
+        },
+      };
+    }
+    for (const broken of this.#broken.values()) if (broken.name === name) throw broken.error;
+    throw new MidmirrorError('not-found', `there is no volume "${name}"`);
+  }
+
+  async list(): Promise<{ name: string; description: string }[]> {
+    return [...this.#volumes.values()].map(({ name }) => ({ name, description: `volume ${name}` }));
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all([...this.#volumes.values()].map((volume) => volume.close()));
+  }
+
+  #volume(id: string): IngestVolume {
+    const volume = this.#volumes.get(id);
+    if (volume !== undefined) return volume;
+    const broken = this.#broken.get(id);
+    if (broken !== undefined) throw broken.error;
+    throw new MidmirrorError('not-found', `ingest serves no volume with the id ${id}`);
+  }
+
+  async #openVolume(id: string): Promise<void> {
+    const { files } = this.#context;
+    const directory = this.#directory(id);
+    const path = volumePaths(directory).volumeFile;
+    const volumeFile = parseVolumeFile(await readWhole(files, path, 1 << 20), path);
+    const state = await readMimState(files, volumePaths(directory));
+    if (state === null) throw new MidmirrorError('corrupt', `${volumePaths(directory).mimState}: both slots are damaged`);
+    const { name, sizeBytes, segmentBytes } = volumeFile;
+    const volume = { id, name, sizeBytes, segmentBytes, mimSeq: state.mimSeq, mimNs: state.mimNs };
+    this.#volumes.set(id, await IngestVolume.open(volume, directory, this.#context));
+  }
+
+  async #create(name: string, sizeBytes: number, policy: unknown): Promise<{ volumeId: string }> {
+    if (!NAME.test(name)) throw badName('volume', name);
+    if (!Number.isSafeInteger(sizeBytes) || sizeBytes < 4096 || sizeBytes % 512 !== 0 || sizeBytes > SIZE_BYTES_MAX) {
+      throw new MidmirrorError('bad-request', `sizeBytes: ${sizeBytes} is not a volume's size; it is a multiple of 512 from 4096 to ${SIZE_BYTES_MAX}`);
+    }
+    const { files, catalog, clock, config } = this.#context;
+    await this.#refuseTakenName(name);
+    const id = randomUUID().replaceAll('-', '');
+    const directory = this.#directory(id);
+    const createdNs = clock.nowNs();
+    const volumeFile: VolumeFile = { format: 1, id, name, sizeBytes, segmentBytes: config.segmentBytes, createdNs: createdNs.toString(), policy };
+    try {
+      await files.makeDirectory(volumePaths(directory).forward);
+      await files.makeDirectory(volumePaths(directory).backward);
+      await createMim(files, volumePaths(directory), sizeBytes, createdNs);
+      // volume.json comes last: a folder without it is a volume that was never there.
+      await replaceFile(files, directory, 'volume.json', new TextEncoder().encode(`${JSON.stringify(volumeFile, null, 2)}\n`));
+      await catalog.transaction(async (tx) => {
+        await tx
+          .insertInto('volume')
+          .values({ id, name, size_bytes: sizeBytes, policy: JSON.stringify(policy), state: 'active', created_ns: toNs(createdNs), mim_seq: 0, mim_ns: toNs(createdNs) })
+          .execute();
+        await this.#tell(tx, { type: 'volume.created', volumeId: id, timeNs: createdNs.toString(), data: { name, sizeBytes } });
+      });
+      await this.#openVolume(id);
+    } catch (error) {
+      await files.removeDirectory(directory);
+      throw error;
+    }
+    return { volumeId: id };
+  }
+
+  async #delete(id: string): Promise<{ deleted: true }> {
+    const { bus, catalog } = this.#context;
+    const row = await volumeById(catalog.db, id);
+    const connections = this.#open.get(id) ?? 0;
+    if (connections > 0) {
+      throw new MidmirrorError('conflict', `volume "${row.name}" is in use: ${connections} NBD connections are open`, { hint: 'disconnect the clients first' });
+    }
+    await ask(bus, 'mapping-index.forget', { volumeId: id });
+    await ask(bus, 'synchronizer.forget', { volumeId: id });
+    await catalog.db.updateTable('volume').set({ state: 'deleting' }).where('id', '=', id).execute();
+    const volume = this.#volumes.get(id);
+    this.#volumes.delete(id);
+    this.#broken.delete(id);
+    await volume?.close();
+    await this.#removeFiles(id, row.name);
+    return { deleted: true };
+  }
+
+  async #removeFiles(id: string, name: string): Promise<void> {
+    const { files, catalog, clock } = this.#context;
+    await files.removeDirectory(this.#directory(id));
+    await catalog.transaction(async (tx) => {
+      const runs = await tx.deleteFrom('run').where('volume_id', '=', id).returning('id').execute();
+      for (const run of runs) await tx.deleteFrom('pel_page').where('run_id', '=', run.id).execute();
+      for (const table of ['mark', 'segment', 'sync', 'snapshot', 'pin', 'activity'] as const) {
+        await tx.deleteFrom(table).where('volume_id', '=', id).execute();
+      }
+      await tx.deleteFrom('volume').where('id', '=', id).execute();
+      await this.#tell(tx, { type: 'volume.deleted', volumeId: id, timeNs: clock.nowNs().toString(), data: { name } });
+    });
+  }
+
+  async #tell(tx: Parameters<VolumeContext['bus']['publishIn']>[0], event: DomainEvent): Promise<void> {
+    await this.#context.bus.publishIn(tx, Streams.timeline, timelineSubject(event.volumeId, event.type), envelopeOf(event, SOURCE));
+  }
+
+  async #refuseTakenName(name: string): Promise<void> {
+    const { db } = this.#context.catalog;
+    const volume = await db.selectFrom('volume').select('id').where('name', '=', name).executeTakeFirst();
+    const clone = await db.selectFrom('clone').select('id').where('name', '=', name).executeTakeFirst();
+    if (volume !== undefined || clone !== undefined) {
+      throw new MidmirrorError('conflict', `the name "${name}" is taken by a ${volume === undefined ? 'clone' : 'volume'}`);
+    }
+  }
+
+  async #refuseTakenMark(volumeId: string, name: string): Promise<void> {
+    const { db } = this.#context.catalog;
+    const mark = await db.selectFrom('mark').select('seq').where('volume_id', '=', volumeId).where('name', '=', name).executeTakeFirst();
+    if (mark !== undefined) {
+      throw new MidmirrorError('conflict', `the mark "${name}" exists already, at write ${mark.seq}`, { hint: 'marks never move; choose another name' });
+    }
+  }
+
+  #status(volumeId: string) {
+    const { disk } = this.#volume(volumeId);
+    return {
+      seq: disk.lastSeq,
+      timeNs: disk.lastNs.toString(),
+      durableSeq: disk.durableSeq,
+      journalBytesUsed: disk.journalBytesUsed,
+      journalBytesMax: disk.journalBytesMax,
+      headExtents: disk.headExtents,
+      state: disk.state.state,
+    };
+  }
+
+  #directory(id: string): string {
+    return `${this.#poolDirectory}/volumes/${id}`;
+  }
+}
+
+function badName(what: string, name: string): MidmirrorError {
+  return new MidmirrorError('bad-request', `"${name}" is not a name for a ${what}`, {
+    hint: 'letters, digits, dot, dash and underscore, beginning with a letter or digit, at most 63',
+  });
+}
