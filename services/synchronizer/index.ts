@@ -1,0 +1,1 @@
+export { Synchronizer, type SynchronizerContext, type SyncStep } from './synchronizer.ts';

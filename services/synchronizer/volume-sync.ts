@@ -1,0 +1,331 @@
+// The syncs of one volume, one after the other, in eight steps; each may be the last before a crash, and a
+// restart goes on from what the catalogue and mim.state say. Step names are those of the fault port.
+import { type Clock, MidmirrorError } from '@midmirror/basis';
+import { type Bus, ask } from '@midmirror/bus';
+import { type Catalog, type CatalogTransaction, fromNs, insertRun, loadRun, runsOf, type SyncRow, toNs, type VolumeRow, volumeById } from '@midmirror/catalog';
+import { type DomainEvent, envelopeOf, Streams, timelineSubject } from '@midmirror/events';
+import { ExtentMap } from '@midmirror/extent-map';
+import type { ObjectHeader } from '@midmirror/journal';
+import { parsePolicy, type VolumePolicy } from '@midmirror/policy';
+import { MimWriter, objectName, PieceReader, type PoolFiles, parseObjectName, readMimState, volumePaths, writeMimState, type VolumePaths } from '@midmirror/pool';
+import { applyMoves, saveRanges } from './move-data.ts';
+import { backwardRanges, forwardMovelist } from './movelist.ts';
+
+export type SyncStep = 'planned' | 'saved' | 'prepared' | 'switched' | 'applied' | 'told' | 'recycled';
+
+export interface VolumeSyncContext {
+  files: PoolFiles;
+  catalog: Catalog;
+  bus: Bus;
+  clock: Clock;
+  /** Called after each step; tests stop the world there. */
+  reached: (step: SyncStep) => void | Promise<void>;
+}
+
+export interface SyncResult {
+  fromSeq: number;
+  toSeq: number;
+  syncs: number;
+  extents: number;
+  bytes: number;
+  snapshot: number | null;
+}
+
+const SOURCE = '/midmirror/synchronizer';
+
+type Plan = SyncRow & { snapshotSeq: number; snapshotNs: bigint };
+
+export class VolumeSync {
+  readonly id: string;
+  readonly #context: VolumeSyncContext;
+  readonly #paths: VolumePaths;
+  #nextObject = 1;
+
+  constructor(id: string, directory: string, context: VolumeSyncContext) {
+    this.id = id;
+    this.#context = context;
+    this.#paths = volumePaths(directory);
+  }
+
+  get paths(): VolumePaths {
+    return this.#paths;
+  }
+
+  /** Ends what a crash interrupted. */
+  async resume(): Promise<void> {
+    await this.#removeOrphans();
+    const { db } = this.#context.catalog;
+    const row = await db.selectFrom('sync').selectAll().where('volume_id', '=', this.id).where('state', '!=', 'applied').executeTakeFirst();
+    if (row !== undefined) {
+      const snapshot = await this.#snapshot(row.snapshot);
+      await this.#perform({ ...row, snapshotSeq: snapshot.seq, snapshotNs: fromNs(snapshot.time_ns) });
+    }
+    const { mim_seq } = await volumeById(db, this.id);
+    await ask(this.#context.bus, 'ingest.recycle', { volumeId: this.id, seq: mim_seq });
+  }
+
+  /** Moves the MIM up to `toSeq`, which is durable. Points that must stay are stations on the way. */
+  async syncUpTo(toSeq: number, closeSnapshot: boolean, cause: string): Promise<SyncResult> {
+    const volume = await volumeById(this.#context.catalog.db, this.id);
+    const result: SyncResult = { fromSeq: volume.mim_seq, toSeq: volume.mim_seq, syncs: 0, extents: 0, bytes: 0, snapshot: null };
+    while (result.toSeq < toSeq) {
+      const plan = await this.#plan(toSeq, cause);
+      const moved = await this.#perform(plan);
+      result.toSeq = plan.to_seq;
+      result.syncs += 1;
+      result.extents += moved.extents;
+      result.bytes += moved.bytes;
+      result.snapshot = plan.snapshot;
+    }
+    if (closeSnapshot) result.snapshot = (await this.#openSnapshotHere('requested')) ?? result.snapshot;
+    return result;
+  }
+
+  /** The next free object number. */
+  takeObject(): number {
+    return this.#nextObject++;
+  }
+
+  // ── step 1 ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Chooses the next station and opens a snapshot where one is due; one transaction with the pins it looked at. */
+  async #plan(wantedSeq: number, cause: string): Promise<Plan> {
+    const { catalog, clock } = this.#context;
+    const plan = await catalog.transaction(async (tx) => {
+      const volume = await volumeById(tx, this.id);
+      const policy = parsePolicy(JSON.parse(volume.policy));
+      const toSeq = await this.#station(tx, volume, policy, wantedSeq);
+      const snapshot = await this.#snapshotFor(tx, volume, policy, cause);
+      const last = await tx.selectFrom('sync').select((e) => e.fn.max('sync_id').as('id')).where('volume_id', '=', this.id).executeTakeFirst();
+      const row: SyncRow = {
+        volume_id: this.id,
+        sync_id: (last?.id ?? 0) + 1,
+        snapshot: snapshot.snapshot,
+        from_seq: volume.mim_seq,
+        from_ns: volume.mim_ns,
+        to_seq: toSeq,
+        to_ns: volume.mim_ns,
+        state: 'planned',
+        cause,
+        started_ns: toNs(clock.nowNs()),
+        finished_ns: null,
+        extents: 0,
+        bytes: 0,
+      };
+      await tx.insertInto('sync').values(row).execute();
+      return { ...row, snapshotSeq: snapshot.seq, snapshotNs: fromNs(snapshot.time_ns) };
+    });
+    await this.#context.reached('planned');
+    return plan;
+  }
+
+  /** The first point on the way that must stay: a pinned one, or a mark that survives. */
+  async #station(tx: CatalogTransaction, volume: VolumeRow, policy: VolumePolicy, wantedSeq: number): Promise<number> {
+    const between = <T extends 'pin' | 'mark'>(table: T) =>
+      tx
+        .selectFrom(table as 'pin')
+        .select((e) => e.fn.min('seq').as('seq'))
+        .where('volume_id', '=', this.id)
+        .where('seq', '>', volume.mim_seq)
+        .where('seq', '<', wantedSeq);
+    const pin = await between('pin').executeTakeFirst();
+    let station = Math.min(wantedSeq, pin?.seq ?? wantedSeq);
+    if (policy.keepMarks.length > 0) {
+      const mark = await tx
+        .selectFrom('mark')
+        .select((e) => e.fn.min('seq').as('seq'))
+        .where('volume_id', '=', this.id)
+        .where('kind', 'in', policy.keepMarks)
+        .where('seq', '>', volume.mim_seq)
+        .where('seq', '<', wantedSeq)
+        .executeTakeFirst();
+      station = Math.min(station, mark?.seq ?? station);
+    }
+    return station;
+  }
+
+  async #snapshotFor(tx: CatalogTransaction, volume: VolumeRow, policy: VolumePolicy, cause: string) {
+    const open = await tx.selectFrom('snapshot').selectAll().where('volume_id', '=', this.id).where('state', '=', 'open').executeTakeFirst();
+    const reason = await this.#reasonForSnapshot(tx, volume, policy, open === undefined ? null : fromNs(open.time_ns), cause);
+    if (open !== undefined && (reason === null || open.seq === volume.mim_seq)) return open;
+    return await this.#openSnapshot(tx, volume, reason ?? cause, open?.snapshot ?? null);
+  }
+
+  /** Why the MIM's present point must become a snapshot; null: the open one goes on. */
+  async #reasonForSnapshot(
+    tx: CatalogTransaction,
+    volume: VolumeRow,
+    policy: VolumePolicy,
+    openNs: bigint | null,
+    cause: string,
+  ): Promise<string | null> {
+    if (openNs === null) return cause;
+    const pin = await tx.selectFrom('pin').select('holder').where('volume_id', '=', this.id).where('seq', '=', volume.mim_seq).executeTakeFirst();
+    if (pin !== undefined) return `pinned by a ${pin.holder}`;
+    const marks = await tx.selectFrom('mark').selectAll().where('volume_id', '=', this.id).where('seq', '=', volume.mim_seq).execute();
+    const mark = marks.find((row) => (policy.keepMarks as string[]).includes(row.kind));
+    if (mark !== undefined) return `mark ${mark.name}`;
+    const ageNs = fromNs(volume.mim_ns) - openNs;
+    return ageNs >= BigInt(policy.snapshotEverySeconds) * 1_000_000_000n ? 'schedule' : null;
+  }
+
+  async #openSnapshot(tx: CatalogTransaction, volume: VolumeRow, reason: string, closing: number | null) {
+    const nowNs = this.#context.clock.nowNs();
+    if (closing !== null) {
+      await tx.updateTable('snapshot').set({ state: 'closed' }).where('volume_id', '=', this.id).where('snapshot', '=', closing).execute();
+      await this.#tell(tx, { type: 'snapshot.closed', volumeId: this.id, timeNs: nowNs.toString(), data: { snapshot: closing } });
+    }
+    const last = await tx.selectFrom('snapshot').select((e) => e.fn.max('snapshot').as('n')).where('volume_id', '=', this.id).executeTakeFirst();
+    const row = {
+      volume_id: this.id,
+      snapshot: Math.max(last?.n ?? 0, closing ?? 0) + 1,
+      seq: volume.mim_seq,
+      time_ns: volume.mim_ns,
+      until_ns: null,
+      state: 'open',
+      opened_ns: toNs(nowNs),
+      reason,
+    };
+    await tx.insertInto('snapshot').values(row).execute();
+    const data = { snapshot: row.snapshot, seq: row.seq, timeNs: fromNs(row.time_ns).toString(), reason };
+    await this.#tell(tx, { type: 'snapshot.opened', volumeId: this.id, timeNs: nowNs.toString(), data });
+    return row;
+  }
+
+  /** Closes the open snapshot and opens one at the MIM's point, so that this point stays. Its number. */
+  async #openSnapshotHere(reason: string): Promise<number | null> {
+    return await this.#context.catalog.transaction(async (tx) => {
+      const volume = await volumeById(tx, this.id);
+      const open = await tx.selectFrom('snapshot').selectAll().where('volume_id', '=', this.id).where('state', '=', 'open').executeTakeFirst();
+      if (open?.seq === volume.mim_seq) return open.snapshot;
+      return (await this.#openSnapshot(tx, volume, reason, open?.snapshot ?? null)).snapshot;
+    });
+  }
+
+  // ── steps 2 to 8 ───────────────────────────────────────────────────────────────────────────────────────
+
+  async #perform(plan: Plan): Promise<{ extents: number; bytes: number }> {
+    const { files, bus } = this.#context;
+    const pieces = new PieceReader(files, this.#paths);
+    const mim = await MimWriter.open(files, this.#paths);
+    try {
+      const { moves, firstNs, lastNs } = await forwardMovelist(files, this.#paths, pieces, plan.from_seq, plan.to_seq);
+      const done: Plan = { ...plan, to_ns: toNs(lastNs) };
+      if (plan.state === 'planned') {
+        await this.#saveAndPrepare(done, moves, mim, firstNs);
+        await this.#context.reached('prepared');
+      }
+      await ask(bus, 'mapping-index.prepare', { volumeId: this.id, syncId: plan.sync_id });
+      await this.#context.reached('switched');
+      await this.#apply(done, moves, mim, pieces, lastNs);
+      let bytes = 0;
+      for (const c = moves.cursor(); c.valid; c.next()) bytes += c.length;
+      return { extents: moves.size, bytes };
+    } finally {
+      await mim.close();
+      await pieces.close();
+    }
+  }
+
+  /** Steps 2 to 4: what the open snapshot has not saved yet goes into objects; then the catalogue hears of it. */
+  async #saveAndPrepare(plan: Plan, moves: ExtentMap, mim: MimWriter, firstNs: bigint): Promise<void> {
+    const { files, catalog } = this.#context;
+    const saved = new ExtentMap();
+    for (const run of await runsOf(catalog.db, this.id, 'backward')) {
+      if (run.snapshot === plan.snapshot) await loadRun(catalog.db, run.id, saved, true);
+    }
+    const snapshot = await this.#snapshot(plan.snapshot);
+    const untilNs = snapshot.until_ns === null ? firstNs : fromNs(snapshot.until_ns);
+    const headerOf = (): ObjectHeader => ({
+      volumeId: this.id,
+      object: this.takeObject(),
+      epoch: 1,
+      syncId: plan.sync_id,
+      snapshot: plan.snapshot,
+      snapshotSeq: plan.snapshotSeq,
+      snapshotNs: plan.snapshotNs,
+      snapshotUntilNs: untilNs,
+      fromSeq: plan.from_seq,
+      toSeq: plan.to_seq,
+      label: snapshot.reason.slice(0, 500),
+    });
+    const objects = await saveRanges(files, this.#paths.backward, mim, backwardRanges(moves, saved), headerOf);
+    await this.#context.reached('saved');
+    await catalog.transaction(async (tx) => {
+      for (const { object, extents, dataBytes } of objects) {
+        await insertRun(
+          tx,
+          {
+            volume_id: this.id,
+            side: 'backward',
+            source: object,
+            snapshot: plan.snapshot,
+            from_seq: plan.from_seq,
+            to_seq: plan.to_seq,
+            extents: extents.size,
+            data_bytes: dataBytes,
+          },
+          extents,
+        );
+      }
+      await tx.updateTable('snapshot').set({ until_ns: toNs(untilNs) }).where('volume_id', '=', this.id).where('snapshot', '=', plan.snapshot).execute();
+      await tx.updateTable('sync').set({ state: 'prepared', to_ns: plan.to_ns }).where('volume_id', '=', this.id).where('sync_id', '=', plan.sync_id).execute();
+      const data = { syncId: plan.sync_id, fromSeq: plan.from_seq, toSeq: plan.to_seq, snapshot: plan.snapshot };
+      await this.#tell(tx, { type: 'sync.prepared', volumeId: this.id, timeNs: this.#context.clock.nowNs().toString(), data });
+    });
+  }
+
+  /** Steps 6 to 8. */
+  async #apply(plan: Plan, moves: ExtentMap, mim: MimWriter, pieces: PieceReader, lastNs: bigint): Promise<void> {
+    const { files, catalog, bus, clock } = this.#context;
+    const before = await readMimState(files, this.#paths);
+    if (before === null) throw new MidmirrorError('corrupt', `${this.#paths.mimState}: both slots are damaged`);
+    const writing = await writeMimState(files, this.#paths, before, { syncId: plan.sync_id, targetSeq: plan.to_seq });
+    await applyMoves(mim, moves, pieces);
+    await writeMimState(files, this.#paths, writing, { mimSeq: plan.to_seq, mimNs: lastNs, syncId: 0, targetSeq: 0 });
+    await this.#context.reached('applied');
+    const nowNs = clock.nowNs();
+    let bytes = 0;
+    for (const c = moves.cursor(); c.valid; c.next()) bytes += c.length;
+    await catalog.transaction(async (tx) => {
+      await tx
+        .updateTable('sync')
+        .set({ state: 'applied', to_ns: plan.to_ns, finished_ns: toNs(nowNs), extents: moves.size, bytes })
+        .where('volume_id', '=', this.id)
+        .where('sync_id', '=', plan.sync_id)
+        .execute();
+      await tx.updateTable('volume').set({ mim_seq: plan.to_seq, mim_ns: plan.to_ns }).where('id', '=', this.id).execute();
+      const data = { syncId: plan.sync_id, fromSeq: plan.from_seq, toSeq: plan.to_seq, toTimeNs: lastNs.toString(), snapshot: plan.snapshot };
+      await this.#tell(tx, { type: 'mim.advanced', volumeId: this.id, timeNs: nowNs.toString(), data });
+    });
+    await this.#context.reached('told');
+    await ask(bus, 'ingest.recycle', { volumeId: this.id, seq: plan.to_seq });
+    await this.#context.reached('recycled');
+  }
+
+  /** Objects that no run names were half-made when a crash came, or are left from a drop. */
+  async #removeOrphans(): Promise<void> {
+    const { files, catalog } = this.#context;
+    const known = new Set((await runsOf(catalog.db, this.id, 'backward')).map((run) => run.source));
+    for (const name of await files.list(this.#paths.backward)) {
+      const object = parseObjectName(name);
+      if (object !== null) this.#nextObject = Math.max(this.#nextObject, object + 1);
+      const unfinished = name.endsWith('.obj.new');
+      if (unfinished || (object !== null && !known.has(object))) await files.unlink(`${this.#paths.backward}/${name}`);
+    }
+    for (const object of known) this.#nextObject = Math.max(this.#nextObject, object + 1);
+  }
+
+  async removeObject(object: number): Promise<void> {
+    await this.#context.files.unlink(`${this.#paths.backward}/${objectName(object)}`);
+  }
+
+  async #snapshot(snapshot: number) {
+    const { db } = this.#context.catalog;
+    return await db.selectFrom('snapshot').selectAll().where('volume_id', '=', this.id).where('snapshot', '=', snapshot).executeTakeFirstOrThrow();
+  }
+
+  async #tell(tx: Parameters<Bus['publishIn']>[0], event: DomainEvent): Promise<void> {
+    await this.#context.bus.publishIn(tx, Streams.timeline, timelineSubject(this.id, event.type), envelopeOf(event, SOURCE));
+  }
+}
