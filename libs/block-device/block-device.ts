@@ -50,6 +50,8 @@ export interface BlockDevice {
 export interface OpenedExport {
   device: BlockDevice;
   description: string;
+  /** The name means the same bytes on every connection: clients may use several at once. */
+  multiConn: boolean;
   release(): void | Promise<void>;
 }
 

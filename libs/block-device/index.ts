@@ -8,3 +8,4 @@ export {
   type WriteKind,
   errnoOf,
 } from './block-device.ts';
+export { ReadPacer } from './read-pacer.ts';

@@ -7,7 +7,7 @@ export interface VolumeRow {
   name: string;
   size_bytes: number;
   policy: string;
-  /** `active`, or `deleting` from the request until its files are gone. */
+  /** `creating` until its files are whole, `active`, or `deleting` until they are gone. */
   state: string;
   created_ns: string;
   /** Point of the MIM as of the last applied sync. */

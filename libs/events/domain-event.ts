@@ -16,6 +16,7 @@ export interface EventBodies {
     firstTimeNs: string;
     lastTimeNs: string;
   };
+  /** This segment and all before it. */
   'segment.recycled': { segment: number };
   'sync.prepared': { syncId: number; fromSeq: number; toSeq: number; snapshot: number };
   'mim.advanced': { syncId: number; fromSeq: number; toSeq: number; toTimeNs: string; snapshot: number };

@@ -87,6 +87,11 @@ export interface Requests {
     answer: { name: string; point: ChosenPoint };
   };
   'mapping-index.delete-clone': { ask: { name: string }; answer: { deleted: true } };
+  /** Writes per minute that are in no segment's run yet; the others are in the catalogue. */
+  'mapping-index.activity': {
+    ask: { volumeId: string };
+    answer: { minutes: { minuteNs: string; writes: number; bytes: number; firstSeq: number; lastSeq: number }[] };
+  };
   'mapping-index.mirrors': {
     ask: { volumeId: string };
     answer: { mirrors: { seq: number; timeNs: string; readers: number; extents: number }[] };

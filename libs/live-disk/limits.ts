@@ -11,14 +11,9 @@ export const limits = {
   /** Unsynced bytes at which a background fdatasync starts, and at which writers wait for it. */
   dirtyBytesSoft: 16 << 20,
   dirtyBytesMax: 1024 << 20,
-  /** A synchronous read that took longer was not in memory: the next reads go through the thread pool. */
-  cachedReadMsMax: 0.5,
-  asynchronousReadsAfterSlow: 32,
   /** Segments kept ready ahead of the writer, at first and when it is fast. */
   segmentsAheadMin: 2,
   segmentsAheadMax: 16,
   /** How long to wait before trying again to get space for a segment on a full disk. */
   fullDiskRetryMs: 500,
-  /** Descriptor logs of sealed segments kept in memory for publishing; older ones are read back from the file. */
-  unpublishedLogsMax: 4,
 } as const;

@@ -1,7 +1,7 @@
 // A disk that journals every write: forward journal in front, head map over it, a base underneath (the MIM of a
 // volume, the mirror of a clone). Reads take the newest journaled extent, else the base. One road for both.
-import { type Clock, assert } from '@midmirror/basis';
-import { type AllocationExtent, type BlockDevice, Errno, type WriteCommand } from '@midmirror/block-device';
+import { type Clock, assert, MidmirrorError } from '@midmirror/basis';
+import { type AllocationExtent, type BlockDevice, Errno, ReadPacer, type WriteCommand } from '@midmirror/block-device';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { checksumOf, DescriptorKind, type MarkRecord, segmentFooterBytesMax } from '@midmirror/journal';
 import { type PoolFiles, readBytes, SegmentReader, verifyPiece } from '@midmirror/pool';
@@ -60,8 +60,8 @@ export class LiveDisk implements BlockDevice {
   readonly #journal: Journal;
   readonly #head: ExtentMap;
   readonly #cursor;
+  readonly #pacer = new ReadPacer();
   readonly #scratch = new Uint8Array(64 << 10);
-  #slowCredit = 0;
 
   private constructor(
     options: LiveDiskOptions,
@@ -131,14 +131,7 @@ export class LiveDisk implements BlockDevice {
   }
 
   tryRead(start: number, length: number, target: Uint8Array, targetOffset: number): boolean {
-    if (this.#slowCredit > 0) {
-      this.#slowCredit -= 1;
-      return false;
-    }
-    const began = performance.now();
-    const done = this.#readNow(start, length, target, targetOffset);
-    if (performance.now() - began > limits.cachedReadMsMax) this.#slowCredit = limits.asynchronousReadsAfterSlow;
-    return done;
+    return this.#pacer.tryNow(() => this.#readNow(start, length, target, targetOffset));
   }
 
   async read(start: number, length: number, target: Uint8Array, targetOffset: number): Promise<void> {
@@ -216,25 +209,35 @@ export class LiveDisk implements BlockDevice {
     return gone.map((segment) => segment.number);
   }
 
-  /** Rewrites what is live in the oldest segment at the journal's end, so that `dropOldest` can free it. */
-  async rewriteOldest(): Promise<number | null> {
-    const oldest = this.segments[0];
-    if (oldest === undefined || !oldest.sealed) return null;
-    const live: { start: number; length: number; zero: boolean }[] = [];
-    for (const c = this.#head.cursor(); c.valid; c.next()) {
-      if (c.source === oldest.number) live.push({ start: c.start, length: c.length, zero: (c.flags & ExtentFlag.zero) !== 0 });
-    }
-    for (const extent of live) await this.#rewrite(extent, oldest.number);
-    await this.flush();
-    return oldest.number;
+  /** Bytes of the disk that the journal covers. Linear in the extents. */
+  get liveBytes(): number {
+    let bytes = 0;
+    for (const c = this.#head.cursor(); c.valid; c.next()) bytes += c.length;
+    return bytes;
   }
 
-  /** After `rewriteOldest`: frees the segment. */
-  async dropOldest(number: number): Promise<void> {
-    const segment = this.#ring.live.get(number);
-    if (segment === undefined) return;
-    await this.#ring.recycle(segment);
+  /**
+   * Writes up to `bytesMax` of what is live in the oldest segment again at the journal's end; when nothing is
+   * left in it, frees it. No write of a guest may be under way. False: there is no such segment.
+   */
+  async compactOldest(bytesMax: number): Promise<boolean> {
+    const oldest = this.segments[0];
+    if (oldest === undefined || !oldest.sealed || oldest.log !== null) return false;
+    const live: { start: number; length: number; zero: boolean }[] = [];
+    let bytes = 0;
+    for (const c = this.#head.cursor(); c.valid && bytes < bytesMax; c.next()) {
+      if (c.source !== oldest.number) continue;
+      live.push({ start: c.start, length: c.length, zero: (c.flags & ExtentFlag.zero) !== 0 });
+      bytes += c.length;
+    }
+    if (live.length > 0) {
+      for (const extent of live) await this.#rewrite(extent);
+      return true;
+    }
+    await this.flush();
+    await this.#ring.recycle(oldest);
     this.#journal.roomAgain();
+    return true;
   }
 
   async close(): Promise<void> {
@@ -242,13 +245,9 @@ export class LiveDisk implements BlockDevice {
     await this.#ring.close();
   }
 
-  async #rewrite(extent: { start: number; length: number; zero: boolean }, source: number): Promise<void> {
+  async #rewrite(extent: { start: number; length: number; zero: boolean }): Promise<void> {
     const bytes = new Uint8Array(extent.zero ? 0 : extent.length);
     if (!extent.zero) await this.read(extent.start, extent.length, bytes, 0);
-    // A guest may have written here meanwhile: only what is still the old extent is written again.
-    const cursor = this.#head.cursor(extent.start);
-    const same = cursor.valid && cursor.start === extent.start && cursor.length === extent.length;
-    if (!same || cursor.source !== source) return;
     const errno = await new Promise<number>((resolve) => {
       this.submit({
         kind: extent.zero ? 'zeroes' : 'write',
@@ -261,7 +260,7 @@ export class LiveDisk implements BlockDevice {
       });
       this.kick();
     });
-    assert(errno === Errno.ok, 'an extent could be rewritten');
+    if (errno !== Errno.ok) throw new MidmirrorError('io', `the journal refused to rewrite an extent (error ${errno})`);
   }
 
   #readNow(start: number, length: number, target: Uint8Array, targetOffset: number): boolean {

@@ -6,6 +6,7 @@ import { allocationContextId, Handshake as H, Info, Option, OptionReply, Transmi
 export interface ExportFacts {
   sizeBytes: number;
   readOnly: boolean;
+  multiConn: boolean;
   description: string;
 }
 
@@ -66,7 +67,7 @@ export class HandshakeMachine {
     const waiting = this.#waiting;
     if (waiting === null || waiting.for === 'list') return [];
     const effects: HandshakeEffect[] = [];
-    const flags = transmissionFlags(facts.readOnly);
+    const flags = transmissionFlags(facts);
     if (waiting.for === 'export-name') {
       effects.push({ kind: 'send', bytes: exportNameReply(facts.sizeBytes, flags, this.#noZeroes) });
       this.#transmit(effects, waiting.name);
@@ -264,9 +265,9 @@ export class HandshakeMachine {
   }
 }
 
-function transmissionFlags(readOnly: boolean): number {
+function transmissionFlags({ readOnly, multiConn }: ExportFacts): number {
   const F = TransmissionFlag;
-  const always = F.hasFlags | F.sendFlush | F.sendFua | F.sendDf | F.canMultiConn;
+  const always = F.hasFlags | F.sendFlush | F.sendFua | F.sendDf | (multiConn ? F.canMultiConn : 0);
   return readOnly ? always | F.readOnly : always | F.sendTrim | F.sendWriteZeroes;
 }
 

@@ -191,7 +191,7 @@ class Connection {
     else this.#export = opened;
     if (this.#over) return;
     const { sizeBytes, readOnly } = opened.device;
-    this.#perform(this.#handshake.opened({ sizeBytes, readOnly, description: opened.description }));
+    this.#perform(this.#handshake.opened({ sizeBytes, readOnly, multiConn: opened.multiConn, description: opened.description }));
   }
 
   async #list(): Promise<void> {

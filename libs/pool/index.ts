@@ -11,6 +11,7 @@ export {
   volumePaths,
 } from './layout.ts';
 export { createMim, GRANULE_BYTES, MimAllocation, MimWriter, readMimState, writeMimState } from './mim-file.ts';
+export { MimImage } from './mim-image.ts';
 export { nodeFiles } from './node-files.ts';
 export { ObjectReader, ObjectWriter, readObject } from './object-file.ts';
 export { PieceReader } from './piece-reader.ts';

@@ -6,9 +6,8 @@ import { type Catalog, toNs } from '@midmirror/catalog';
 import { type DomainEvent, encodeDescriptors, envelopeOf, journalSubject, type MarkKind, Streams, timelineSubject } from '@midmirror/events';
 import { packedBatches } from '@midmirror/journal';
 import { LiveDisk, type RingSegment } from '@midmirror/live-disk';
-import { type PoolFiles, type VolumePaths, volumePaths } from '@midmirror/pool';
+import { MimImage, type PoolFiles, type VolumePaths, volumePaths } from '@midmirror/pool';
 import type { IngestConfig } from './config.ts';
-import { MimImage } from './mim-image.ts';
 
 const MESSAGE_BYTES_MAX = 512 << 10;
 const RETRY_MS = 500;

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
 import { answer, ask } from '@midmirror/bus';
-import { toNs, volumeById } from '@midmirror/catalog';
+import { fromNs, toNs, volumeById } from '@midmirror/catalog';
 import { type DomainEvent, envelopeOf, markKinds, Streams, timelineSubject } from '@midmirror/events';
 import { createMim, parseVolumeFile, readMimState, readWhole, replaceFile, type VolumeFile, volumePaths } from '@midmirror/pool';
 import { IngestVolume, type VolumeContext } from './ingest-volume.ts';
@@ -29,7 +29,8 @@ export class Ingest implements ExportDirectory {
   async start(): Promise<void> {
     const { bus, catalog, log } = this.#context;
     for (const row of await catalog.db.selectFrom('volume').selectAll().execute()) {
-      if (row.state === 'deleting') {
+      // A crash came while it was made or removed.
+      if (row.state !== 'active') {
         await this.#removeFiles(row.id, row.name);
         continue;
       }
@@ -69,6 +70,7 @@ export class Ingest implements ExportDirectory {
       return {
         device: volume.disk,
         description: `volume ${name}`,
+        multiConn: true,
         release: () => {
           this.#open.set(volume.id, this.#open.get(volume.id)! - 1);
         },
@@ -102,7 +104,14 @@ export class Ingest implements ExportDirectory {
     const state = await readMimState(files, volumePaths(directory));
     if (state === null) throw new MidmirrorError('corrupt', `${volumePaths(directory).mimState}: both slots are damaged`);
     const { name, sizeBytes, segmentBytes } = volumeFile;
-    const volume = { id, name, sizeBytes, segmentBytes, mimSeq: state.mimSeq, mimNs: state.mimNs };
+    // mim.state may be ahead: a sync that was not told of is repeated, and needs the journal for it.
+    const row = await volumeById(this.#context.catalog.db, id);
+    if (row.mim_seq > state.mimSeq) {
+      throw new MidmirrorError('corrupt', `${volumePaths(directory).mimState} stands at write ${state.mimSeq}, the catalogue at ${row.mim_seq}`, {
+        hint: 'the pool is older than the catalogue; `mim rebuild` makes a catalogue of what the pool holds',
+      });
+    }
+    const volume = { id, name, sizeBytes, segmentBytes, mimSeq: row.mim_seq, mimNs: fromNs(row.mim_ns) };
     this.#volumes.set(id, await IngestVolume.open(volume, directory, this.#context));
   }
 
@@ -117,22 +126,21 @@ export class Ingest implements ExportDirectory {
     const directory = this.#directory(id);
     const createdNs = clock.nowNs();
     const volumeFile: VolumeFile = { format: 1, id, name, sizeBytes, segmentBytes: config.segmentBytes, createdNs: createdNs.toString(), policy };
+    const row = { id, name, size_bytes: sizeBytes, policy: JSON.stringify(policy), state: 'creating', created_ns: toNs(createdNs), mim_seq: 0, mim_ns: toNs(createdNs) };
+    await catalog.db.insertInto('volume').values(row).execute();
     try {
       await files.makeDirectory(volumePaths(directory).forward);
       await files.makeDirectory(volumePaths(directory).backward);
       await createMim(files, volumePaths(directory), sizeBytes, createdNs);
-      // volume.json comes last: a folder without it is a volume that was never there.
+      // volume.json comes last: a folder without it is not a volume.
       await replaceFile(files, directory, 'volume.json', new TextEncoder().encode(`${JSON.stringify(volumeFile, null, 2)}\n`));
       await catalog.transaction(async (tx) => {
-        await tx
-          .insertInto('volume')
-          .values({ id, name, size_bytes: sizeBytes, policy: JSON.stringify(policy), state: 'active', created_ns: toNs(createdNs), mim_seq: 0, mim_ns: toNs(createdNs) })
-          .execute();
+        await tx.updateTable('volume').set({ state: 'active' }).where('id', '=', id).execute();
         await this.#tell(tx, { type: 'volume.created', volumeId: id, timeNs: createdNs.toString(), data: { name, sizeBytes } });
       });
       await this.#openVolume(id);
     } catch (error) {
-      await files.removeDirectory(directory);
+      await this.#removeFiles(id, name);
       throw error;
     }
     return { volumeId: id };

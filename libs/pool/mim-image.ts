@@ -1,8 +1,9 @@
-// The MIM as the base of the live disk: read only here; the synchronizer writes it.
-import type { BaseImage } from '@midmirror/live-disk';
-import { MimAllocation, type PoolFile, type PoolFiles, type VolumePaths } from '@midmirror/pool';
+// The MIM for reading: by the live disk, where its journal has nothing, and by mirrors. The synchronizer writes it.
+import type { PoolFile, PoolFiles } from './files.ts';
+import type { VolumePaths } from './layout.ts';
+import { MimAllocation } from './mim-file.ts';
 
-export class MimImage implements BaseImage {
+export class MimImage {
   readonly #files: PoolFiles;
   readonly #paths: VolumePaths;
   readonly #file: PoolFile;
@@ -20,7 +21,7 @@ export class MimImage implements BaseImage {
     return new MimImage(files, paths, file, await MimAllocation.load(files, paths));
   }
 
-  /** A sync has changed which granules hold data. Call before the ranges it wrote leave the head map. */
+  /** A sync has changed which granules hold data. Call before the ranges it wrote leave a map. */
   async reload(): Promise<void> {
     this.#allocation = await MimAllocation.load(this.#files, this.#paths);
   }

@@ -1,0 +1,2 @@
+export { FlatVrmo } from './flat-vrmo.ts';
+export type { Vrmo } from './vrmo.ts';

@@ -1,0 +1,228 @@
+// Clones: writable disks over a past point. The row with its pin comes first and goes last; clone.json says
+// that the files are whole. A row without the file is a clone whose making or removal a crash interrupted.
+import { randomUUID } from 'node:crypto';
+import { type Clock, MidmirrorError, messageOf } from '@midmirror/basis';
+import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
+import type { Bus } from '@midmirror/bus';
+import { type Catalog, type CloneRow, fromNs, pinPoint, toNs, unpinPoint } from '@midmirror/catalog';
+import { type ChosenPoint, type DomainEvent, envelopeOf, Streams, timelineSubject } from '@midmirror/events';
+import { LiveDisk } from '@midmirror/live-disk';
+import { parseVolumeFile, type PoolFiles, readWhole, replaceFile } from '@midmirror/pool';
+import { printTime } from '@midmirror/point';
+import { CloneDisk } from './clone-disk.ts';
+import { limits } from './limits.ts';
+import type { VolumeIndex } from './volume-index.ts';
+
+const SOURCE = '/midmirror/mapping-index';
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
+
+export interface ClonesContext {
+  files: PoolFiles;
+  catalog: Catalog;
+  bus: Bus;
+  clock: Clock;
+  poolDirectory: string;
+  syncIntervalMs: number;
+  requestBytesMax: number;
+  log: (message: string) => void;
+}
+
+/** clone.json: what a rebuild of the catalogue needs. */
+export interface CloneFile {
+  format: 1;
+  id: string;
+  name: string;
+  volumeId: string;
+  seq: number;
+  timeNs: string;
+  createdNs: string;
+}
+
+interface OpenClone {
+  row: CloneRow;
+  disk: CloneDisk;
+  connections: number;
+  release: () => Promise<void>;
+}
+
+export class Clones implements ExportDirectory {
+  readonly #context: ClonesContext;
+  readonly #indexOf: (volumeId: string) => Promise<VolumeIndex>;
+  readonly #open = new Map<string, OpenClone>();
+  readonly #broken = new Map<string, unknown>();
+
+  constructor(context: ClonesContext, indexOf: (volumeId: string) => Promise<VolumeIndex>) {
+    this.#context = context;
+    this.#indexOf = indexOf;
+  }
+
+  async start(): Promise<void> {
+    const { catalog, files, log } = this.#context;
+    for (const row of await catalog.db.selectFrom('clone').selectAll().execute()) {
+      if (!(await files.exists(`${this.#directory(row.id)}/clone.json`))) {
+        await this.#remove(row);
+        continue;
+      }
+      try {
+        await this.#openClone(row);
+      } catch (error) {
+        this.#broken.set(row.name, error);
+        log(`clone ${row.name} can't be opened: ${messageOf(error)}`);
+      }
+    }
+  }
+
+  has(name: string): boolean {
+    return this.#open.has(name) || this.#broken.has(name);
+  }
+
+  /** How many clones stand on a volume. */
+  countOf(volumeId: string): number {
+    return [...this.#open.values()].filter(({ row }) => row.volume_id === volumeId).length;
+  }
+
+  async open(name: string): Promise<OpenedExport> {
+    const clone = this.#clone(name);
+    clone.connections += 1;
+    return {
+      device: clone.disk,
+      description: `clone ${name}, writable, of write ${clone.row.seq} (${printTime(fromNs(clone.row.time_ns))})`,
+      multiConn: true,
+      release: () => {
+        clone.connections -= 1;
+      },
+    };
+  }
+
+  async list(): Promise<{ name: string; description: string }[]> {
+    return [...this.#open.values()].map(({ row }) => ({ name: row.name, description: `clone of write ${row.seq}` }));
+  }
+
+  async create(index: VolumeIndex, point: ChosenPoint, name: string): Promise<void> {
+    const { catalog, files, clock } = this.#context;
+    if (!NAME.test(name)) {
+      throw new MidmirrorError('bad-request', `"${name}" is not a name for a clone`, {
+        hint: 'letters, digits, dot, dash and underscore, beginning with a letter or digit, at most 63',
+      });
+    }
+    const nowNs = clock.nowNs();
+    const id = randomUUID().replaceAll('-', '').slice(0, 16);
+    const row: CloneRow = { name, id, volume_id: index.id, seq: point.seq, time_ns: toNs(BigInt(point.timeNs)), created_ns: toNs(nowNs) };
+    await catalog.transaction(async (tx) => {
+      const volume = await tx.selectFrom('volume').select('id').where('name', '=', name).executeTakeFirst();
+      const clone = await tx.selectFrom('clone').select('id').where('name', '=', name).executeTakeFirst();
+      if (volume !== undefined || clone !== undefined) {
+        throw new MidmirrorError('conflict', `the name "${name}" is taken by a ${volume === undefined ? 'clone' : 'volume'}`);
+      }
+      await pinPoint(tx, { id: pinOf(id), volumeId: index.id, seq: point.seq, holder: 'clone', sinceNs: nowNs });
+      await tx.insertInto('clone').values(row).execute();
+      await this.#tell(tx, { type: 'clone.created', volumeId: index.id, timeNs: nowNs.toString(), data: { name, seq: point.seq } });
+    });
+    try {
+      await files.makeDirectory(`${this.#directory(id)}/forward`);
+      const file: CloneFile = { format: 1, id, name, volumeId: index.id, seq: point.seq, timeNs: point.timeNs, createdNs: nowNs.toString() };
+      await replaceFile(files, this.#directory(id), 'clone.json', new TextEncoder().encode(`${JSON.stringify(file, null, 2)}\n`));
+      await this.#openClone(row);
+    } catch (error) {
+      await this.#remove(row);
+      throw error;
+    }
+  }
+
+  async delete(name: string): Promise<void> {
+    const broken = this.#broken.has(name);
+    const open = broken ? null : this.#clone(name);
+    if (open !== null && open.connections > 0) {
+      throw new MidmirrorError('conflict', `clone "${name}" is in use: ${open.connections} NBD connections are open`, { hint: 'disconnect the clients first' });
+    }
+    const row = open?.row ?? (await this.#context.catalog.db.selectFrom('clone').selectAll().where('name', '=', name).executeTakeFirstOrThrow());
+    this.#open.delete(name);
+    this.#broken.delete(name);
+    await open?.disk.close();
+    await open?.release();
+    await this.#remove(row);
+  }
+
+  async stop(): Promise<void> {
+    for (const { disk, release } of this.#open.values()) {
+      await disk.close();
+      await release();
+    }
+    this.#open.clear();
+  }
+
+  #clone(name: string): OpenClone {
+    const clone = this.#open.get(name);
+    if (clone !== undefined) return clone;
+    if (this.#broken.has(name)) throw this.#broken.get(name);
+    throw new MidmirrorError('not-found', `there is no clone "${name}"`, { hint: `there are: ${[...this.#open.keys()].join(', ') || 'none'}` });
+  }
+
+  async #openClone(row: CloneRow): Promise<void> {
+    const { files, clock, syncIntervalMs, requestBytesMax, log } = this.#context;
+    const index = await this.#indexOf(row.volume_id);
+    const { mirror, release } = await index.turns.take(() => index.openMirror(row.seq, fromNs(row.time_ns), 'mirror'));
+    try {
+      const { segmentBytes } = parseVolumeFile(await readWhole(files, index.paths.volumeFile, 1 << 20), index.paths.volumeFile);
+      let disk: CloneDisk | null = null;
+      const live = await LiveDisk.open({
+        files,
+        directory: `${this.#directory(row.id)}/forward`,
+        volumeId: row.id,
+        sizeBytes: index.sizeBytes,
+        segmentBytes,
+        segmentsMax: Math.ceil((limits.cloneJournalFactor * index.sizeBytes) / segmentBytes) + 2 * limits.cloneReserveSegments,
+        requestBytesMax,
+        syncIntervalMs,
+        clock,
+        floor: { seq: 0, timeNs: fromNs(row.time_ns), anyFirst: true },
+        epochMin: 1,
+        base: mirror,
+        listener: {
+          durable: () => {},
+          // Nobody is told of a clone's writes: the log is not needed once the segment is closed.
+          sealed: (segment) => {
+            segment.log = null;
+            disk?.compact();
+          },
+          pressure: () => {},
+          stateChanged: (state, reason) => log(`clone ${row.name}: ${state}: ${reason}`),
+        },
+      });
+      disk = new CloneDisk(live, segmentBytes, log);
+      this.#open.set(row.name, { row, disk, connections: 0, release });
+    } catch (error) {
+      await release();
+      throw error;
+    }
+  }
+
+  /** clone.json first: without it a restart goes on removing. */
+  async #remove(row: CloneRow): Promise<void> {
+    const { files, catalog, clock } = this.#context;
+    const directory = this.#directory(row.id);
+    if (await files.exists(`${directory}/clone.json`)) {
+      await files.unlink(`${directory}/clone.json`);
+      await files.syncDirectory(directory);
+    }
+    await files.removeDirectory(directory);
+    await catalog.transaction(async (tx) => {
+      await unpinPoint(tx, pinOf(row.id));
+      await tx.deleteFrom('clone').where('id', '=', row.id).execute();
+      const event: DomainEvent = { type: 'clone.deleted', volumeId: row.volume_id, timeNs: clock.nowNs().toString(), data: { name: row.name } };
+      await this.#tell(tx, event);
+    });
+  }
+
+  async #tell(tx: Parameters<Bus['publishIn']>[0], event: DomainEvent): Promise<void> {
+    await this.#context.bus.publishIn(tx, Streams.timeline, timelineSubject(event.volumeId, event.type), envelopeOf(event, SOURCE));
+  }
+
+  #directory(id: string): string {
+    return `${this.#context.poolDirectory}/clones/${id}`;
+  }
+}
+
+export function pinOf(cloneId: string): string {
+  return `clone-${cloneId}`;
+}

@@ -1,0 +1,1 @@
+export { MappingIndex, type MappingIndexContext, type OpenedPoint } from './mapping-index.ts';

@@ -1,0 +1,18 @@
+// Bounds of the mapping index, each with its unit.
+
+export const limits = {
+  /** Different points of one volume open at once; further ones are refused. */
+  mirrorsPerVolumeMax: 64,
+  /** Batch indexes of sealed segments kept for finding times and writes. */
+  batchIndexesMax: 8,
+  /** What `changes` reads of both points at once, and compares in steps of. */
+  compareBytes: 1 << 20,
+  sectorBytes: 512,
+  answersMax: 10_000,
+  /** A clone's journal holds this many times the volume, so that shortening it always finds room. */
+  cloneJournalFactor: 3,
+  /** Segments of a clone's journal that guests leave to compaction. */
+  cloneReserveSegments: 4,
+  /** What compaction writes again while guests' writes wait. */
+  cloneSliceBytes: 1 << 20,
+} as const;

@@ -1,0 +1,197 @@
+// The mapping index: answers where every address lay at any retained point, and serves those points as disks.
+import { type Clock, MidmirrorError } from '@midmirror/basis';
+import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
+import { answer, ask, type Bus } from '@midmirror/bus';
+import { type Catalog, volumeById, volumeByName } from '@midmirror/catalog';
+import type { ChosenPoint } from '@midmirror/events';
+import { printTime } from '@midmirror/point';
+import type { PoolFiles } from '@midmirror/pool';
+import { changesBetween } from './changes.ts';
+import { Clones } from './clones.ts';
+import { historyOf } from './history.ts';
+import { limits } from './limits.ts';
+import { type Mirror, refuseOutside } from './mirror.ts';
+import { type Latest, Points } from './points.ts';
+import { Projector } from './projector.ts';
+import { Turns } from './turns.ts';
+import { VolumeIndex, type VolumeView } from './volume-index.ts';
+
+export interface MappingIndexContext {
+  files: PoolFiles;
+  catalog: Catalog;
+  bus: Bus;
+  clock: Clock;
+  poolDirectory: string;
+  syncIntervalMs: number;
+  requestBytesMax: number;
+  log: (message: string) => void;
+}
+
+interface Served {
+  index: VolumeIndex;
+  points: Points;
+}
+
+export interface OpenedPoint {
+  point: ChosenPoint;
+  mirror: Mirror;
+  release: () => Promise<void>;
+}
+
+export class MappingIndex implements ExportDirectory {
+  readonly #context: MappingIndexContext;
+  readonly #served = new Map<string, Served>();
+  readonly #opening = new Turns();
+  readonly #projector: Projector;
+  readonly clones: Clones;
+
+  constructor(context: MappingIndexContext) {
+    this.#context = context;
+    this.#projector = new Projector({
+      ...context,
+      recycled: async (volumeId, segment) => {
+        const served = this.#served.get(volumeId);
+        served?.points.forgetSegment(segment);
+        await served?.index.forgetSegment(segment);
+      },
+      deleted: (volumeId) => this.#close(volumeId),
+    });
+    this.clones = new Clones(context, async (volumeId) => (await this.#serve(volumeId)).index);
+  }
+
+  async start(): Promise<void> {
+    const { bus, catalog } = this.#context;
+    // Mirrors end with the process that served them; clones hold pins of their own.
+    await catalog.db.deleteFrom('pin').where('holder', '=', 'mirror').execute();
+    await this.#projector.start();
+    await this.clones.start();
+    answer(bus, 'mapping-index.prepare', async ({ volumeId, syncId }) => ({ mirrors: await (await this.#serve(volumeId)).index.prepare(syncId) }));
+    answer(bus, 'mapping-index.advance', async ({ volumeId }) => ({ mirrors: await (await this.#serve(volumeId)).index.advance() }));
+    answer(bus, 'mapping-index.forget', ({ volumeId }) => this.#forget(volumeId));
+    answer(bus, 'mapping-index.resolve', ({ volumeId, at }) => this.#inTurn(volumeId, ({ points, view, latest, nowNs }) => points.choose(view, at, latest, nowNs)));
+    answer(bus, 'mapping-index.changes', (body) => this.#changes(body));
+    answer(bus, 'mapping-index.history', ({ volumeId, offset, length, limit }) =>
+      this.#inTurn(volumeId, ({ index, view, latest }) => {
+        refuseOutside(index.sizeBytes, offset, length);
+        return historyOf(index, catalog, view, { offset, length, limit: Math.min(limit, limits.answersMax), latestSeq: latest.seq });
+      }),
+    );
+    answer(bus, 'mapping-index.create-clone', async ({ volumeId, at, name }) => {
+      // The mirror holds the point while the clone's own pin is made.
+      const opened = await this.openPoint(volumeId, at);
+      try {
+        await this.clones.create((await this.#serve(volumeId)).index, opened.point, name);
+        return { name, point: opened.point };
+      } finally {
+        await opened.release();
+      }
+    });
+    answer(bus, 'mapping-index.delete-clone', async ({ name }) => {
+      await this.clones.delete(name);
+      return { deleted: true };
+    });
+    answer(bus, 'mapping-index.mirrors', async ({ volumeId }) => {
+      const { index } = await this.#serve(volumeId);
+      return { mirrors: index.mirrors.map((mirror) => ({ ...mirror, timeNs: mirror.timeNs.toString() })) };
+    });
+    answer(bus, 'mapping-index.activity', async ({ volumeId }) => ({
+      minutes: this.#projector.activityOf(volumeId).map((minute) => ({ ...minute, minuteNs: minute.minuteNs.toString() })),
+    }));
+  }
+
+  /** Names are `volume@point`, or a clone's. */
+  async open(name: string): Promise<OpenedExport> {
+    const at = name.indexOf('@');
+    if (at === -1) return await this.clones.open(name);
+    const volume = await volumeByName(this.#context.catalog.db, name.slice(0, at));
+    const text = name.slice(at + 1);
+    const { point, mirror, release } = await this.openPoint(volume.id, text);
+    return {
+      device: mirror,
+      description: `volume ${volume.name} as of write ${point.seq} (${printTime(BigInt(point.timeNs))}), read-only`,
+      // `-5m` and `latest` mean another point on each connection.
+      multiConn: !text.startsWith('-') && text !== 'latest',
+      release,
+    };
+  }
+
+  list(): Promise<{ name: string; description: string }[]> {
+    return this.clones.list();
+  }
+
+  /** Opens the point that `text` names, pinned until `release`. */
+  async openPoint(volumeId: string, text: string): Promise<OpenedPoint> {
+    return await this.#inTurn(volumeId, async ({ index, points, view, latest, nowNs }) => {
+      const point = await points.choose(view, text, latest, nowNs);
+      return { point, ...(await index.openMirror(point.seq, BigInt(point.timeNs), 'mirror')) };
+    });
+  }
+
+  async stop(): Promise<void> {
+    await this.clones.stop();
+    await this.#projector.stop();
+    for (const volumeId of [...this.#served.keys()]) await this.#close(volumeId);
+  }
+
+  async #changes(body: { volumeId: string; from: string; to: string; limit: number; after: number }) {
+    const from = await this.openPoint(body.volumeId, body.from);
+    try {
+      const to = await this.openPoint(body.volumeId, body.to);
+      try {
+        const limit = Math.min(body.limit, limits.answersMax);
+        return { from: from.point, to: to.point, ...(await changesBetween(from.mirror, to.mirror, body.after, limit)) };
+      } finally {
+        await to.release();
+      }
+    } finally {
+      await from.release();
+    }
+  }
+
+  /** With everything that has been answered to guests by now durable and known here. */
+  async #inTurn<T>(
+    volumeId: string,
+    act: (at: { index: VolumeIndex; points: Points; view: VolumeView; latest: Latest; nowNs: bigint }) => Promise<T>,
+  ): Promise<T> {
+    const { bus, clock } = this.#context;
+    const nowNs = clock.nowNs();
+    const { index, points } = await this.#serve(volumeId);
+    const { seq, timeNs, position } = await ask(bus, 'ingest.publish', { volumeId });
+    await this.#projector.reached(position);
+    return await index.turns.take(async () => {
+      const view = await index.view();
+      return await act({ index, points, view, latest: { seq, timeNs: BigInt(timeNs) }, nowNs });
+    });
+  }
+
+  #serve(volumeId: string): Promise<Served> {
+    const known = this.#served.get(volumeId);
+    if (known !== undefined) return Promise.resolve(known);
+    return this.#opening.take(async () => {
+      const meanwhile = this.#served.get(volumeId);
+      if (meanwhile !== undefined) return meanwhile;
+      const { catalog, poolDirectory } = this.#context;
+      const volume = await volumeById(catalog.db, volumeId);
+      const index = await VolumeIndex.open(volume, poolDirectory, this.#projector.tail(volumeId), this.#context);
+      const served = { index, points: new Points(index, catalog) };
+      this.#served.set(volumeId, served);
+      return served;
+    });
+  }
+
+  async #forget(volumeId: string): Promise<{ forgotten: true }> {
+    const clones = this.clones.countOf(volumeId);
+    const mirrors = this.#served.get(volumeId)?.index.mirrors.length ?? 0;
+    if (clones > 0 || mirrors > 0) {
+      throw new MidmirrorError('conflict', `the volume has ${clones} clones and ${mirrors} open mirrors`, { hint: 'delete the clones and close the mirrors first' });
+    }
+    await this.#close(volumeId);
+    return { forgotten: true };
+  }
+
+  async #close(volumeId: string): Promise<void> {
+    const served = this.#served.get(volumeId);
+    this.#served.delete(volumeId);
+    await served?.index.close();
+  }
+}

@@ -1,0 +1,198 @@
+// Finds points: from what people ask (a time, a mark, a number) to a write, and from a write to its time. Looks
+// in the segments' batch indexes and in the tail. All of it in a turn of the volume.
+import { MidmirrorError } from '@midmirror/basis';
+import { type Catalog, fromNs, toNs } from '@midmirror/catalog';
+import type { ChosenPoint } from '@midmirror/events';
+import type { SegmentBatch } from '@midmirror/journal';
+import { parsePoint, printTime } from '@midmirror/point';
+import { limits } from './limits.ts';
+import { batchesOf } from './tail.ts';
+import { snapshotTimes, type VolumeIndex, type VolumeView } from './volume-index.ts';
+
+export interface Latest {
+  seq: number;
+  timeNs: bigint;
+}
+
+export interface Found {
+  seq: number;
+  timeNs: bigint;
+}
+
+type BatchTimes = Pick<SegmentBatch, 'firstSeq' | 'timeNs' | 'writeCount'>;
+
+export class Points {
+  readonly #index: VolumeIndex;
+  readonly #catalog: Catalog;
+  readonly #batches = new Map<number, BatchTimes[]>();
+
+  constructor(index: VolumeIndex, catalog: Catalog) {
+    this.#index = index;
+    this.#catalog = catalog;
+  }
+
+  /** The point that `text` names. Throws `bad-request`, `not-found` (mark, snapshot) or `point-unavailable`. */
+  async choose(view: VolumeView, text: string, latest: Latest, nowNs: bigint): Promise<ChosenPoint> {
+    const asked = parsePoint(text, nowNs);
+    const exactly = ({ seq, timeNs }: Found): ChosenPoint => ({ seq, timeNs: timeNs.toString(), distanceMs: null });
+    switch (asked.kind) {
+      case 'latest':
+        return exactly(latest);
+      case 'seq':
+        return exactly(await this.#atSeq(view, asked.seq, latest, text));
+      case 'mark': {
+        const { db } = this.#catalog;
+        const mark = await db.selectFrom('mark').selectAll().where('volume_id', '=', view.volume.id).where('name', '=', asked.name).executeTakeFirst();
+        if (mark === undefined) {
+          throw new MidmirrorError('not-found', `volume "${view.volume.name}" has no mark "${asked.name}"`, { hint: `\`mim points ${view.volume.name}\` lists them` });
+        }
+        this.#refuseGone(view, mark.seq, latest, text);
+        return exactly({ seq: mark.seq, timeNs: fromNs(mark.time_ns) });
+      }
+      case 'snapshot': {
+        const row = view.snapshots.find(({ snapshot }) => snapshot === asked.snapshot);
+        if (row === undefined) {
+          const there = view.snapshots.map(({ snapshot }) => snapshot).slice(-20).join(', ') || 'none';
+          throw new MidmirrorError('not-found', `volume "${view.volume.name}" has no snapshot ${asked.snapshot}`, { hint: `there are: ${there}` });
+        }
+        return exactly({ seq: row.seq, timeNs: fromNs(row.time_ns) });
+      }
+      case 'time': {
+        const found = await this.#atTime(view, asked.timeNs, latest, text);
+        return { seq: found.seq, timeNs: found.timeNs.toString(), distanceMs: Number(found.timeNs - asked.timeNs) / 1e6 };
+      }
+    }
+  }
+
+  /** When a write was made: of the window, a snapshot, or the volume's beginning. */
+  async timeOf(view: VolumeView, seq: number): Promise<bigint> {
+    if (seq === view.volume.mim_seq) return fromNs(view.volume.mim_ns);
+    const snapshot = view.snapshots.find((row) => row.seq === seq);
+    if (snapshot !== undefined) return fromNs(snapshot.time_ns);
+    for (const segment of this.#index.tail.segments) {
+      const found = timeIn(batchesIn(segment), seq);
+      if (found !== null) return found;
+    }
+    const row = await this.#catalog.db
+      .selectFrom('segment')
+      .select('segment')
+      .where('volume_id', '=', view.volume.id)
+      .where('first_seq', '<=', seq)
+      .where('last_seq', '>=', seq)
+      .executeTakeFirst();
+    const found = row === undefined ? null : timeIn(await this.#batchesOf(row.segment), seq);
+    if (found === null) throw new MidmirrorError('not-found', `write ${seq} is in no segment of volume "${view.volume.name}"`);
+    return found;
+  }
+
+  forgetSegment(segment: number): void {
+    this.#batches.delete(segment);
+  }
+
+  /** The earliest point that can be read. */
+  earliest(view: VolumeView): Found {
+    const oldest = view.snapshots[0];
+    const { mim_seq, mim_ns } = view.volume;
+    return oldest !== undefined && oldest.seq < mim_seq ? { seq: oldest.seq, timeNs: fromNs(oldest.time_ns) } : { seq: mim_seq, timeNs: fromNs(mim_ns) };
+  }
+
+  async #atSeq(view: VolumeView, seq: number, latest: Latest, text: string): Promise<Found> {
+    if (seq === latest.seq) return latest;
+    this.#refuseGone(view, seq, latest, text);
+    return { seq, timeNs: await this.timeOf(view, seq) };
+  }
+
+  #refuseGone(view: VolumeView, seq: number, latest: Latest, text: string): void {
+    const inWindow = seq >= view.volume.mim_seq && seq <= latest.seq;
+    if (!inWindow && !view.snapshots.some((row) => row.seq === seq)) throw this.#unavailable(view, latest, text);
+  }
+
+  async #atTime(view: VolumeView, timeNs: bigint, latest: Latest, text: string): Promise<Found> {
+    if (timeNs >= latest.timeNs) return latest;
+    const mim: Found = { seq: view.volume.mim_seq, timeNs: fromNs(view.volume.mim_ns) };
+    if (timeNs >= mim.timeNs) {
+      const found = await this.#lastWriteBy(timeNs, view.volume.id, mim.seq);
+      return found === null || found.seq <= mim.seq ? mim : found;
+    }
+    for (const row of view.snapshots.toReversed()) {
+      const { timeNs: fromTime, untilNs } = snapshotTimes(row);
+      if (fromTime <= timeNs && untilNs !== null && timeNs < untilNs) return { seq: row.seq, timeNs: fromTime };
+    }
+    throw this.#unavailable(view, latest, text, timeNs);
+  }
+
+  async #lastWriteBy(timeNs: bigint, volumeId: string, mimSeq: number): Promise<Found | null> {
+    const tail = this.#index.tail.segments;
+    for (const segment of tail.toReversed()) {
+      const found = lastBy(batchesIn(segment), timeNs);
+      if (found !== null) return found;
+    }
+    const rows = await this.#catalog.db
+      .selectFrom('segment')
+      .select('segment')
+      .where('volume_id', '=', volumeId)
+      .where('last_seq', '>', mimSeq)
+      .where('first_ns', '<=', toNs(timeNs))
+      .orderBy('segment', 'desc')
+      .execute();
+    for (const { segment } of rows) {
+      const found = lastBy(await this.#batchesOf(segment), timeNs);
+      if (found !== null) return found;
+    }
+    return null;
+  }
+
+  async #batchesOf(segment: number): Promise<BatchTimes[]> {
+    const known = this.#batches.get(segment);
+    if (known !== undefined) return known;
+    const footer = await (await this.#index.pieces.segment(segment)).footer();
+    if (footer === null) throw new MidmirrorError('corrupt', `segment ${segment} of volume "${this.#index.name}" was sealed and has no footer`);
+    if (this.#batches.size >= limits.batchIndexesMax) this.#batches.delete(this.#batches.keys().next().value!);
+    this.#batches.set(segment, footer.batches);
+    return footer.batches;
+  }
+
+  #unavailable(view: VolumeView, latest: Latest, text: string, timeNs: bigint | null = null): MidmirrorError {
+    const earliest = this.earliest(view);
+    const window = `every write from ${view.volume.mim_seq} (${printTime(fromNs(view.volume.mim_ns))}) to ${latest.seq} (${printTime(latest.timeNs)})`;
+    const near = timeNs === null ? view.snapshots.slice(-3) : nearest(view, timeNs);
+    const older = near.map((row) => `snap:${row.snapshot} (${printTime(fromNs(row.time_ns))})`).join(', ');
+    return new MidmirrorError('point-unavailable', `${text} is not a point that volume "${view.volume.name}" still has`, {
+      hint: `it has ${window}${older === '' ? '' : `; older: ${older}`}`,
+      details: {
+        earliestSeq: earliest.seq,
+        earliestTime: printTime(earliest.timeNs),
+        windowSeq: view.volume.mim_seq,
+        windowTime: printTime(fromNs(view.volume.mim_ns)),
+        latestSeq: latest.seq,
+        latestTime: printTime(latest.timeNs),
+      },
+    });
+  }
+}
+
+function nearest(view: VolumeView, timeNs: bigint): VolumeView['snapshots'] {
+  const after = view.snapshots.findIndex((row) => fromNs(row.time_ns) > timeNs);
+  const at = after === -1 ? view.snapshots.length : after;
+  return view.snapshots.slice(Math.max(0, at - 1), at + 1);
+}
+
+function batchesIn(segment: Parameters<typeof batchesOf>[0]): BatchTimes[] {
+  return Array.from(batchesOf(segment), ({ batch }) => batch);
+}
+
+/** The last write at or before a time; null: none of these batches. */
+function lastBy(batches: readonly BatchTimes[], timeNs: bigint): Found | null {
+  for (let i = batches.length - 1; i >= 0; i -= 1) {
+    const { firstSeq, timeNs: firstNs, writeCount } = batches[i]!;
+    if (writeCount === 0 || firstNs > timeNs) continue;
+    const into = Number(timeNs - firstNs) < writeCount ? Number(timeNs - firstNs) : writeCount - 1;
+    return { seq: firstSeq + into, timeNs: firstNs + BigInt(into) };
+  }
+  return null;
+}
+
+function timeIn(batches: readonly BatchTimes[], seq: number): bigint | null {
+  const batch = batches.find(({ firstSeq, writeCount }) => seq >= firstSeq && seq < firstSeq + writeCount);
+  return batch === undefined ? null : batch.timeNs + BigInt(seq - batch.firstSeq);
+}

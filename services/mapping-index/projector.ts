@@ -1,0 +1,223 @@
+// Learns from the journal's and the timeline's events: descriptors go to the tails, a sealed segment's footer
+// becomes a run, a recycled segment's run goes. The position in the journal's stream is that of the oldest
+// descriptor not yet in a run, and is stored with the runs.
+import { MidmirrorError, messageOf } from '@midmirror/basis';
+import type { Bus, BusMessage, Subscription } from '@midmirror/bus';
+import { type Catalog, type CatalogTransaction, deleteRun, insertRun, toNs, volumeById } from '@midmirror/catalog';
+import { type DomainEvent, decodeDescriptors, eventOf, journalSubject, Streams } from '@midmirror/events';
+import { type Batch, descriptorsOf, type Descriptor, DescriptorKind, type SegmentFooter } from '@midmirror/journal';
+import { PieceReader, type PoolFiles, volumePaths } from '@midmirror/pool';
+import { batchesOf, Tail } from './tail.ts';
+
+const JOURNAL = 'mapping-index.journal';
+const TIMELINE = 'mapping-index.timeline';
+const MINUTE_NS = 60_000_000_000n;
+
+export interface Activity {
+  minuteNs: bigint;
+  writes: number;
+  bytes: number;
+  firstSeq: number;
+  lastSeq: number;
+}
+
+export interface ProjectorContext {
+  files: PoolFiles;
+  catalog: Catalog;
+  bus: Bus;
+  poolDirectory: string;
+  log: (message: string) => void;
+  /** Before the segment's file number is forgotten for good. */
+  recycled: (volumeId: string, segment: number) => Promise<void>;
+  deleted: (volumeId: string) => Promise<void>;
+}
+
+export class Projector {
+  readonly #context: ProjectorContext;
+  readonly #tails = new Map<string, Tail>();
+  #seen = 0;
+  #journal!: Subscription;
+  #timeline!: Subscription;
+
+  constructor(context: ProjectorContext) {
+    this.#context = context;
+  }
+
+  async start(): Promise<void> {
+    const { bus } = this.#context;
+    this.#seen = await this.#position(JOURNAL);
+    this.#journal = bus.consume({ stream: Streams.journal, after: this.#seen, handler: async (message) => this.#descriptors(message) });
+    this.#timeline = bus.consume({
+      stream: Streams.timeline,
+      after: await this.#position(TIMELINE),
+      handler: (message) => this.#event(eventOf(message), message.position),
+    });
+  }
+
+  async stop(): Promise<void> {
+    await this.#timeline.stop();
+    await this.#journal.stop();
+  }
+
+  tail(volumeId: string): Tail {
+    let tail = this.#tails.get(volumeId);
+    if (tail === undefined) {
+      tail = new Tail();
+      this.#tails.set(volumeId, tail);
+    }
+    return tail;
+  }
+
+  /** Everything published up to `position` of the journal's stream is in the tail. */
+  reached(position: number): Promise<void> {
+    return this.#journal.reached(position);
+  }
+
+  /** Activity of the writes that are in no run yet. */
+  activityOf(volumeId: string): Activity[] {
+    const minutes = new Map<bigint, Activity>();
+    for (const segment of this.tail(volumeId).segments) {
+      for (const { batch, bytes, at } of batchesOf(segment)) for (const d of descriptorsOf(bytes, at, batch)) count(minutes, batch, d);
+    }
+    return [...minutes.values()];
+  }
+
+  #descriptors(message: BusMessage): void {
+    const { volumeId, batches } = decodeDescriptors(message);
+    this.tail(volumeId).add(message.position, batches);
+    this.#seen = message.position;
+  }
+
+  async #event(event: DomainEvent, position: number): Promise<void> {
+    const { catalog } = this.#context;
+    if (event.type === 'segment.sealed') return await this.#sealed(event.volumeId, event.data, position);
+    if (event.type === 'segment.recycled') return await this.#recycled(event.volumeId, event.data.segment, position);
+    if (event.type === 'volume.deleted') {
+      await this.#context.deleted(event.volumeId);
+      this.#tails.delete(event.volumeId);
+      await this.#context.bus.purge(Streams.journal, journalSubject(event.volumeId), Number.MAX_SAFE_INTEGER);
+    }
+    await catalog.transaction((tx) => this.#storePosition(tx, TIMELINE, position));
+  }
+
+  async #sealed(volumeId: string, sealed: { segment: number; firstSeq: number; lastSeq: number }, position: number): Promise<void> {
+    const { catalog, files, poolDirectory } = this.#context;
+    const { segment, firstSeq, lastSeq } = sealed;
+    const pieces = new PieceReader(files, volumePaths(`${poolDirectory}/volumes/${volumeId}`));
+    try {
+      const footer = await this.#footer(pieces, volumeId, segment, lastSeq);
+      const activity = footer === null ? [] : await this.#activity(pieces, volumeId, footer);
+      await catalog.transaction(async (tx) => {
+        if (footer !== null) {
+          const run = { volume_id: volumeId, side: 'forward', source: segment, snapshot: 0, from_seq: firstSeq, to_seq: lastSeq, extents: footer.extents.size, data_bytes: 0 };
+          const known = await tx.selectFrom('run').select('id').where('volume_id', '=', volumeId).where('side', '=', 'forward').where('source', '=', segment).executeTakeFirst();
+          await insertRun(tx, run, footer.extents);
+          // Told twice (a restart seals and publishes again what it finds): counted once.
+          if (known === undefined) for (const minute of activity) await addActivity(tx, volumeId, minute);
+        }
+        await this.#storePosition(tx, TIMELINE, position);
+        await this.#storePosition(tx, JOURNAL, this.#resumeAfter(volumeId, segment));
+      });
+      this.tail(volumeId).drop(segment);
+    } finally {
+      await pieces.close();
+    }
+  }
+
+  /** Null: the segment has been recycled since, or its volume deleted. */
+  async #footer(pieces: PieceReader, volumeId: string, segment: number, lastSeq: number): Promise<SegmentFooter | null> {
+    try {
+      const footer = await (await pieces.segment(segment)).footer();
+      if (footer !== null) return footer;
+      throw new MidmirrorError('corrupt', `segment ${segment} was sealed and has no footer`);
+    } catch (error) {
+      const volume = await volumeById(this.#context.catalog.db, volumeId).catch(() => null);
+      if (volume === null || volume.mim_seq >= lastSeq) return null;
+      this.#context.log(`volume ${volume.name}: ${messageOf(error)}`);
+      throw error;
+    }
+  }
+
+  async #activity(pieces: PieceReader, volumeId: string, footer: SegmentFooter): Promise<Activity[]> {
+    const minutes = new Map<bigint, Activity>();
+    const tail = this.tail(volumeId).segment(footer.segment);
+    let writes = 0;
+    if (tail !== undefined) for (const { batch } of batchesOf(tail)) writes += batch.writeCount;
+    if (tail !== undefined && writes === footer.lastSeq - footer.firstSeq + 1) {
+      for (const { batch, bytes, at } of batchesOf(tail)) for (const d of descriptorsOf(bytes, at, batch)) count(minutes, batch, d);
+    } else {
+      const reader = await pieces.segment(footer.segment);
+      for await (const { batch, bytes } of reader.batches(0, footer.lastSeq)) for (const d of descriptorsOf(bytes, 0, batch)) count(minutes, batch, d);
+    }
+    return [...minutes.values()];
+  }
+
+  async #recycled(volumeId: string, last: number, position: number): Promise<void> {
+    const { catalog, bus } = this.#context;
+    const gone = await catalog.db.selectFrom('run').select('source').where('volume_id', '=', volumeId).where('side', '=', 'forward').where('source', '<=', last).execute();
+    await catalog.transaction(async (tx) => {
+      for (const { source } of gone) await deleteRun(tx, volumeId, 'forward', source);
+      await this.#storePosition(tx, TIMELINE, position);
+    });
+    for (const { source } of gone) await this.#context.recycled(volumeId, source);
+    const oldest = this.tail(volumeId).firstPosition;
+    await bus.purge(Streams.journal, journalSubject(volumeId), (oldest ?? this.#seen + 1) - 1);
+  }
+
+  /** Where the journal's stream must be read from again once `segment` of a volume is in a run. */
+  #resumeAfter(volumeId: string, segment: number): number {
+    let first = this.#seen + 1;
+    for (const [id, tail] of this.#tails) {
+      for (const other of tail.segments) if (id !== volumeId || other.segment !== segment) first = Math.min(first, other.firstPosition);
+    }
+    return first - 1;
+  }
+
+  async #position(projector: string): Promise<number> {
+    const row = await this.#context.catalog.db.selectFrom('position').select('position').where('projector', '=', projector).executeTakeFirst();
+    return row?.position ?? 0;
+  }
+
+  async #storePosition(tx: CatalogTransaction, projector: string, position: number): Promise<void> {
+    await tx
+      .insertInto('position')
+      .values({ projector, position })
+      .onConflict((conflict) => conflict.column('projector').doUpdateSet({ position }))
+      .execute();
+  }
+}
+
+function count(minutes: Map<bigint, Activity>, batch: Batch, d: Descriptor): void {
+  if (d.kind === DescriptorKind.mark) return;
+  const minuteNs = batch.timeNs - (batch.timeNs % MINUTE_NS);
+  let minute = minutes.get(minuteNs);
+  if (minute === undefined) {
+    minute = { minuteNs, writes: 0, bytes: 0, firstSeq: d.seq, lastSeq: d.seq };
+    minutes.set(minuteNs, minute);
+  }
+  if (!d.continues) minute.writes += 1;
+  minute.bytes += d.length;
+  minute.lastSeq = d.seq;
+}
+
+async function addActivity(tx: CatalogTransaction, volumeId: string, minute: Activity): Promise<void> {
+  const row = {
+    volume_id: volumeId,
+    minute_ns: toNs(minute.minuteNs),
+    writes: minute.writes,
+    bytes: minute.bytes,
+    first_seq: minute.firstSeq,
+    last_seq: minute.lastSeq,
+  };
+  await tx
+    .insertInto('activity')
+    .values(row)
+    .onConflict((conflict) =>
+      conflict.columns(['volume_id', 'minute_ns']).doUpdateSet((e) => ({
+        writes: e('activity.writes', '+', minute.writes),
+        bytes: e('activity.bytes', '+', minute.bytes),
+        last_seq: minute.lastSeq,
+      })),
+    )
+    .execute();
+}
