@@ -13,6 +13,7 @@ export interface ChosenPoint {
 export interface Requests {
   'ingest.create-volume': { ask: { name: string; sizeBytes: number; policy: unknown }; answer: { volumeId: string } };
   'ingest.delete-volume': { ask: { volumeId: string }; answer: { deleted: true } };
+  'ingest.set-policy': { ask: { volumeId: string; policy: unknown }; answer: { changed: true } };
   'ingest.mark': {
     ask: { volumeId: string; name: string; kind: MarkKind };
     answer: { seq: number; timeNs: string };

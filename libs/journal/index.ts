@@ -5,6 +5,7 @@ export {
   type Descriptor,
   DescriptorFlag,
   DescriptorKind,
+  descriptorsIntact,
   descriptorsOf,
   packedBatches,
 } from './batch.ts';

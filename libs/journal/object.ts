@@ -20,6 +20,8 @@ export interface ObjectHeader {
   snapshotUntilNs: bigint;
   fromSeq: number;
   toSeq: number;
+  /** A sync may leave several objects: which of them this is, from 0. The last says so in its footer. */
+  part: number;
   /** Why the snapshot is kept, and marks at its point: JSON, at most 2 KiB. */
   label: string;
 }
@@ -48,6 +50,7 @@ export function encodeObjectHeader(header: ObjectHeader): Uint8Array {
   setNs(words, 28, header.snapshotUntilNs);
   setU64(words, 30, header.fromSeq);
   setU64(words, 32, header.toSeq);
+  words[34] = header.part;
   setText(bytes, LABEL_OFFSET, LABEL_BYTES_MAX, header.label);
   words[1023] = checksumOf(bytes, 0, Format.objectHeaderBytes - 4);
   return bytes;
@@ -69,27 +72,33 @@ export function decodeObjectHeader(bytes: Uint8Array): ObjectHeader | null {
     snapshotUntilNs: getNs(words, 28),
     fromSeq: getU64(words, 30),
     toSeq: getU64(words, 32),
+    part: words[34]!,
     label: getText(bytes, LABEL_OFFSET, LABEL_BYTES_MAX),
   };
 }
 
-export function encodeObjectFooter(extents: ExtentMap): Uint8Array {
+export function encodeObjectFooter(extents: ExtentMap, lastPart: boolean): Uint8Array {
   const bytes = new Uint8Array(16 + extents.size * Format.extentBytes);
   const words = new Uint32Array(bytes.buffer);
   words[0] = Format.objectFooterMagic;
   words[1] = Format.version;
   words[2] = extents.size;
+  words[3] = lastPart ? 1 : 0;
   packExtents(extents, words, 4);
   return bytes;
 }
 
 /** The extents of an object, or null when the bytes are not the footer of that checksum. */
-export function decodeObjectFooter(bytes: Uint8Array, crc: number, object: number): ExtentMap | null {
+export function decodeObjectFooter(
+  bytes: Uint8Array,
+  crc: number,
+  object: number,
+): { extents: ExtentMap; lastPart: boolean } | null {
   if (bytes.length < 16 || checksum(bytes) !== crc) return null;
   const words = wordsOf(bytes, 0, bytes.length);
   if (words[0] !== Format.objectFooterMagic || words[1] !== Format.version) return null;
   if (16 + words[2]! * Format.extentBytes !== bytes.length) return null;
-  return unpackExtents(words, 4, words[2]!, object);
+  return { extents: unpackExtents(words, 4, words[2]!, object), lastPart: words[3] === 1 };
 }
 
 export const objectTrailer = {

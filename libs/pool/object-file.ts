@@ -74,9 +74,9 @@ export class ObjectWriter {
   }
 
   /** Footer, trailer, fdatasync, rename, directory: after this the object is there for good. */
-  async finish(): Promise<void> {
+  async finish(lastPart: boolean): Promise<void> {
     await this.#drain();
-    const footer = encodeObjectFooter(this.#extents);
+    const footer = encodeObjectFooter(this.#extents, lastPart);
     const trailer = objectTrailer.encode(this.header.object, this.header.epoch, this.#at, footer);
     await this.#file.writev([footer, trailer], this.#at);
     await this.#file.datasync();
@@ -100,18 +100,18 @@ export class ObjectWriter {
   }
 }
 
-export async function readObject(file: PoolFile): Promise<{ header: ObjectHeader; extents: ExtentMap }> {
+export async function readObject(file: PoolFile): Promise<{ header: ObjectHeader; extents: ExtentMap; lastPart: boolean }> {
   const header = decodeObjectHeader(await readBytes(file, 0, Format.objectHeaderBytes));
   if (header === null) throw new MidmirrorError('corrupt', `${file.path} has no valid object header at offset 0`);
   const at = (await file.size()) - Format.trailerBytes;
   const trailer = at < 0 ? null : objectTrailer.decode(await readBytes(file, at, Format.trailerBytes), header);
   if (trailer === null) throw new MidmirrorError('corrupt', `${file.path}: the trailer at offset ${at} is damaged`);
   const footer = await readBytes(file, trailer.footerOffset, trailer.footerBytes);
-  const extents = decodeObjectFooter(footer, trailer.footerCrc, header.object);
-  if (extents === null) {
+  const decoded = decodeObjectFooter(footer, trailer.footerCrc, header.object);
+  if (decoded === null) {
     throw new MidmirrorError('corrupt', `${file.path}: the footer at offset ${trailer.footerOffset} is damaged`);
   }
-  return { header, extents };
+  return { header, ...decoded };
 }
 
 /** Reads part of an object, verified by the checksums of the pieces it lies in. */

@@ -8,6 +8,7 @@ import {
   decodeSegmentFooter,
   decodeSegmentHeader,
   decodeSegmentTrailer,
+  descriptorsIntact,
   descriptorsOf,
   Format,
   PIECE_BYTES_MAX,
@@ -15,6 +16,8 @@ import {
   type SegmentHeader,
 } from '@midmirror/journal';
 import { type PoolFile, readBytes } from './files.ts';
+
+const WINDOW_BYTES = 256 << 10;
 
 export async function readSegmentHeader(file: PoolFile): Promise<SegmentHeader> {
   const header = decodeSegmentHeader(await readBytes(file, 0, Format.segmentHeaderBytes));
@@ -54,6 +57,34 @@ export async function readBatch(file: PoolFile, at: number): Promise<{ batch: Ba
   return { batch, bytes: bytes.subarray(0, length) };
 }
 
+/** Reads batch after batch with few reads: small batches stand close together. */
+class BatchWindow {
+  readonly #file: PoolFile;
+  #start = 0;
+  #bytes: Uint8Array = new Uint8Array(0);
+
+  constructor(file: PoolFile) {
+    this.#file = file;
+  }
+
+  async batch(at: number): Promise<{ batch: Batch; bytes: Uint8Array } | null> {
+    const known = this.#inWindow(at);
+    if (known !== null) return known;
+    this.#bytes = await readBytes(this.#file, at, WINDOW_BYTES);
+    this.#start = at;
+    return this.#inWindow(at) ?? (await readBatch(this.#file, at));
+  }
+
+  #inWindow(at: number): { batch: Batch; bytes: Uint8Array } | null {
+    const from = at - this.#start;
+    if (from < 0 || from >= this.#bytes.length) return null;
+    const batch = batchAt(this.#bytes, from);
+    if (batch === null || batch.offset !== at || !descriptorsIntact(this.#bytes, from, batch)) return null;
+    const length = Format.batchHeaderBytes + batch.descriptorCount * Format.descriptorBytes;
+    return { batch, bytes: this.#bytes.subarray(from, from + length) };
+  }
+}
+
 /** One segment opened for reading. Knows where its batches are, by footer or, unsealed, by following them. */
 export class SegmentReader {
   readonly header: SegmentHeader;
@@ -79,8 +110,10 @@ export class SegmentReader {
   /** Batches whose writes may lie in `(afterSeq, toSeq]`, in order; `bytes` is header and descriptors. */
   async *batches(afterSeq: number, toSeq: number): AsyncGenerator<{ batch: Batch; bytes: Uint8Array }> {
     await this.#follow(Number.POSITIVE_INFINITY);
+    const window = new BatchWindow(this.#file);
     for (const at of this.#offsets) {
-      const read = await this.#readAt(at);
+      const read = await window.batch(at);
+      if (read === null || read.batch.segment !== this.header.segment) throw this.#damagedHeader(at);
       if (read.batch.firstSeq > toSeq) return;
       if (read.batch.firstSeq + read.batch.writeCount - 1 > afterSeq || read.batch.writeCount === 0) yield read;
     }
@@ -123,11 +156,13 @@ export class SegmentReader {
   async #readAt(at: number): Promise<{ batch: Batch; bytes: Uint8Array }> {
     if (this.#recent?.at === at) return this.#recent;
     const read = await readBatch(this.#file, at);
-    if (read === null || read.batch.segment !== this.header.segment) {
-      throw new MidmirrorError('corrupt', `${this.#file.path}: the batch header at offset ${at} is damaged`);
-    }
+    if (read === null || read.batch.segment !== this.header.segment) throw this.#damagedHeader(at);
     this.#recent = { at, ...read };
     return this.#recent;
+  }
+
+  #damagedHeader(at: number): MidmirrorError {
+    return new MidmirrorError('corrupt', `${this.#file.path}: the batch header at offset ${at} is damaged`);
   }
 
   /** Learns the batches up to one beyond `offset`, or all that are there. */

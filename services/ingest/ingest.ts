@@ -43,6 +43,7 @@ export class Ingest implements ExportDirectory {
     }
     answer(bus, 'ingest.create-volume', (body) => this.#create(body.name, body.sizeBytes, body.policy));
     answer(bus, 'ingest.delete-volume', (body) => this.#delete(body.volumeId));
+    answer(bus, 'ingest.set-policy', ({ volumeId, policy }) => this.#setPolicy(volumeId, policy));
     answer(bus, 'ingest.mark', async ({ volumeId, name, kind }) => {
       if (!NAME.test(name)) throw badName('mark', name);
       if (!markKinds.includes(kind)) throw new MidmirrorError('bad-request', `a mark is one of ${markKinds.join(', ')}, not "${kind}"`);
@@ -144,6 +145,21 @@ export class Ingest implements ExportDirectory {
       throw error;
     }
     return { volumeId: id };
+  }
+
+  /** The pool first: the catalogue can be rebuilt from it. */
+  async #setPolicy(id: string, policy: unknown): Promise<{ changed: true }> {
+    const { files, catalog, clock } = this.#context;
+    this.#volume(id);
+    const directory = this.#directory(id);
+    const path = volumePaths(directory).volumeFile;
+    const volumeFile = parseVolumeFile(await readWhole(files, path, 1 << 20), path);
+    await replaceFile(files, directory, 'volume.json', new TextEncoder().encode(`${JSON.stringify({ ...volumeFile, policy }, null, 2)}\n`));
+    await catalog.transaction(async (tx) => {
+      await tx.updateTable('volume').set({ policy: JSON.stringify(policy) }).where('id', '=', id).execute();
+      await this.#tell(tx, { type: 'policy.changed', volumeId: id, timeNs: clock.nowNs().toString(), data: { policy } });
+    });
+    return { changed: true };
   }
 
   async #delete(id: string): Promise<{ deleted: true }> {

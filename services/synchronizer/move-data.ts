@@ -22,12 +22,12 @@ export async function saveRanges(
   directory: string,
   mim: MimWriter,
   ranges: readonly number[],
-  headerOf: () => ObjectHeader,
+  headerOf: (part: number) => ObjectHeader,
 ): Promise<SavedObject[]> {
   const saved: SavedObject[] = [];
-  let writer = await ObjectWriter.create(files, directory, headerOf());
-  const finish = async (): Promise<void> => {
-    await writer.finish();
+  let writer = await ObjectWriter.create(files, directory, headerOf(0));
+  const finish = async (lastPart: boolean): Promise<void> => {
+    await writer.finish(lastPart);
     saved.push({ object: writer.header.object, extents: writer.extents, dataBytes: writer.dataBytes });
   };
   try {
@@ -35,8 +35,8 @@ export async function saveRanges(
       const end = ranges[i]! + ranges[i + 1]!;
       for (let at = ranges[i]!; at < end; ) {
         if (writer.dataBytes >= OBJECT_BYTES_MAX) {
-          await finish();
-          writer = await ObjectWriter.create(files, directory, headerOf());
+          await finish(false);
+          writer = await ObjectWriter.create(files, directory, headerOf(saved.length));
         }
         const { lengthBytes, hole } = mim.allocation.span(at, Math.min(end - at, holeBytes(end - at)));
         const length = hole ? lengthBytes : Math.min(lengthBytes, READ_BYTES);
@@ -49,7 +49,7 @@ export async function saveRanges(
         at += length;
       }
     }
-    await finish();
+    await finish(true);
     return saved;
   } catch (error) {
     await writer.abandon();

@@ -8,6 +8,7 @@ import { keptSnapshots, parsePolicy } from '@midmirror/policy';
 import { MidmirrorError } from '@midmirror/basis';
 import { ObjectWriter, PieceReader } from '@midmirror/pool';
 import type { SavedObject } from './move-data.ts';
+import { snapshotLabel } from './snapshot-label.ts';
 import type { VolumeSync, VolumeSyncContext } from './volume-sync.ts';
 
 const OBJECT_BYTES_MAX = 1 << 30;
@@ -77,11 +78,13 @@ export async function dropSnapshot(sync: VolumeSync, number: number, context: Vo
   });
   // Open mirrors of older snapshots read the old objects until they have switched.
   await ask(bus, 'mapping-index.advance', { volumeId: sync.id });
+  // The oldest first: a rebuild from the pool sees by its absence that the snapshot was being removed.
   for (const run of runs) await sync.removeObject(run.source);
   return freedBytes;
 }
 
-/** Writes what the older neighbour lacks of these runs into objects of the neighbour's. */
+/** Writes what the older neighbour lacks of these runs into objects of the neighbour's; one also when it lacks
+ *  nothing, so that the chain of objects has no gap. */
 async function mergeInto(
   sync: VolumeSync,
   neighbour: SnapshotRow,
@@ -99,7 +102,7 @@ async function mergeInto(
     for (const c = own.cursor(); c.valid; c.next()) dropped.erase(c.start, c.length);
   }
   const saved: SavedObject[] = [];
-  if (dropped.size === 0) return saved;
+  const label = await snapshotLabel(catalog.db, neighbour);
   const create = (): Promise<ObjectWriter> =>
     ObjectWriter.create(files, sync.paths.backward, {
       volumeId: sync.id,
@@ -112,16 +115,17 @@ async function mergeInto(
       snapshotUntilNs: fromNs(neighbour.until_ns ?? neighbour.time_ns),
       fromSeq: runs[0]!.from_seq,
       toSeq: runs.at(-1)!.to_seq,
-      label: neighbour.reason,
+      part: saved.length,
+      label,
     });
   let writer = await create();
-  const finish = async (): Promise<void> => {
-    await writer.finish();
+  const finish = async (lastPart: boolean): Promise<void> => {
+    await writer.finish(lastPart);
     saved.push({ object: writer.header.object, extents: writer.extents, dataBytes: writer.dataBytes });
   };
   for (const c = dropped.cursor(); c.valid; c.next()) {
     if (writer.dataBytes >= OBJECT_BYTES_MAX) {
-      await finish();
+      await finish(false);
       writer = await create();
     }
     const { start, length, flags, source, offset, crc } = c;
@@ -132,7 +136,7 @@ async function mergeInto(
       await writer.data(start, bytes);
     }
   }
-  await finish();
+  await finish(true);
   return saved;
 }
 

@@ -10,6 +10,7 @@ import { parsePolicy, type VolumePolicy } from '@midmirror/policy';
 import { MimWriter, objectName, PieceReader, type PoolFiles, parseObjectName, readMimState, volumePaths, writeMimState, type VolumePaths } from '@midmirror/pool';
 import { applyMoves, saveRanges } from './move-data.ts';
 import { backwardRanges, forwardMovelist } from './movelist.ts';
+import { snapshotLabel } from './snapshot-label.ts';
 
 export type SyncStep = 'planned' | 'saved' | 'prepared' | 'switched' | 'applied' | 'told' | 'recycled';
 
@@ -236,7 +237,8 @@ export class VolumeSync {
     }
     const snapshot = await this.#snapshot(plan.snapshot);
     const untilNs = snapshot.until_ns === null ? firstNs : fromNs(snapshot.until_ns);
-    const headerOf = (): ObjectHeader => ({
+    const label = await snapshotLabel(catalog.db, snapshot);
+    const headerOf = (part: number): ObjectHeader => ({
       volumeId: this.id,
       object: this.takeObject(),
       epoch: 1,
@@ -247,7 +249,8 @@ export class VolumeSync {
       snapshotUntilNs: untilNs,
       fromSeq: plan.from_seq,
       toSeq: plan.to_seq,
-      label: snapshot.reason.slice(0, 500),
+      part,
+      label,
     });
     const objects = await saveRanges(files, this.#paths.backward, mim, backwardRanges(moves, saved), headerOf);
     await this.#context.reached('saved');

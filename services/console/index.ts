@@ -1,0 +1,1 @@
+export { type ConsoleContext, type ConsoleServer, type PointReader, startConsole } from './console.ts';

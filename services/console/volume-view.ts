@@ -1,0 +1,134 @@
+// What people see of a volume, its points and its clones: read models over the catalogue and the services' own
+// answers. Times are RFC 3339 with zone.
+import { ask, type Bus } from '@midmirror/bus';
+import { type Catalog, fromNs, toNs, type VolumeRow } from '@midmirror/catalog';
+import { parsePolicy } from '@midmirror/policy';
+import { printTime } from '@midmirror/point';
+
+export interface ViewContext {
+  catalog: Catalog;
+  bus: Bus;
+  nbdUri: string;
+}
+
+export async function volumeView({ catalog, bus, nbdUri }: ViewContext, volume: VolumeRow) {
+  const status = await ask(bus, 'ingest.status', { volumeId: volume.id });
+  const count = async (table: 'snapshot' | 'mark' | 'clone'): Promise<number> => {
+    const row = await catalog.db.selectFrom(table).select((e) => e.fn.countAll<number>().as('n')).where('volume_id', '=', volume.id).executeTakeFirst();
+    return Number(row?.n ?? 0);
+  };
+  const oldest = await catalog.db.selectFrom('snapshot').selectAll().where('volume_id', '=', volume.id).orderBy('seq').executeTakeFirst();
+  const policy = parsePolicy(JSON.parse(volume.policy));
+  const mimNs = fromNs(volume.mim_ns);
+  const latestNs = BigInt(status.timeNs);
+  const earliest = oldest !== undefined && oldest.seq < volume.mim_seq ? { seq: oldest.seq, time: timeOf(oldest.time_ns) } : { seq: volume.mim_seq, time: printTime(mimNs) };
+  return {
+    name: volume.name,
+    id: volume.id,
+    sizeBytes: volume.size_bytes,
+    created: timeOf(volume.created_ns),
+    state: status.state,
+    uri: `${nbdUri}/${volume.name}`,
+    latest: { seq: status.seq, time: printTime(latestNs) },
+    durableSeq: status.durableSeq,
+    mim: { seq: volume.mim_seq, time: printTime(mimNs) },
+    window: {
+      earliest: { seq: volume.mim_seq, time: printTime(mimNs) },
+      latest: { seq: status.seq, time: printTime(latestNs) },
+      heldSeconds: Number((latestNs - mimNs) / 1_000_000_000n),
+      wantedSeconds: policy.journalWindowSeconds,
+    },
+    earliestPoint: earliest,
+    journal: { bytesUsed: status.journalBytesUsed, bytesMax: status.journalBytesMax, extents: status.headExtents },
+    snapshots: await count('snapshot'),
+    marks: await count('mark'),
+    clones: await count('clone'),
+    policy,
+  };
+}
+
+export interface PointsQuery {
+  fromNs: bigint;
+  toNs: bigint;
+  limit: number;
+}
+
+/** Marks, snapshots, verdicts and activity between two times; the newest `limit` of each. */
+export async function pointsView({ catalog, bus }: ViewContext, volume: VolumeRow, { fromNs: from, toNs: to, limit }: PointsQuery) {
+  const { db } = catalog;
+  const status = await ask(bus, 'ingest.status', { volumeId: volume.id });
+  const snapshots = await db
+    .selectFrom('snapshot')
+    .selectAll()
+    .where('volume_id', '=', volume.id)
+    .where('time_ns', '>=', toNs(from))
+    .where('time_ns', '<=', toNs(to))
+    .orderBy('seq', 'desc')
+    .limit(limit)
+    .execute();
+  const marks = await db
+    .selectFrom('mark')
+    .selectAll()
+    .where('volume_id', '=', volume.id)
+    .where('time_ns', '>=', toNs(from))
+    .where('time_ns', '<=', toNs(to))
+    .orderBy('time_ns', 'desc')
+    .limit(limit)
+    .execute();
+  const kept = await db.selectFrom('snapshot').select('seq').where('volume_id', '=', volume.id).execute();
+  const seqs = new Set(kept.map((row) => row.seq));
+  const runs = await db.selectFrom('run').select(['snapshot', 'data_bytes']).where('volume_id', '=', volume.id).where('side', '=', 'backward').execute();
+  const bytesOf = (snapshot: number): number => runs.filter((run) => run.snapshot === snapshot).reduce((sum, run) => sum + run.data_bytes, 0);
+  return {
+    volume: volume.name,
+    window: {
+      earliest: { seq: volume.mim_seq, time: timeOf(volume.mim_ns) },
+      latest: { seq: status.seq, time: printTime(BigInt(status.timeNs)) },
+    },
+    snapshots: snapshots.map((row) => ({
+      snapshot: row.snapshot,
+      seq: row.seq,
+      time: timeOf(row.time_ns),
+      state: row.state,
+      reason: row.reason,
+      bytes: bytesOf(row.snapshot),
+    })),
+    marks: marks.map((row) => ({
+      name: row.name,
+      kind: row.kind,
+      seq: row.seq,
+      time: timeOf(row.time_ns),
+      available: row.seq >= volume.mim_seq || seqs.has(row.seq),
+    })),
+    verdicts: [] as { seq: number; time: string; check: string; verdict: string }[],
+    activity: await activity(catalog, bus, volume.id, from, to, limit),
+  };
+}
+
+async function activity(catalog: Catalog, bus: Bus, volumeId: string, from: bigint, to: bigint, limit: number) {
+  const stored = await catalog.db
+    .selectFrom('activity')
+    .selectAll()
+    .where('volume_id', '=', volumeId)
+    .where('minute_ns', '>=', toNs(from - (from % 60_000_000_000n)))
+    .where('minute_ns', '<=', toNs(to))
+    .orderBy('minute_ns', 'desc')
+    .limit(limit)
+    .execute();
+  const minutes = new Map(stored.map((row) => [fromNs(row.minute_ns), { writes: row.writes, bytes: row.bytes, firstSeq: row.first_seq, lastSeq: row.last_seq }]));
+  const { minutes: newest } = await ask(bus, 'mapping-index.activity', { volumeId });
+  for (const { minuteNs, writes, bytes, firstSeq, lastSeq } of newest) {
+    const at = BigInt(minuteNs);
+    if (at + 60_000_000_000n <= from || at > to) continue;
+    const known = minutes.get(at);
+    minutes.set(at, known === undefined ? { writes, bytes, firstSeq, lastSeq } : { writes: known.writes + writes, bytes: known.bytes + bytes, firstSeq: known.firstSeq, lastSeq });
+  }
+  return [...minutes]
+    .sort(([a], [b]) => (a > b ? -1 : 1))
+    .slice(0, limit)
+    .map(([at, minute]) => ({ time: printTime(at), seconds: 60, ...minute }));
+}
+
+export function timeOf(column: string): string {
+  return printTime(fromNs(column));
+}
