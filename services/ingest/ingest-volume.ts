@@ -13,12 +13,16 @@ const MESSAGE_BYTES_MAX = 512 << 10;
 const RETRY_MS = 500;
 const SOURCE = '/midmirror/ingest';
 
+export type IngestPlace = 'durable' | 'sealed' | 'published' | 'recycling' | 'recycled';
+
 export interface VolumeContext {
   files: PoolFiles;
   catalog: Catalog;
   bus: Bus;
   clock: Clock;
   config: IngestConfig;
+  /** Called at named places; tests stop the world there. */
+  reached: (place: IngestPlace) => void;
   log: (message: string) => void;
 }
 
@@ -68,15 +72,21 @@ export class IngestVolume {
       epochMin: 1,
       base: opened.#mim,
       listener: {
-        durable: () => void opened.publish(),
+        durable: () => {
+          context.reached('durable');
+          void opened.publish();
+        },
         sealed: (segment) => {
+          context.reached('sealed');
           opened.#sealed.push(segment);
           void opened.publish();
         },
         pressure: (share) => {
           if (share >= 0.75) opened.#relieve();
         },
-        stateChanged: (state, reason) => context.log(`volume ${volume.name}: ${state}: ${reason}`),
+        stateChanged: (state, reason) => {
+          if (state !== 'closed') context.log(`volume ${volume.name}: ${state}: ${reason}`);
+        },
       },
     });
     for (const mark of opened.disk.recoveredMarks) await opened.#recordMark(mark.name, mark.kind as MarkKind, mark.seq, mark.timeNs);
@@ -106,8 +116,10 @@ export class IngestVolume {
     await this.publish();
     if (!this.disk.segments.some((segment) => segment.sealed && segment.lastSeq <= this.#mimSeq)) return 0;
     await ask(this.#context.bus, 'mapping-index.advance', { volumeId: this.id });
+    this.#context.reached('recycling');
     const numbers = await this.disk.recycle(this.#mimSeq);
     if (numbers.length > 0) await this.#forgetSegments(numbers);
+    this.#context.reached('recycled');
     return numbers.length;
   }
 
@@ -169,6 +181,7 @@ export class IngestVolume {
       const { position } = await this.#context.bus.publish(Streams.journal, journalSubject(this.id), envelope);
       this.#lastPosition = Math.max(this.#lastPosition, position);
       this.#published.set(segment.number, to);
+      this.#context.reached('published');
     }
   }
 

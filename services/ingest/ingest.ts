@@ -135,12 +135,15 @@ export class Ingest implements ExportDirectory {
       await createMim(files, volumePaths(directory), sizeBytes, createdNs);
       // volume.json comes last: a folder without it is not a volume.
       await replaceFile(files, directory, 'volume.json', new TextEncoder().encode(`${JSON.stringify(volumeFile, null, 2)}\n`));
+      // Served before it is told of: who hears of a volume may use it.
+      await this.#openVolume(id);
       await catalog.transaction(async (tx) => {
         await tx.updateTable('volume').set({ state: 'active' }).where('id', '=', id).execute();
         await this.#tell(tx, { type: 'volume.created', volumeId: id, timeNs: createdNs.toString(), data: { name, sizeBytes } });
       });
-      await this.#openVolume(id);
     } catch (error) {
+      await this.#volumes.get(id)?.close();
+      this.#volumes.delete(id);
       await this.#removeFiles(id, name);
       throw error;
     }

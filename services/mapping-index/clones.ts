@@ -186,7 +186,9 @@ export class Clones implements ExportDirectory {
             disk?.compact();
           },
           pressure: () => {},
-          stateChanged: (state, reason) => log(`clone ${row.name}: ${state}: ${reason}`),
+          stateChanged: (state, reason) => {
+            if (state !== 'closed') log(`clone ${row.name}: ${state}: ${reason}`);
+          },
         },
       });
       disk = new CloneDisk(live, segmentBytes, log);

@@ -1,0 +1,171 @@
+// mim points, resolve, mirror, read, diff, history.
+import { createWriteStream } from 'node:fs';
+import { pipeline } from 'node:stream/promises';
+import { parseBytes, printBytes } from '@midmirror/basis';
+import type { Command } from 'commander';
+import { hexDump, printPoint, type ShownPoint, table } from './output.ts';
+import { pointText } from './point-option.ts';
+import type { Session } from './session.ts';
+
+interface Points {
+  window: { earliest: ShownPoint; latest: ShownPoint };
+  snapshots: (ShownPoint & { snapshot: number; state: string; reason: string; bytes: number })[];
+  marks: (ShownPoint & { name: string; kind: string; available: boolean })[];
+  activity: { time: string; writes: number; bytes: number; firstSeq: number; lastSeq: number }[];
+}
+
+interface Changes {
+  from: ShownPoint;
+  to: ShownPoint;
+  extents: { offset: number; length: number }[];
+  next: number | null;
+}
+
+interface Version {
+  offset: number;
+  length: number;
+  seq: number | null;
+  time: string | null;
+  fromSeq: number;
+  toSeq: number | null;
+  where: string;
+  kind: string;
+}
+
+export function pointCommands(program: Command, open: () => Session): void {
+  const pathOf = (volume: string): string => `/volumes/${encodeURIComponent(volume)}`;
+  const at = (text: string): string => encodeURIComponent(pointText(text, new Date()));
+
+  program
+    .command('points <volume>')
+    .description('which moments there are: the window, marks, snapshots, activity')
+    .option('--from <time>', 'not before')
+    .option('--to <time>', 'not after')
+    .option('--limit <n>', 'newest so many of each', '20')
+    .action(async (volume: string, options: { from?: string; to?: string; limit: string }) => {
+      const session = open();
+      const query = [`limit=${encodeURIComponent(options.limit)}`, ...(['from', 'to'] as const).flatMap((name) => (options[name] === undefined ? [] : [`${name}=${at(options[name])}`]))];
+      session.answer(await session.api.json<Points>('GET', `${pathOf(volume)}/points?${query.join('&')}`), (points) => printPoints(volume, points));
+    });
+
+  program
+    .command('resolve <volume>')
+    .description('which point a text names')
+    .requiredOption('--at <point>', 'seq:1234, a time with zone, mark:name, snap:17, -5m, latest, "5 minutes ago"')
+    .action(async (volume: string, options: { at: string }) => {
+      const session = open();
+      session.answer(await session.api.json<ShownPoint>('GET', `${pathOf(volume)}/resolve?at=${at(options.at)}`), printPoint);
+    });
+
+  program
+    .command('mirror <volume>')
+    .description('print the NBD URI of a past point')
+    .requiredOption('--at <point>', 'the point')
+    .action(async (volume: string, options: { at: string }) => {
+      const session = open();
+      const point = await session.api.json<ShownPoint>('GET', `${pathOf(volume)}/resolve?at=${at(options.at)}`);
+      const { nbd } = await session.api.json<{ nbd: string }>('GET', '/appliance');
+      session.note(`${volume} as of ${printPoint(point)}`);
+      session.answer({ uri: mirrorUri(nbd, `${volume}@seq:${point.seq}`), point }, ({ uri }) => uri);
+    });
+
+  program
+    .command('read <volume>')
+    .description('the bytes of a range as they were at a point')
+    .requiredOption('--at <point>', 'the point')
+    .requiredOption('--offset <bytes>', 'where to begin, such as 4096 or 1GiB')
+    .requiredOption('--length <bytes>', 'how many')
+    .option('--output <file>', 'write them to a file; default: to stdout, on a terminal as a hex dump')
+    .action(async (volume: string, options: { at: string; offset: string; length: string; output?: string }) => {
+      const session = open();
+      const offset = parseBytes(options.offset, '--offset');
+      const length = parseBytes(options.length, '--length');
+      const { headers, body } = await session.api.open('GET', `${pathOf(volume)}/bytes?at=${at(options.at)}&offset=${offset}&length=${length}`);
+      const distance = headers['midmirror-distance-ms'];
+      const point: ShownPoint = { seq: Number(headers['midmirror-seq']), time: String(headers['midmirror-time']), distanceMs: distance === undefined ? null : Number(distance) };
+      if (options.output !== undefined) {
+        await pipeline(body, createWriteStream(options.output));
+        session.answer({ point, offset, length, output: options.output }, () => `${printBytes(length)} of ${volume} as of ${printPoint(point)} are in ${options.output}`);
+        return;
+      }
+      session.note(`${volume} as of ${printPoint(point)}`);
+      const parts: Buffer[] = [];
+      for await (const part of body) {
+        if (session.json || process.stdout.isTTY) parts.push(part as Buffer);
+        else if (!process.stdout.write(part as Buffer)) await new Promise((resolve) => process.stdout.once('drain', resolve));
+      }
+      const bytes = Buffer.concat(parts);
+      if (session.json) session.answer({ point, offset, length, base64: bytes.toString('base64') }, () => '');
+      else for (const line of parts.length === 0 ? [] : hexDump(bytes, offset)) process.stdout.write(`${line}\n`);
+    });
+
+  program
+    .command('diff <volume>')
+    .description('the extents that differ between two points')
+    .requiredOption('--from <point>', 'the one')
+    .requiredOption('--to <point>', 'the other')
+    .option('--limit <n>', 'at most so many extents', '1000')
+    .action(async (volume: string, options: { from: string; to: string; limit: string }) => {
+      const session = open();
+      const query = `from=${at(options.from)}&to=${at(options.to)}&limit=${encodeURIComponent(options.limit)}`;
+      const changes = await session.api.json<Changes>('GET', `${pathOf(volume)}/changes?${query}`);
+      session.answer(changes, printChanges);
+    });
+
+  program
+    .command('history <volume>')
+    .description('every kept version of a range, newest first')
+    .requiredOption('--offset <bytes>', 'where it begins')
+    .requiredOption('--length <bytes>', 'how long it is')
+    .option('--limit <n>', 'at most so many versions', '50')
+    .action(async (volume: string, options: { offset: string; length: string; limit: string }) => {
+      const session = open();
+      const query = `offset=${parseBytes(options.offset, '--offset')}&length=${parseBytes(options.length, '--length')}&limit=${encodeURIComponent(options.limit)}`;
+      const history = await session.api.json<{ versions: Version[]; truncated: boolean }>('GET', `${pathOf(volume)}/history?${query}`);
+      session.answer(history, printHistory);
+    });
+}
+
+/** The URI of an export: its name goes where the scheme puts it. */
+export function mirrorUri(nbd: string, name: string): string {
+  const escaped = encodeURIComponent(name).replaceAll('%40', '@').replaceAll('%3A', ':');
+  return nbd.startsWith('nbd+unix://') ? nbd.replace('nbd+unix://', `nbd+unix:///${escaped}`) : `${nbd}/${escaped}`;
+}
+
+function printPoints(volume: string, { window, snapshots, marks, activity }: Points): string {
+  const parts = [`Every write from ${window.earliest.seq} (${window.earliest.time}) to ${window.latest.seq} (${window.latest.time}).`];
+  if (marks.length > 0) {
+    const rows = marks.map((mark) => [mark.name, mark.kind, `write ${mark.seq}`, mark.time, mark.available ? `${volume}@mark:${mark.name}` : 'not kept any more']);
+    parts.push(table(['MARK', 'KIND', 'POINT', 'TIME', 'READ AS'], rows));
+  }
+  if (snapshots.length > 0) {
+    const rows = snapshots.map((row) => [String(row.snapshot), row.state, `write ${row.seq}`, row.time, printBytes(row.bytes), row.reason]);
+    parts.push(table(['SNAPSHOT', 'STATE', 'POINT', 'TIME', 'BYTES', 'WHY'], rows));
+  }
+  if (activity.length > 0) {
+    const rows = activity.map((minute) => [minute.time, String(minute.writes), printBytes(minute.bytes), `${minute.firstSeq} to ${minute.lastSeq}`]);
+    parts.push(table(['MINUTE', 'WRITES', 'BYTES', 'NUMBERS'], rows));
+  }
+  return parts.join('\n\n');
+}
+
+function printChanges({ from, to, extents, next }: Changes): string {
+  const head = `From ${printPoint(from)}\nto   ${printPoint(to)}`;
+  if (extents.length === 0) return `${head}\nno byte differs.`;
+  const bytes = extents.reduce((sum, extent) => sum + extent.length, 0);
+  const rows = extents.map(({ offset, length }) => [String(offset), String(length)]);
+  const more = next === null ? '' : `\nThere is more from offset ${next} on; --limit shows it.`;
+  return `${head}\n${extents.length} extents differ, ${printBytes(bytes)}:\n${table(['OFFSET', 'LENGTH'], rows)}${more}`;
+}
+
+function printHistory({ versions, truncated }: { versions: Version[]; truncated: boolean }): string {
+  const rows = versions.map((v) => [
+    v.seq === null ? `at ${v.fromSeq}${v.toSeq === v.fromSeq ? '' : ` to ${v.toSeq}`}` : `write ${v.seq}`,
+    v.time ?? '-',
+    `${v.offset}+${v.length}`,
+    v.kind,
+    v.where,
+  ]);
+  const more = truncated ? '\nOlder versions follow; --limit shows more.' : '';
+  return `${table(['POINT', 'TIME', 'RANGE', 'KIND', 'WHERE'], rows)}${more}`;
+}
