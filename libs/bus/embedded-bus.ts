@@ -14,7 +14,8 @@ class EmbeddedBus implements Bus {
   readonly #catalog: Catalog;
   readonly #consumers = new Set<Consumer>();
   readonly #responders = new Map<string, (ask: unknown) => Promise<unknown>>();
-  #requests = 0;
+  /** Requests under way: what ends each of them early. */
+  readonly #requests = new Set<(error: MidmirrorError) => void>();
 
   constructor(catalog: Catalog) {
     this.#catalog = catalog;
@@ -57,24 +58,25 @@ class EmbeddedBus implements Bus {
   async request(subject: string, ask: unknown, timeoutMs: number = limits.requestMsDefault): Promise<unknown> {
     const responder = this.#responders.get(subject);
     if (responder === undefined) throw new MidmirrorError('unavailable', `nobody answers ${subject}`);
-    if (this.#requests >= limits.requestsInFlightMax) {
+    if (this.#requests.size >= limits.requestsInFlightMax) {
       throw new MidmirrorError('unavailable', `${limits.requestsInFlightMax} requests are under way already; try again`);
     }
-    this.#requests += 1;
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<never>((_resolve, reject) => {
-      timer = setTimeout(
-        () => reject(new MidmirrorError('unavailable', `${subject} did not answer within ${timeoutMs} ms`)),
-        Math.min(timeoutMs, 2 ** 31 - 1),
-      );
+    let end: (error: MidmirrorError) => void = () => {};
+    const ended = new Promise<never>((_resolve, reject) => {
+      end = reject;
     });
+    const timer = setTimeout(
+      () => end(new MidmirrorError('unavailable', `${subject} did not answer within ${timeoutMs} ms`)),
+      Math.min(timeoutMs, 2 ** 31 - 1),
+    );
+    this.#requests.add(end);
     try {
       // Through JSON, so that nothing passes here that would not pass a network.
-      const answer = await Promise.race([responder(JSON.parse(JSON.stringify(ask))), late]);
+      const answer = await Promise.race([responder(JSON.parse(JSON.stringify(ask))), ended]);
       return JSON.parse(JSON.stringify(answer));
     } finally {
       clearTimeout(timer);
-      this.#requests -= 1;
+      this.#requests.delete(end);
     }
   }
 
@@ -84,6 +86,7 @@ class EmbeddedBus implements Bus {
 
   async close(): Promise<void> {
     this.#responders.clear();
+    for (const end of this.#requests) end(new MidmirrorError('unavailable', 'the appliance is stopping'));
     await Promise.all([...this.#consumers].map((consumer) => consumer.stop()));
   }
 }

@@ -84,6 +84,7 @@ class WorkerConnection implements DatabaseConnection {
   readonly #pending = new Map<number, { resolve(reply: StatementReply): void; reject(error: Error): void }>();
   readonly #started: Promise<StatementReply>;
   #nextId = 1;
+  #ended: MidmirrorError | null = null;
 
   constructor(path: string) {
     this.#path = path;
@@ -94,10 +95,15 @@ class WorkerConnection implements DatabaseConnection {
       this.#pending.delete(reply.id);
       waiting?.resolve(reply);
     });
-    this.#worker.on('error', (error) => {
-      for (const waiting of this.#pending.values()) waiting.reject(this.#failure(String(error), 0));
-      this.#pending.clear();
-    });
+    this.#worker.on('error', (error) => this.#end(this.#failure(String(error), 0)));
+    this.#worker.on('exit', () => this.#end(new MidmirrorError('unavailable', `the catalogue ${path} is closed`)));
+  }
+
+  /** Nothing will be answered any more. */
+  #end(error: MidmirrorError): void {
+    this.#ended ??= error;
+    for (const waiting of this.#pending.values()) waiting.reject(this.#ended);
+    this.#pending.clear();
   }
 
   async ready(): Promise<void> {
@@ -110,6 +116,7 @@ class WorkerConnection implements DatabaseConnection {
       sql: query.sql,
       parameters: query.parameters.map((value) => (typeof value === 'boolean' ? Number(value) : value)) as StatementRequest['parameters'],
     };
+    if (this.#ended !== null) throw this.#ended;
     const reply = await new Promise<StatementReply>((resolve, reject) => {
       this.#pending.set(request.id, { resolve, reject });
       this.#worker.postMessage(request);

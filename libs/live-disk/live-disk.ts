@@ -241,8 +241,11 @@ export class LiveDisk implements BlockDevice {
   }
 
   async close(): Promise<void> {
-    await this.#journal.close();
-    await this.#ring.close();
+    try {
+      await this.#journal.close();
+    } finally {
+      await this.#ring.close();
+    }
   }
 
   async #rewrite(extent: { start: number; length: number; zero: boolean }): Promise<void> {

@@ -123,12 +123,15 @@ export class IngestVolume {
     return numbers.length;
   }
 
+  /** Everything answered is durable; what can't be published now is published at the next start. */
   async close(): Promise<void> {
-    await this.disk.close();
-    await this.publish();
     this.#closing = true;
-    await this.#publishing;
-    await this.#mim.close();
+    try {
+      await this.disk.close();
+    } finally {
+      await this.publish();
+      await this.#mim.close();
+    }
   }
 
   // ── publishing ─────────────────────────────────────────────────────────────────────────────────────────

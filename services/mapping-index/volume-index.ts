@@ -125,6 +125,8 @@ export class VolumeIndex {
   /** Sync step 5: what the sync has saved is read from where it was saved; reads by the old maps have ended. */
   prepare(syncId: number): Promise<number> {
     return this.turns.take(async () => {
+      // Maps that are built here lean on what earlier syncs brought to the MIM.
+      await this.#mim.reload();
       const { db } = this.#context.catalog;
       const sync = await db.selectFrom('sync').selectAll().where('volume_id', '=', this.id).where('sync_id', '=', syncId).executeTakeFirstOrThrow();
       const runs = await runsOf(db, this.id, 'backward');

@@ -49,7 +49,7 @@ export class Synchronizer {
     });
     answer(bus, 'synchronizer.retention', ({ volumeId, dryRun }) => this.#retention(volumeId, dryRun));
     answer(bus, 'synchronizer.drop-snapshot', async ({ volumeId, snapshot }) => {
-      const entry = this.#entry(volumeId);
+      const entry = await this.#entry(volumeId);
       return { freedBytes: await this.#inTurn(entry, () => dropSnapshot(entry.sync, snapshot, this.#context)) };
     });
     answer(bus, 'synchronizer.forget', async ({ volumeId }) => {
@@ -63,8 +63,8 @@ export class Synchronizer {
       after,
       handler: async (message) => {
         const event = eventOf(message);
-        if (event.type === 'volume.created' && !this.#entries.has(event.volumeId)) await this.#add(await volumeById(catalog.db, event.volumeId));
-        if (event.type === 'policy.changed') this.#schedule(await volumeById(catalog.db, event.volumeId));
+        if (event.type === 'volume.created') await this.#created(event.volumeId);
+        if (event.type === 'policy.changed') await this.#policyChanged(event.volumeId);
         if (event.type === 'mark.set') await this.#marked(event.volumeId, event.data.seq, event.data.kind);
       },
     });
@@ -80,7 +80,9 @@ export class Synchronizer {
     await Promise.all([...this.#entries.values()].map((entry) => entry.tail));
   }
 
-  async #add(volume: VolumeRow): Promise<void> {
+  async #add(volume: VolumeRow): Promise<Entry> {
+    const known = this.#entries.get(volume.id);
+    if (known !== undefined) return known;
     const directory = `${this.#context.poolDirectory}/volumes/${volume.id}`;
     const sync = new VolumeSync(volume.id, directory, this.#context);
     const entry: Entry = { sync, tail: Promise.resolve(), timer: null, cron: null, cronText: null, relieving: false };
@@ -88,6 +90,18 @@ export class Synchronizer {
     this.#background(entry, volume.name, () => sync.resume());
     await entry.tail;
     this.#schedule(volume);
+    return entry;
+  }
+
+  async #created(volumeId: string): Promise<void> {
+    const { db } = this.#context.catalog;
+    const volume = await db.selectFrom('volume').selectAll().where('id', '=', volumeId).where('state', '=', 'active').executeTakeFirst();
+    if (volume !== undefined) await this.#add(volume); // else it has been deleted since
+  }
+
+  async #policyChanged(volumeId: string): Promise<void> {
+    const volume = await volumeById(this.#context.catalog.db, volumeId).catch(() => null);
+    if (volume !== null) this.#schedule(volume);
   }
 
   #schedule(volume: VolumeRow): void {
@@ -106,10 +120,11 @@ export class Synchronizer {
         : new Cron(policy.syncAt, { timezone: 'UTC', unref: true }, () => this.#background(entry, volume.name, () => this.#syncNow(volume.id, true, 'time of day')));
   }
 
-  #entry(volumeId: string): Entry {
-    const entry = this.#entries.get(volumeId);
-    if (entry === undefined) throw new MidmirrorError('not-found', `no volume has the id ${volumeId}`);
-    return entry;
+  /** A request may come before the event that tells of the volume. */
+  async #entry(volumeId: string): Promise<Entry> {
+    const known = this.#entries.get(volumeId);
+    if (known !== undefined) return known;
+    return await this.#add(await volumeById(this.#context.catalog.db, volumeId));
   }
 
   #inTurn<T>(entry: Entry, act: () => Promise<T>): Promise<T> {
@@ -126,7 +141,7 @@ export class Synchronizer {
   }
 
   async #request(volumeId: string, upToSeq: number | null, closeSnapshot: boolean): Promise<SyncResult> {
-    const entry = this.#entry(volumeId);
+    const entry = await this.#entry(volumeId);
     const { seq } = await ask(this.#context.bus, 'ingest.publish', { volumeId });
     if (upToSeq !== null && upToSeq > seq) {
       throw new MidmirrorError('point-unavailable', `write ${upToSeq} has not been made yet; the latest is ${seq}`);
@@ -155,12 +170,12 @@ export class Synchronizer {
       .where('volume_id', '=', volumeId)
       .where('last_ns', '<', beforeNs.toString().padStart(20, '0'))
       .executeTakeFirst();
-    if (row?.seq != null) await this.#entry(volumeId).sync.syncUpTo(row.seq, false, 'interval');
+    if (row?.seq != null) await (await this.#entry(volumeId)).sync.syncUpTo(row.seq, false, 'interval');
   }
 
   async #syncNow(volumeId: string, closeSnapshot: boolean, cause: string): Promise<void> {
     const { seq } = await ask(this.#context.bus, 'ingest.publish', { volumeId });
-    await this.#entry(volumeId).sync.syncUpTo(seq, closeSnapshot, cause);
+    await (await this.#entry(volumeId)).sync.syncUpTo(seq, closeSnapshot, cause);
   }
 
   async #marked(volumeId: string, seq: number, kind: string): Promise<void> {
@@ -195,7 +210,7 @@ export class Synchronizer {
   }
 
   async #retention(volumeId: string, dryRun: boolean, inTurnAlready = false): Promise<{ drops: Drop[]; freedBytes: number }> {
-    const entry = this.#entry(volumeId);
+    const entry = await this.#entry(volumeId);
     const drops = await droppable(volumeId, this.#context);
     let freedBytes = 0;
     if (dryRun) return { drops, freedBytes: drops.reduce((sum, drop) => sum + drop.bytes, 0) };

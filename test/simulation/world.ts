@@ -1,0 +1,430 @@
+// All services in one process on one file layer, a guest that writes, and a naive history of what it wrote. The
+// world can be killed at any change of a file, at any step of a sync, with or without the power going.
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { MidmirrorError, SeededRandom } from '@midmirror/basis';
+import type { BlockDevice, OpenedExport, WriteCommand } from '@midmirror/block-device';
+import { ask, type Bus, openEmbeddedBus } from '@midmirror/bus';
+import { type Catalog, openEmbeddedCatalog } from '@midmirror/catalog';
+import { Ingest } from '@midmirror/ingest';
+import { MappingIndex } from '@midmirror/mapping-index';
+import { parsePolicy } from '@midmirror/policy';
+import { ForgetfulFiles, nodeFiles, type PoolFiles } from '@midmirror/pool';
+import { Synchronizer } from '@midmirror/synchronizer';
+
+export const SIZE = 192 << 10;
+const SEGMENT = 256 << 10;
+const SEGMENTS_MAX = 8;
+const REQUEST_MAX = 48 << 10;
+
+export interface Write {
+  start: number;
+  length: number;
+  fill: number;
+}
+
+interface CloneTwin {
+  seq: number;
+  submitted: Write[];
+  answered: number;
+  flushed: number;
+}
+
+interface Running {
+  catalog: Catalog;
+  bus: Bus;
+  ingest: Ingest;
+  mapping: MappingIndex;
+  synchronizer: Synchronizer;
+}
+
+export type Death = 'process' | 'power';
+
+export class World {
+  readonly random: SeededRandom;
+  readonly forgetful: ForgetfulFiles | null;
+  readonly #directory = mkdtempSync(`${tmpdir()}/mim-world-`);
+  readonly marks: { name: string; seq: number }[] = [];
+  readonly clones = new Map<string, CloneTwin>();
+  readonly mirrors: { seq: number; opened: OpenedExport }[] = [];
+  /** Writes in the order of their submission, which is that of their numbers. */
+  submitted: Write[] = [];
+  answered = 0;
+  flushed = 0;
+  volumeId = '';
+  running!: Running;
+  /** Killed at this place (`sync:prepared`, …) or after so many changes of files. */
+  killAt: { place: string; death: Death } | { changes: number; death: Death } | null = null;
+  places = new Set<string>();
+  #nowNs = 1_700_000_000_000_000_000n;
+  #dead: Promise<Death> = new Promise(() => {});
+  #die: (death: Death) => void = () => {};
+  #names = 0;
+
+  constructor(seed: number, realFiles: boolean) {
+    this.random = new SeededRandom(seed);
+    this.forgetful = realFiles ? null : new ForgetfulFiles();
+  }
+
+  image(seq: number): Buffer {
+    return imageOf(Buffer.alloc(SIZE), this.submitted.slice(0, seq));
+  }
+
+  cloneImage(clone: CloneTwin): Buffer {
+    return imageOf(this.image(clone.seq), clone.submitted);
+  }
+
+  async start(): Promise<void> {
+    this.#dead = new Promise((resolve) => {
+      this.#die = resolve;
+    });
+    const files: PoolFiles = this.forgetful === null ? nodeFiles() : this.forgetful.forProcess();
+    if (this.forgetful !== null) this.forgetful.beforeChange = () => this.#countChange();
+    const poolDirectory = this.forgetful === null ? `${this.#directory}/pool` : '/pool';
+    const catalog = await openEmbeddedCatalog(`${this.#directory}/catalog.db`);
+    const bus = openEmbeddedBus(catalog);
+    const clock = { nowNs: () => (this.#nowNs += 1000n) };
+    const log = (): void => {};
+    const shared = { files, catalog, bus, clock, poolDirectory, log };
+    const config = { syncIntervalMs: 3_600_000, segmentBytes: SEGMENT, journalBytesMax: SEGMENTS_MAX * SEGMENT, requestBytesMax: REQUEST_MAX };
+    const ingest = new Ingest(poolDirectory, { ...shared, config, reached: (place) => this.#place(`journal:${place}`) });
+    const mapping = new MappingIndex({ ...shared, syncIntervalMs: config.syncIntervalMs, requestBytesMax: REQUEST_MAX });
+    const synchronizer = new Synchronizer({ ...shared, reached: (step) => this.#place(`sync:${step}`) });
+    this.running = { catalog, bus, ingest, mapping, synchronizer };
+    await ingest.start();
+    await mapping.start();
+    await synchronizer.start();
+    if (this.volumeId === '') {
+      const policy = parsePolicy({ snapshotEverySeconds: 1, keepLast: 2, keepHourly: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepYearly: 0 });
+      const made = await ask(bus, 'ingest.create-volume', { name: 'db', sizeBytes: SIZE, policy });
+      this.volumeId = made.volumeId;
+    }
+  }
+
+  async stop(): Promise<void> {
+    for (const { opened } of this.mirrors.splice(0)) await opened.release();
+    const { catalog, bus, ingest, mapping, synchronizer } = this.running;
+    await synchronizer.stop();
+    await mapping.stop();
+    await ingest.stop();
+    await bus.close();
+    await catalog.close();
+  }
+
+  /** After a failure: lets go of what would keep the process alive. */
+  async abandon(): Promise<void> {
+    void this.running.bus.close();
+    await this.running.catalog.close();
+  }
+
+  remove(): void {
+    rmSync(this.#directory, { recursive: true, force: true });
+  }
+
+  /** Does `act`; if the world dies under it, starts again and checks what survived. True: it died. */
+  async survive(act: () => Promise<void>): Promise<boolean> {
+    const acting = act().then(
+      () => null,
+      (error: unknown) => error,
+    );
+    const outcome = await Promise.race([acting, this.#dead]);
+    if (outcome !== 'process' && outcome !== 'power') {
+      if (outcome !== null) throw outcome;
+      return false;
+    }
+    await this.#comeBack(outcome);
+    return true;
+  }
+
+  kill(death: Death): void {
+    this.killAt = null;
+    if (this.forgetful === null) throw new Error('real files do not die');
+    if (death === 'process') this.forgetful.processDeath();
+    else this.forgetful.powerLoss(this.random);
+    this.#die(death);
+  }
+
+  /** The world ended some time ago: what it still does must have no effect. */
+  async #comeBack(death: Death): Promise<void> {
+    this.mirrors.length = 0;
+    const { catalog, bus, ingest, synchronizer } = this.running;
+    void bus.close();
+    await catalog.close();
+    // Only to end their timers: every use of a file or of the catalogue fails.
+    void Promise.allSettled([ingest.stop(), synchronizer.stop()]);
+    if (this.forgetful !== null) this.forgetful.beforeChange = () => {};
+    await this.start();
+    const status = await ask(this.running.bus, 'ingest.status', { volumeId: this.volumeId });
+    const atLeast = death === 'process' ? this.answered : this.flushed;
+    assert.ok(status.seq >= atLeast, `${status.seq} writes survived of at least ${atLeast} (I1)`);
+    assert.ok(status.seq <= this.submitted.length, 'nothing is invented');
+    this.submitted.length = status.seq;
+    this.answered = status.seq;
+    this.flushed = status.seq;
+    for (const [name, clone] of this.clones) await this.#cloneSurvived(name, clone, death);
+    await this.checkAll();
+  }
+
+  async #cloneSurvived(name: string, clone: CloneTwin, death: Death): Promise<void> {
+    const opened = await this.running.mapping.open(name);
+    const bytes = await readAll(opened.device);
+    await opened.release();
+    // A clone's disk has no number to ask for: one of the possible prefixes must be what is there.
+    const least = death === 'process' ? clone.answered : clone.flushed;
+    for (let count = clone.submitted.length; count >= least; count -= 1) {
+      if (!imageOf(this.image(clone.seq), clone.submitted.slice(0, count)).equals(bytes)) continue;
+      clone.submitted.length = count;
+      clone.answered = count;
+      clone.flushed = count;
+      return;
+    }
+    assert.fail(`clone ${name} holds no prefix of at least ${least} of its ${clone.submitted.length} writes`);
+  }
+
+  #place(place: string): void {
+    this.places.add(place);
+    if (this.killAt === null || !('place' in this.killAt) || this.killAt.place !== place) return;
+    this.kill(this.killAt.death);
+    // A sync stops there; the journal's callbacks are told nothing, its next use of a file fails.
+    if (place.startsWith('sync:')) throw new MidmirrorError('io', 'the machine went away');
+  }
+
+  #countChange(): void {
+    if (this.killAt === null || !('changes' in this.killAt)) return;
+    this.killAt.changes -= 1;
+    if (this.killAt.changes > 0) return;
+    this.kill(this.killAt.death);
+    throw new MidmirrorError('io', 'the machine went away');
+  }
+
+  // ── what guests and operators do ───────────────────────────────────────────────────────────────────────
+
+  newName(prefix: string): string {
+    this.#names += 1;
+    return `${prefix}${this.#names}`;
+  }
+
+  async write(): Promise<void> {
+    const opened = await this.running.ingest.open('db');
+    const fua = this.random.chance(0.1);
+    await this.#writes(opened.device, this.submitted, fua, (count) => {
+      this.answered += count;
+      if (fua) this.flushed = this.answered;
+    });
+    await opened.release();
+  }
+
+  async writeClone(name: string): Promise<void> {
+    const clone = this.clones.get(name)!;
+    const opened = await this.running.mapping.open(name);
+    const fua = this.random.chance(0.2);
+    await this.#writes(opened.device, clone.submitted, fua, (count) => {
+      clone.answered += count;
+      if (fua) clone.flushed = clone.answered;
+    });
+    await opened.release();
+  }
+
+  async #writes(device: BlockDevice, submitted: Write[], fua: boolean, answered: (count: number) => void): Promise<void> {
+    const count = 1 + this.random.below(5);
+    const commands = Array.from({ length: count }, () => this.#command(device, submitted, fua, answered));
+    device.kick();
+    await Promise.all(commands);
+  }
+
+  #command(device: BlockDevice, submitted: Write[], fua: boolean, answered: (count: number) => void): Promise<void> {
+    const sectors = 1 + this.random.below(this.random.chance(0.1) ? REQUEST_MAX / 512 : 16);
+    const length = 512 * sectors;
+    const start = 512 * this.random.below((SIZE - length) / 512 + 1);
+    const kind = this.random.chance(0.8) ? 'write' : this.random.pick(['zeroes', 'trim'] as const);
+    const fill = kind === 'write' ? 1 + this.random.below(255) : 0;
+    return new Promise((resolve, reject) => {
+      const command: WriteCommand = {
+        kind,
+        startBytes: start,
+        lengthBytes: length,
+        fua,
+        payload: kind === 'write' ? [new Uint8Array(length).fill(fill)] : [],
+        payloadCount: kind === 'write' ? 1 : 0,
+        complete: (errno) => {
+          if (errno !== 0) return reject(new Error(`a write was refused with ${errno}`));
+          answered(1);
+          resolve();
+        },
+      };
+      submitted.push({ start, length, fill });
+      device.submit(command);
+    });
+  }
+
+  async flush(): Promise<void> {
+    const opened = await this.running.ingest.open('db');
+    const covered = this.answered;
+    await opened.device.flush();
+    this.flushed = Math.max(this.flushed, covered);
+    await opened.release();
+  }
+
+  async mark(): Promise<void> {
+    const name = this.newName('mark');
+    const { seq } = await ask(this.running.bus, 'ingest.mark', { volumeId: this.volumeId, name, kind: this.random.pick(['bookmark', 'application', 'group']) });
+    this.flushed = Math.max(this.flushed, seq);
+    this.marks.push({ name, seq });
+  }
+
+  async sync(): Promise<void> {
+    const { mim } = await this.retained();
+    const latest = this.answered;
+    const upToSeq = this.random.chance(0.4) ? null : mim + this.random.below(latest - mim + 1);
+    await ask(this.running.bus, 'synchronizer.sync', { volumeId: this.volumeId, upToSeq, closeSnapshot: this.random.chance(0.3) });
+  }
+
+  async retention(): Promise<void> {
+    if (this.random.chance(0.5)) {
+      await ask(this.running.bus, 'synchronizer.retention', { volumeId: this.volumeId, dryRun: false });
+      return;
+    }
+    const { snapshots } = await this.retained();
+    const closed = snapshots.filter((row) => row.state === 'closed');
+    if (closed.length === 0) return;
+    const { snapshot } = this.random.pick(closed);
+    await ask(this.running.bus, 'synchronizer.drop-snapshot', { volumeId: this.volumeId, snapshot }).catch((error: unknown) => {
+      if (!(error instanceof MidmirrorError && error.code === 'conflict')) throw error; // pinned: rightly refused
+    });
+  }
+
+  async retained(): Promise<{ mim: number; latest: number; snapshots: { snapshot: number; seq: number; state: string }[] }> {
+    const { catalog, bus } = this.running;
+    const volume = await catalog.db.selectFrom('volume').selectAll().where('id', '=', this.volumeId).executeTakeFirstOrThrow();
+    const snapshots = await catalog.db.selectFrom('snapshot').selectAll().where('volume_id', '=', this.volumeId).orderBy('seq').execute();
+    const status = await ask(bus, 'ingest.status', { volumeId: this.volumeId });
+    return { mim: volume.mim_seq, latest: status.seq, snapshots };
+  }
+
+  async somePoint(): Promise<number> {
+    const { mim, latest, snapshots } = await this.retained();
+    const older = snapshots.filter((row) => row.seq < mim);
+    if (older.length > 0 && this.random.chance(0.5)) return this.random.pick(older).seq;
+    return mim + this.random.below(latest - mim + 1);
+  }
+
+  /** Opens a point that may have gone when it gets there; null then. */
+  async openPoint(seq: number): Promise<OpenedExport | null> {
+    try {
+      return await this.running.mapping.open(`db@seq:${seq}`);
+    } catch (error) {
+      if (error instanceof MidmirrorError && error.code === 'point-unavailable') return null;
+      throw error;
+    }
+  }
+
+  async openMirror(): Promise<void> {
+    const seq = await this.somePoint();
+    const opened = await this.openPoint(seq);
+    if (opened !== null) this.mirrors.push({ seq, opened });
+  }
+
+  async closeMirror(): Promise<void> {
+    const at = this.random.below(this.mirrors.length);
+    const [mirror] = this.mirrors.splice(at, 1);
+    await mirror?.opened.release();
+  }
+
+  /** Reads open mirrors piece by piece: for use while other things happen. */
+  async readMirrors(): Promise<void> {
+    for (const { seq, opened } of [...this.mirrors]) {
+      const expected = this.image(seq);
+      for (let i = 0; i < 12; i += 1) {
+        const length = 512 * (1 + this.random.below(64));
+        const start = 512 * this.random.below((SIZE - length) / 512 + 1);
+        const target = Buffer.alloc(length);
+        if (!opened.device.tryRead(start, length, target, 0)) await opened.device.read(start, length, target, 0);
+        if (!this.mirrors.some((mirror) => mirror.opened === opened)) return; // closed meanwhile
+        assert.ok(target.equals(expected.subarray(start, start + length)), `mirror of ${seq} reads ${start}+${length} as it was (I3)`);
+        await new Promise<void>((resolve) => setImmediate(resolve));
+      }
+    }
+  }
+
+  async createClone(): Promise<void> {
+    const seq = await this.somePoint();
+    const name = this.newName('clone');
+    try {
+      await ask(this.running.bus, 'mapping-index.create-clone', { volumeId: this.volumeId, at: `seq:${seq}`, name });
+    } catch (error) {
+      if (error instanceof MidmirrorError && error.code === 'point-unavailable') return;
+      throw error;
+    }
+    this.clones.set(name, { seq, submitted: [], answered: 0, flushed: 0 });
+  }
+
+  async deleteClone(name: string): Promise<void> {
+    await ask(this.running.bus, 'mapping-index.delete-clone', { name });
+    this.clones.delete(name);
+  }
+
+  // ── what must hold ─────────────────────────────────────────────────────────────────────────────────────
+
+  /** Every snapshot, every mark in the window, some points of the window and all clones read as they were. */
+  async checkAll(): Promise<void> {
+    const { mim, latest, snapshots } = await this.retained();
+    assert.equal(latest, this.submitted.length, 'the volume stands where its history ends');
+    const seqs = new Set([mim, latest, ...snapshots.map((row) => row.seq)]);
+    for (const mark of this.marks) if (mark.seq >= mim) seqs.add(mark.seq);
+    for (let i = 0; i < 3; i += 1) seqs.add(mim + this.random.below(latest - mim + 1));
+    for (const seq of seqs) await this.checkPoint(seq);
+    const live = await this.running.ingest.open('db');
+    assert.ok((await readAll(live.device)).equals(this.image(latest)), 'the live volume');
+    await live.release();
+    for (const [name, clone] of this.clones) {
+      const opened = await this.running.mapping.open(name);
+      assert.ok((await readAll(opened.device)).equals(this.cloneImage(clone)), `clone ${name} of ${clone.seq}`);
+      await opened.release();
+    }
+    await this.checkRefused(snapshots.map((row) => row.seq), mim);
+  }
+
+  async checkPoint(seq: number): Promise<void> {
+    const opened = await this.openPoint(seq);
+    assert.ok(opened !== null, `point ${seq} is kept`);
+    try {
+      assert.ok((await readAll(opened.device)).equals(this.image(seq)), `point ${seq} reads as it was (I3)`);
+      assert.ok(await holesAreZero(opened.device), `holes of point ${seq} read as zeroes`);
+    } finally {
+      await opened.release();
+    }
+  }
+
+  /** A point between snapshots is refused, never answered with another (I3). */
+  async checkRefused(kept: readonly number[], mim: number): Promise<void> {
+    for (let seq = 0; seq < mim; seq += 7) {
+      if (kept.includes(seq)) continue;
+      await assert.rejects(this.running.mapping.open(`db@seq:${seq}`), (error: MidmirrorError) => error.code === 'point-unavailable');
+    }
+  }
+}
+
+function imageOf(bytes: Buffer, writes: readonly Write[]): Buffer {
+  for (const { start, length, fill } of writes) bytes.fill(fill, start, start + length);
+  return bytes;
+}
+
+async function readAll(device: BlockDevice): Promise<Buffer> {
+  const bytes = Buffer.alloc(SIZE, 0xee);
+  await device.read(0, SIZE, bytes, 0);
+  return bytes;
+}
+
+async function holesAreZero(device: BlockDevice): Promise<boolean> {
+  let at = 0;
+  while (at < SIZE) {
+    for (const { lengthBytes, hole } of await device.allocation(at, SIZE - at, 16)) {
+      const bytes = Buffer.alloc(lengthBytes);
+      await device.read(at, lengthBytes, bytes, 0);
+      if (hole && bytes.some((byte) => byte !== 0)) return false;
+      at += lengthBytes;
+    }
+  }
+  return true;
+}
