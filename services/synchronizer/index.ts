@@ -1,1 +1,2 @@
 export { Synchronizer, type SynchronizerContext, type SyncStep } from './synchronizer.ts';
+export { backwardRanges } from './movelist.ts';

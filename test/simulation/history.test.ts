@@ -4,8 +4,6 @@
 import { test } from 'node:test';
 import { type Death, World } from './world.ts';
 
-const STEPS = 60;
-
 async function step(world: World): Promise<void> {
   const { random } = world;
   const name = random.pick([...world.clones.keys(), '']);
@@ -31,11 +29,11 @@ async function step(world: World): Promise<void> {
   }
 }
 
-async function run(seed: number, realFiles: boolean): Promise<Set<string>> {
+async function run(seed: number, steps: number, realFiles: boolean): Promise<Set<string>> {
   const world = new World(seed, realFiles);
   try {
     await world.start();
-    for (let i = 0; i < STEPS; i += 1) {
+    for (let i = 0; i < steps; i += 1) {
       if (world.forgetful !== null && world.random.chance(0.12)) arm(world);
       await world.survive(() => step(world));
       if (world.random.chance(0.03)) {
@@ -65,13 +63,17 @@ function arm(world: World): void {
     : { place: world.random.pick([...places, 'journal:durable', 'journal:sealed', 'journal:published', 'journal:recycling']), death };
 }
 
-const first = Number(process.env['MIM_TEST_SEED'] ?? 1);
-const only = process.env['MIM_TEST_SEED'] !== undefined;
+const given = process.env['MIM_TEST_SEED'];
 
-test('services on files that forget: any crash, any point', async () => {
-  for (let seed = first; seed < first + (only ? 1 : 60); seed += 1) await run(seed, false);
-});
+/** Worlds wait for disks most of the time: some run side by side. */
+async function runAll(count: number, steps: number, realFiles: boolean): Promise<void> {
+  const seeds = given === undefined ? Array.from({ length: count }, (_, i) => i + 1) : [Number(given)];
+  const lane = async (): Promise<void> => {
+    for (let seed = seeds.shift(); seed !== undefined; seed = seeds.shift()) await run(seed, steps, realFiles);
+  };
+  await Promise.all([lane(), lane(), lane(), lane(), lane()]);
+}
 
-test('services on the real files, with restarts', async () => {
-  for (let seed = first; seed < first + (only ? 1 : 12); seed += 1) await run(seed, true);
-});
+test('services on files that forget: any crash, any point', () => runAll(60, 60, false));
+
+test('services on the real files, with restarts', () => runAll(200, 15, true));

@@ -1,7 +1,7 @@
 // All services in one process on one file layer, a guest that writes, and a naive history of what it wrote. The
 // world can be killed at any change of a file, at any step of a sync, with or without the power going.
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { MidmirrorError, SeededRandom } from '@midmirror/basis';
 import type { BlockDevice, OpenedExport, WriteCommand } from '@midmirror/block-device';
@@ -44,7 +44,7 @@ export type Death = 'process' | 'power';
 export class World {
   readonly random: SeededRandom;
   readonly forgetful: ForgetfulFiles | null;
-  readonly #directory = mkdtempSync(`${tmpdir()}/mim-world-`);
+  readonly #directory: string;
   readonly marks: { name: string; seq: number }[] = [];
   readonly clones = new Map<string, CloneTwin>();
   readonly mirrors: { seq: number; opened: OpenedExport }[] = [];
@@ -65,6 +65,9 @@ export class World {
   constructor(seed: number, realFiles: boolean) {
     this.random = new SeededRandom(seed);
     this.forgetful = realFiles ? null : new ForgetfulFiles();
+    // Only the catalogue lies there when the pool is in memory: then in memory too, where commits cost nothing.
+    const parent = !realFiles && existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
+    this.#directory = mkdtempSync(`${parent}/mim-world-`);
   }
 
   image(seq: number): Buffer {
