@@ -54,6 +54,8 @@ export class HandshakeMachine {
 
   input(bytes: Uint8Array): HandshakeEffect[] {
     if (this.#state === 'over') return [];
+    // Clients wait for an answer before they go on; one that does not is not let fill memory.
+    if (this.#input.length + bytes.length > this.#limits.optionBytesMax * 2) return this.#close();
     const joined = new Uint8Array(this.#input.length + bytes.length);
     joined.set(this.#input);
     joined.set(bytes, this.#input.length);

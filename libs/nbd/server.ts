@@ -180,6 +180,13 @@ class Connection {
   }
 
   async #open(name: string, keep: boolean): Promise<void> {
+    // The client waits for us now, not we for it.
+    this.#socket.setTimeout(0);
+    await this.#openExport(name, keep);
+    if (!this.#over && this.#transmission === null) this.#socket.setTimeout(this.#limits.handshakeMsMax);
+  }
+
+  async #openExport(name: string, keep: boolean): Promise<void> {
     let opened: OpenedExport;
     try {
       opened = await this.#options.directory.open(name);

@@ -93,10 +93,12 @@ export class Transmission {
   async end(): Promise<void> {
     this.#ended = true;
     this.#dropArriving();
-    if (this.#requestsInFlight === 0) return;
-    await new Promise<void>((resolve) => {
-      this.#idle = resolve;
-    });
+    if (this.#requestsInFlight > 0) {
+      await new Promise<void>((resolve) => {
+        this.#idle = resolve;
+      });
+    }
+    this.#flushOut();
   }
 
   // ── requests ───────────────────────────────────────────────────────────────────────────────────────────
