@@ -308,6 +308,9 @@ class Verification {
 
   async #stillThere(row: SegmentRow | null): Promise<boolean> {
     if (row === null) return true;
+    // What is on the MIM may be recycled at any moment, its file before its row.
+    const { mim_seq } = await volumeById(this.#catalog.db, row.volume_id);
+    if (row.last_seq <= mim_seq) return false;
     const present = await this.#catalog.db.selectFrom('segment').select('segment').where('volume_id', '=', row.volume_id).where('segment', '=', row.segment).executeTakeFirst();
     return present !== undefined;
   }

@@ -90,6 +90,7 @@ export class IngestVolume {
       },
     });
     for (const mark of opened.disk.recoveredMarks) await opened.#recordMark(mark.name, mark.kind as MarkKind, mark.seq, mark.timeNs);
+    await opened.#forgetRecycled();
     opened.#sealed.unshift(...opened.disk.segments.filter((segment) => segment.sealed));
     await opened.publish();
     return opened;
@@ -233,6 +234,15 @@ export class IngestVolume {
       const row = { volume_id: this.id, name, kind, seq, time_ns: toNs(timeNs) };
       await tx.insertInto('mark').values(row).onConflict((c) => c.columns(['volume_id', 'name']).doNothing()).execute();
     });
+  }
+
+  /** Segments whose recycling a crash cut short, or whose file was free again when the ring was recovered. */
+  async #forgetRecycled(): Promise<void> {
+    const { db } = this.#context.catalog;
+    const live = new Set(this.disk.segments.map((segment) => segment.number));
+    const rows = await db.selectFrom('segment').select('segment').where('volume_id', '=', this.id).where('last_seq', '<=', this.#mimSeq).orderBy('segment').execute();
+    const gone = rows.map((row) => row.segment).filter((segment) => !live.has(segment));
+    if (gone.length > 0) await this.#forgetSegments(gone);
   }
 
   async #forgetSegments(numbers: number[]): Promise<void> {

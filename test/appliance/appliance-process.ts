@@ -1,0 +1,146 @@
+// The real appliance as a process of its own, and its command line, for tests.
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+const START_MS_MAX = 30_000;
+
+export interface Ran {
+  status: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** The environment without what a developer's shell may have set for an appliance of theirs. */
+export function cleanEnvironment(more: Record<string, string> = {}): NodeJS.ProcessEnv {
+  const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('MIM_') && name !== 'NODE_TEST_CONTEXT');
+  return { ...Object.fromEntries(kept), PATH: `${process.env['PATH']}:/usr/sbin:/sbin`, ...more };
+}
+
+/** Runs a program to its end. A tool that is missing fails the test with what to do. */
+export function run(program: string, args: readonly string[], options: { env?: Record<string, string>; input?: string | Uint8Array; cwd?: string } = {}): Promise<Ran> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { env: cleanEnvironment(options.env), cwd: options.cwd ?? ROOT });
+    let stdout = '';
+    let stderr = '';
+    child.stdout.setEncoding('latin1').on('data', (text: string) => (stdout += text));
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+    child.on('error', (cause) => reject(new Error(`${program} can't be run; \`npm test\` installs it`, { cause })));
+    child.on('close', (status) => resolve({ status, stdout, stderr }));
+    child.stdin.on('error', () => {}); // a program that does not read its input
+    child.stdin.end(options.input ?? '');
+  });
+}
+
+/** As `run`; fails the test unless the status is 0. Its standard output. */
+export async function succeed(program: string, args: readonly string[], options: Parameters<typeof run>[2] = {}): Promise<string> {
+  const { status, stdout, stderr } = await run(program, args, options);
+  assert.equal(status, 0, `${program} ${args.join(' ')} ended with ${status}\n${stdout.slice(-2000)}\n${stderr.slice(-2000)}`);
+  return stdout;
+}
+
+export class ApplianceProcess {
+  readonly #child: ChildProcess;
+  readonly ended: Promise<number | null>;
+  output = '';
+  nbd = '';
+  api = '';
+
+  private constructor(child: ChildProcess) {
+    this.#child = child;
+    this.ended = new Promise((resolve) => child.on('close', (status) => resolve(status)));
+  }
+
+  static async start(dataDirectory: string, env: Record<string, string> = {}): Promise<ApplianceProcess> {
+    const child = spawn(process.execPath, ['services/appliance/main.ts'], {
+      cwd: ROOT,
+      env: cleanEnvironment({ MIM_DATA_DIR: dataDirectory, MIM_NBD_LISTEN: '127.0.0.1:0', MIM_API_LISTEN: '127.0.0.1:0', ...env }),
+    });
+    const started = new ApplianceProcess(child);
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error(`the appliance did not start:\n${started.output}`)), START_MS_MAX);
+      const take = (text: string): void => {
+        started.output += text;
+        if (!started.output.includes('Ctrl-C')) return;
+        clearTimeout(timer);
+        resolve();
+      };
+      child.stdout.setEncoding('utf8').on('data', take);
+      child.stderr.setEncoding('utf8').on('data', take);
+      void started.ended.then((status) => {
+        clearTimeout(timer);
+        reject(new Error(`the appliance ended with ${status}:\n${started.output}`));
+      });
+    });
+    started.nbd = /disks \(NBD\)\s+(\S+)/.exec(started.output)![1]!;
+    started.api = /API \(HTTP\)\s+(\S+)\/v1/.exec(started.output)![1]!;
+    return started;
+  }
+
+  uri(name: string): string {
+    return `${this.nbd}/${name}`;
+  }
+
+  kill(): void {
+    this.#child.kill('SIGKILL');
+  }
+
+  /** As Ctrl-C does; the exit status. */
+  async stop(): Promise<number | null> {
+    this.#child.kill('SIGINT');
+    return await this.ended;
+  }
+
+  mim(...args: string[]): Promise<Ran> {
+    return run(process.execPath, ['services/mim/main.ts', '--api', this.api, ...args]);
+  }
+
+  /** The answer of a command that must succeed, in JSON. */
+  async json<T>(...args: string[]): Promise<T> {
+    const { status, stdout, stderr } = await this.mim('--json', ...args);
+    assert.equal(status, 0, `mim ${args.join(' ')}: ${stderr}`);
+    return JSON.parse(stdout) as T;
+  }
+
+  async get<T>(path: string): Promise<T> {
+    const answer = await fetch(`${this.api}/v1${path}`);
+    const text = await answer.text();
+    assert.ok(answer.ok, `GET ${path}: ${text}`);
+    return JSON.parse(text) as T;
+  }
+
+  async post<T>(path: string, body: unknown): Promise<T> {
+    const answer = await fetch(`${this.api}/v1${path}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
+    const text = await answer.text();
+    assert.ok(answer.ok, `POST ${path}: ${text}`);
+    return JSON.parse(text) as T;
+  }
+}
+
+/** A folder for one test; removed after it. */
+export async function withFolder(act: (folder: string) => Promise<void>): Promise<void> {
+  const folder = mkdtempSync(`${tmpdir()}/mim-test-`);
+  try {
+    await act(folder);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** An appliance on a folder of its own; killed and removed after the test, whatever happens. */
+export async function withAppliance(env: Record<string, string>, act: (appliance: ApplianceProcess, folder: string) => Promise<void>): Promise<void> {
+  await withFolder(async (folder) => {
+    const appliance = await ApplianceProcess.start(`${folder}/data`, env);
+    try {
+      await act(appliance, folder);
+      assert.equal(await appliance.stop(), 0, appliance.output);
+    } finally {
+      appliance.kill();
+      await appliance.ended;
+    }
+  });
+}
