@@ -45,8 +45,8 @@ export class Transmission {
   /** The write whose payload is arriving. */
   #arriving: PooledWrite | null = null;
   #payloadLeft = 0;
-  /** Payload of a refused write that is still to be skipped. */
-  #skipLeft = 0;
+  /** A refused write: its payload is skipped, then it is answered. Clients still sending expect no answer yet. */
+  readonly #refused = { skipLeft: 0, high: 0, low: 0, errno: 0 };
   /** Input that waits because the connection is at a limit. */
   #stalled: { bytes: Uint8Array; at: number; to: number; buffer: ReceiveBuffer | null } | null = null;
 
@@ -110,10 +110,11 @@ export class Transmission {
         const count = Math.min(this.#payloadLeft, to - at);
         this.#takePayload(bytes, at, count, buffer);
         at += count;
-      } else if (this.#skipLeft > 0) {
-        const count = Math.min(this.#skipLeft, to - at);
-        this.#skipLeft -= count;
+      } else if (this.#refused.skipLeft > 0) {
+        const count = Math.min(this.#refused.skipLeft, to - at);
         at += count;
+        this.#refused.skipLeft -= count;
+        if (this.#refused.skipLeft === 0) this.#answer(this.#refused.high, this.#refused.low, this.#refused.errno);
       } else if (this.#atLimit()) {
         this.#kick();
         if (this.#atLimit()) return this.#stall(bytes, at, to, buffer);
@@ -205,11 +206,10 @@ export class Transmission {
   #write(kind: WriteKind, flags: number, high: number, low: number, start: number, length: number): void {
     const errno = this.#writeErrno(kind, flags, start, length);
     if (errno !== Errno.ok) {
-      if (kind === 'write') {
-        if (length > this.#limits.refusedPayloadBytesMax) return this.#hangUp();
-        this.#skipLeft = length;
-      }
-      return this.#answer(high, low, errno);
+      if (kind !== 'write' || length === 0) return this.#answer(high, low, errno);
+      if (length > this.#limits.refusedPayloadBytesMax) return this.#hangUp();
+      Object.assign(this.#refused, { skipLeft: length, high, low, errno });
+      return;
     }
     const write = this.#freeWrites.pop() ?? new PooledWrite(this);
     write.kind = kind;

@@ -37,7 +37,11 @@ test('nbdinfo sees what is promised', () =>
     assert.match(list, /export="db"/);
     const refused = await run('nbdinfo', [appliance.uri('other')]);
     assert.notEqual(refused.status, 0);
-    assert.match(refused.stderr, /there is no volume "other"/);
+    // libnbd tells only the kind of the refusal; qemu passes our words on.
+    const told = await run('qemu-img', ['info', appliance.uri('other')]);
+    assert.match(told.stderr, /there is no volume "other"/);
+    const gone = await run('qemu-img', ['info', appliance.uri('db@seq:99')]);
+    assert.match(gone.stderr, /seq:99 is not a point that volume "db" still has.*every write from 0/);
     const mirror = JSON.parse(await succeed('nbdinfo', ['--json', appliance.uri('db@seq:0')])) as { exports: Record<string, unknown>[] };
     assert.equal(mirror.exports[0]!['is_read_only'], true);
     assert.equal(mirror.exports[0]!['can_multi_conn'], true);
