@@ -189,7 +189,7 @@ async function insertObjects(tx: CatalogTransaction, volumeId: string, objects: 
         snapshot: header.snapshot,
         seq: header.snapshotSeq,
         time_ns: toNs(header.snapshotNs),
-        until_ns: toNs(header.snapshotUntilNs),
+        until_ns: header.snapshotUntilNs === 0n ? null : toNs(header.snapshotUntilNs),
         state: header.snapshot === newest ? 'open' : 'closed',
         opened_ns: toNs(header.snapshotNs),
         reason: labelOf(header).reason,

@@ -13,7 +13,8 @@ export interface ObjectHeader {
   object: number;
   epoch: number;
   syncId: number;
-  /** The snapshot this belongs to: number, point, time of the point, and time of the first write after it. */
+  /** The snapshot this belongs to: number, point, time of the point, and time of the first
+   *  write after it (0: not made yet). */
   snapshot: number;
   snapshotSeq: number;
   snapshotNs: bigint;

@@ -201,21 +201,24 @@ export async function readMimState(files: PoolFiles, paths: VolumePaths): Promis
   return decodeMimState(await readWhole(files, paths.mimState, 1 << 16));
 }
 
-/** Writes the next generation durably and returns it. */
+/** Writes the change durably, to one slot and then to the other: whichever is damaged later, the other says the same. */
 export async function writeMimState(
   files: PoolFiles,
   paths: VolumePaths,
   previous: MimState,
   change: Partial<Omit<MimState, 'generation'>>,
 ): Promise<MimState> {
-  const next = { ...previous, ...change, generation: previous.generation + 1 };
-  const slot = encodeMimState(next);
+  let state = previous;
   const file = await files.open(paths.mimState, 'write');
   try {
-    await file.writev([slot.bytes], slot.offset);
-    await file.datasync();
+    for (let copy = 0; copy < 2; copy += 1) {
+      state = { ...state, ...change, generation: state.generation + 1 };
+      const slot = encodeMimState(state);
+      await file.writev([slot.bytes], slot.offset);
+      await file.datasync();
+    }
   } finally {
     await file.close();
   }
-  return next;
+  return state;
 }

@@ -4,7 +4,7 @@ import type { CatalogReader, SnapshotRow } from '@midmirror/catalog';
 
 const LABEL_BYTES_MAX = 2000;
 
-export async function snapshotLabel(db: CatalogReader, snapshot: SnapshotRow): Promise<string> {
+export async function snapshotLabel(db: CatalogReader, snapshot: Pick<SnapshotRow, 'volume_id' | 'seq' | 'reason'>): Promise<string> {
   const rows = await db.selectFrom('mark').select(['name', 'kind']).where('volume_id', '=', snapshot.volume_id).where('seq', '=', snapshot.seq).orderBy('name').execute();
   const reason = snapshot.reason.slice(0, 200);
   let text = JSON.stringify({ reason, marks: [] });

@@ -2,12 +2,12 @@
 // restart goes on from what the catalogue and mim.state say. Step names are those of the fault port.
 import { type Clock, MidmirrorError } from '@midmirror/basis';
 import { type Bus, ask } from '@midmirror/bus';
-import { type Catalog, type CatalogTransaction, fromNs, insertRun, loadRun, runsOf, type SyncRow, toNs, type VolumeRow, volumeById } from '@midmirror/catalog';
+import { type Catalog, type CatalogReader, type CatalogTransaction, fromNs, insertRun, loadRun, runsOf, type SyncRow, toNs, type VolumeRow, volumeById } from '@midmirror/catalog';
 import { type DomainEvent, envelopeOf, Streams, timelineSubject } from '@midmirror/events';
 import { ExtentMap } from '@midmirror/extent-map';
 import type { ObjectHeader } from '@midmirror/journal';
 import { parsePolicy, type VolumePolicy } from '@midmirror/policy';
-import { MimWriter, objectName, PieceReader, type PoolFiles, parseObjectName, readMimState, volumePaths, writeMimState, type VolumePaths } from '@midmirror/pool';
+import { MimWriter, ObjectWriter, objectName, PieceReader, type PoolFiles, parseObjectName, readMimState, volumePaths, writeMimState, type VolumePaths } from '@midmirror/pool';
 import { applyMoves, saveRanges } from './move-data.ts';
 import { backwardRanges, forwardMovelist } from './movelist.ts';
 import { snapshotLabel } from './snapshot-label.ts';
@@ -78,7 +78,7 @@ export class VolumeSync {
       result.bytes += moved.bytes;
       result.snapshot = plan.snapshot;
     }
-    if (closeSnapshot) result.snapshot = (await this.#openSnapshotHere('requested')) ?? result.snapshot;
+    if (closeSnapshot) result.snapshot = await this.#openSnapshotHere('requested');
     return result;
   }
 
@@ -176,10 +176,9 @@ export class VolumeSync {
       await tx.updateTable('snapshot').set({ state: 'closed' }).where('volume_id', '=', this.id).where('snapshot', '=', closing).execute();
       await this.#tell(tx, { type: 'snapshot.closed', volumeId: this.id, timeNs: nowNs.toString(), data: { snapshot: closing } });
     }
-    const last = await tx.selectFrom('snapshot').select((e) => e.fn.max('snapshot').as('n')).where('volume_id', '=', this.id).executeTakeFirst();
     const row = {
       volume_id: this.id,
-      snapshot: Math.max(last?.n ?? 0, closing ?? 0) + 1,
+      snapshot: await this.#nextSnapshot(tx, closing ?? 0),
       seq: volume.mim_seq,
       time_ns: volume.mim_ns,
       until_ns: null,
@@ -194,13 +193,32 @@ export class VolumeSync {
   }
 
   /** Closes the open snapshot and opens one at the MIM's point, so that this point stays. Its number. */
-  async #openSnapshotHere(reason: string): Promise<number | null> {
-    return await this.#context.catalog.transaction(async (tx) => {
-      const volume = await volumeById(tx, this.id);
-      const open = await tx.selectFrom('snapshot').selectAll().where('volume_id', '=', this.id).where('state', '=', 'open').executeTakeFirst();
-      if (open?.seq === volume.mim_seq) return open.snapshot;
-      return (await this.#openSnapshot(tx, volume, reason, open?.snapshot ?? null)).snapshot;
+  async #openSnapshotHere(reason: string): Promise<number> {
+    const { files, catalog } = this.#context;
+    const volume = await volumeById(catalog.db, this.id);
+    const open = await catalog.db.selectFrom('snapshot').selectAll().where('volume_id', '=', this.id).where('state', '=', 'open').executeTakeFirst();
+    if (open?.seq === volume.mim_seq) return open.snapshot;
+    // An object that holds nothing: the pool knows of the snapshot before anybody is promised it (I7).
+    const snapshot = await this.#nextSnapshot(catalog.db, open?.snapshot ?? 0);
+    const label = await snapshotLabel(catalog.db, { volume_id: this.id, seq: volume.mim_seq, reason });
+    const span = { fromSeq: volume.mim_seq, toSeq: volume.mim_seq };
+    const writer = await ObjectWriter.create(files, this.#paths.backward, {
+      ...{ volumeId: this.id, object: this.takeObject(), epoch: 1, syncId: 0, snapshot, snapshotSeq: volume.mim_seq },
+      ...{ snapshotNs: fromNs(volume.mim_ns), snapshotUntilNs: 0n, ...span, part: 0, label },
     });
+    await writer.finish(true);
+    await catalog.transaction(async (tx) => {
+      await this.#openSnapshot(tx, volume, reason, open?.snapshot ?? null);
+      const { object } = writer.header;
+      const run = { volume_id: this.id, side: 'backward', source: object, snapshot, from_seq: volume.mim_seq, to_seq: volume.mim_seq, extents: 0, data_bytes: 0 };
+      await insertRun(tx, run, writer.extents);
+    });
+    return snapshot;
+  }
+
+  async #nextSnapshot(db: CatalogReader, closing: number): Promise<number> {
+    const last = await db.selectFrom('snapshot').select((e) => e.fn.max('snapshot').as('n')).where('volume_id', '=', this.id).executeTakeFirst();
+    return Math.max(last?.n ?? 0, closing) + 1;
   }
 
   // ── steps 2 to 8 ───────────────────────────────────────────────────────────────────────────────────────
