@@ -81,6 +81,10 @@ export class ApplianceProcess {
     return started;
   }
 
+  get pid(): number {
+    return this.#child.pid!;
+  }
+
   uri(name: string): string {
     return `${this.nbd}/${name}`;
   }
