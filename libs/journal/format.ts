@@ -20,7 +20,13 @@ export const Format = {
   batchIndexBytes: 24,
   trailerBytes: 32,
   mimStateSlotBytes: 4096,
+  pageBytes: 4096,
 } as const;
 
 /** No descriptor and no object extent covers more data than this, so any read verifies a bounded piece. */
 export const PIECE_BYTES_MAX = 32 * 1024;
+
+/** The first page boundary at or after an offset. A batch may begin there instead of right after the last one. */
+export function pageAfter(offset: number): number {
+  return Math.ceil(offset / Format.pageBytes) * Format.pageBytes;
+}

@@ -10,7 +10,7 @@ export {
   packedBatches,
 } from './batch.ts';
 export { checksum, checksumOf } from './checksum.ts';
-export { Format, PIECE_BYTES_MAX } from './format.ts';
+export { Format, PIECE_BYTES_MAX, pageAfter } from './format.ts';
 export { decodeMark, encodeMark, type MarkRecord } from './mark.ts';
 export { decodeMimState, encodeMimState, type MimState } from './mim-state.ts';
 export {

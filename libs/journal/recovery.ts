@@ -4,7 +4,7 @@
 // silence (I1, I8).
 import { type Batch, batchAt, descriptorsIntact, descriptorsOf } from './batch.ts';
 import { checksumOf } from './checksum.ts';
-import { Format } from './format.ts';
+import { Format, pageAfter } from './format.ts';
 
 export interface Recovered {
   batches: { at: number; batch: Batch }[];
@@ -34,8 +34,8 @@ export function recoverSegment(
   let previousCrc = expect?.previousCrc ?? -1;
   let reason = '';
   for (;;) {
-    const batch = batchAt(segment, at);
-    if (batch === null || batch.segment !== place.segment || batch.epoch !== place.epoch || batch.offset !== at) {
+    const batch = nextBatch(segment, at, place);
+    if (batch === null) {
       reason = 'no batch header of this segment';
       break;
     }
@@ -47,15 +47,15 @@ export function recoverSegment(
       reason = 'the chain of headers breaks';
       break;
     }
-    const bad = firstBadPart(segment, at, batch);
+    const bad = firstBadPart(segment, batch.offset, batch);
     if (bad !== null) {
       reason = bad;
       break;
     }
-    batches.push({ at, batch });
+    batches.push({ at: batch.offset, batch });
     nextSeq = batch.firstSeq + batch.writeCount;
     previousCrc = batch.headerCrc;
-    at += batch.totalBytes;
+    at = batch.offset + batch.totalBytes;
   }
   const lostSeq = nextSeq < 0 ? floorSeq + 1 : nextSeq;
   const damaged = laterBatchClaimsDurable(segment, at, place, lostSeq);
@@ -66,6 +66,15 @@ export function recoverSegment(
     lastHeaderCrc: previousCrc,
     damage: damaged ? { offset: at, reason } : null,
   };
+}
+
+/** A batch follows the one before at once, or begins at the next page. */
+function nextBatch(segment: Uint8Array, at: number, place: { segment: number; epoch: number }): Batch | null {
+  for (const offset of [at, pageAfter(at)]) {
+    const batch = batchAt(segment, offset);
+    if (batch?.segment === place.segment && batch.epoch === place.epoch && batch.offset === offset) return batch;
+  }
+  return null;
 }
 
 function firstBadPart(segment: Uint8Array, at: number, batch: Batch): string | null {

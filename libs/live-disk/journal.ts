@@ -6,7 +6,7 @@
 // trusted until a restart has recovered the ring from the files).
 import { type Clock, MidmirrorError, monotonicNs } from '@midmirror/basis';
 import { Errno, errnoOf, type WriteCommand } from '@midmirror/block-device';
-import { BatchBuilder, checksum, DescriptorFlag, DescriptorKind, encodeMark, Format, type MarkRecord, PIECE_BYTES_MAX, segmentFooterBytesMax } from '@midmirror/journal';
+import { BatchBuilder, checksum, DescriptorFlag, DescriptorKind, encodeMark, Format, type MarkRecord, PIECE_BYTES_MAX, pageAfter, segmentFooterBytesMax } from '@midmirror/journal';
 import { limits } from './limits.ts';
 import type { RingSegment } from './ring-segment.ts';
 import { sealSegment } from './seal.ts';
@@ -45,8 +45,7 @@ interface CommitWaiter {
   done: ((error: MidmirrorError | null) => void) | null;
 }
 
-const PAGE = 4096;
-const ZEROES = new Uint8Array(PAGE);
+const ZEROES = new Uint8Array(Format.pageBytes);
 
 export class Journal {
   readonly #ring: SegmentRing;
@@ -215,6 +214,7 @@ export class Journal {
   /** Collects and stores as many queued writes as fit; false: the active segment has no room for the first. */
   #storeWrites(): boolean {
     const segment = this.#active!;
+    this.#leavePageUnderWay(segment);
     const room = this.#roomOf(segment);
     const batch = this.#batch;
     batch.length = 0;
@@ -263,6 +263,7 @@ export class Journal {
 
   #storeMark(mark: QueuedMark): boolean {
     const segment = this.#active!;
+    this.#leavePageUnderWay(segment);
     if (spaceFor(1) + mark.bytes.length > this.#roomOf(segment)) return false;
     this.#queueHead += 1;
     this.#batch.length = 0;
@@ -293,7 +294,7 @@ export class Journal {
     const total = head.length + dataBytes;
     // Fill the last page: the kernel need not read the rest of it from the disk first.
     const end = segment.writeOffset + total;
-    const padding = Math.min((PAGE - (end % PAGE)) % PAGE, this.#ring.config.segmentBytes - end);
+    const padding = Math.min(pageAfter(end), this.#ring.config.segmentBytes) - end;
     if (padding > 0) iovec.push(ZEROES.subarray(0, padding));
     this.#dirty.add(segment);
     if (total <= limits.synchronousWriteBytesMax) {
@@ -376,6 +377,14 @@ export class Journal {
     this.#batch.length = 0;
     mark?.reject(error as MidmirrorError);
     if (errno !== Errno.ENOSPC) this.#fail(error);
+  }
+
+  /**
+   * A page on its way to the disk can't be written before it has arrived: a batch that begins in the last page of
+   * the one before would wait for the fdatasync (340 MB/s against 3800, measured). So begin in the next page.
+   */
+  #leavePageUnderWay(segment: RingSegment): void {
+    if (this.#committing) segment.writeOffset = pageAfter(segment.writeOffset);
   }
 
   #roomOf(segment: RingSegment): number {

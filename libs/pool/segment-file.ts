@@ -12,6 +12,7 @@ import {
   descriptorsOf,
   Format,
   PIECE_BYTES_MAX,
+  pageAfter,
   type SegmentFooter,
   type SegmentHeader,
 } from '@midmirror/journal';
@@ -175,11 +176,20 @@ export class SegmentReader {
       return;
     }
     for (;;) {
-      const read = await readBatch(this.#file, this.#nextOffset);
-      if (read === null || read.batch.segment !== this.header.segment || read.batch.epoch !== this.header.epoch) return;
-      this.#offsets.push(this.#nextOffset);
-      this.#nextOffset += read.batch.totalBytes;
+      const at = await this.#nextBatch();
+      if (at === null) return;
+      this.#offsets.push(at.offset);
+      this.#nextOffset = at.offset + at.totalBytes;
     }
+  }
+
+  /** A batch follows the one before at once, or begins at the next page. */
+  async #nextBatch(): Promise<Batch | null> {
+    for (const at of [this.#nextOffset, pageAfter(this.#nextOffset)]) {
+      const read = await readBatch(this.#file, at);
+      if (read?.batch.segment === this.header.segment && read.batch.epoch === this.header.epoch) return read.batch;
+    }
+    return null;
   }
 }
 

@@ -11,6 +11,7 @@ import type { IngestConfig } from './config.ts';
 
 const MESSAGE_BYTES_MAX = 512 << 10;
 const RETRY_MS = 500;
+const PUBLISH_EVERY_MS = 100;
 const SOURCE = '/midmirror/ingest';
 
 export type IngestPlace = 'durable' | 'sealed' | 'published' | 'recycling' | 'recycled';
@@ -40,6 +41,7 @@ export class IngestVolume {
   #publishing: Promise<number> | null = null;
   #publishAgain = false;
   #lastPosition = 0;
+  #publishTimer: NodeJS.Timeout | null = null;
   #closing = false;
 
   private constructor(id: string, name: string, directory: string, context: VolumeContext) {
@@ -74,7 +76,7 @@ export class IngestVolume {
       listener: {
         durable: () => {
           context.reached('durable');
-          void opened.publish();
+          opened.#publishSoon();
         },
         sealed: (segment) => {
           context.reached('sealed');
@@ -127,6 +129,7 @@ export class IngestVolume {
   /** Everything answered is durable; what can't be published now is published at the next start. */
   async close(): Promise<void> {
     this.#closing = true;
+    if (this.#publishTimer !== null) clearTimeout(this.#publishTimer);
     try {
       await this.disk.close();
     } finally {
@@ -136,6 +139,15 @@ export class IngestVolume {
   }
 
   // ── publishing ─────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Flushes may come by the thousand a second; messages need not. */
+  #publishSoon(): void {
+    if (this.#publishTimer !== null || this.#closing) return;
+    this.#publishTimer = setTimeout(() => {
+      this.#publishTimer = null;
+      void this.publish();
+    }, PUBLISH_EVERY_MS);
+  }
 
   /** Publishes what is durable and not yet published. Runs one at a time; a call during a run adds a round. */
   publish(): Promise<number> {
