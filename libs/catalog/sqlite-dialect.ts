@@ -88,7 +88,7 @@ class WorkerConnection implements DatabaseConnection {
 
   constructor(path: string) {
     this.#path = path;
-    this.#worker = new Worker(new URL('./sqlite-worker.ts', import.meta.url), { workerData: { path } });
+    this.#worker = new Worker(new URL('./sqlite-worker.ts', import.meta.url), { workerData: { path }, resourceLimits: { maxYoungGenerationSizeMb: 4 } });
     this.#started = new Promise((resolve, reject) => this.#pending.set(0, { resolve, reject }));
     this.#worker.on('message', (reply: StatementReply) => {
       const waiting = this.#pending.get(reply.id);

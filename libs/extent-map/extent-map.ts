@@ -19,14 +19,50 @@ const FLAG_MASK = 511;
 const LEAF_CAPACITY = 128;
 const WORDS = 4; // length|flags, source, offset, crc
 
+const SLAB_LEAVES_MAX = 64;
+
 class Leaf {
   count = 0;
-  readonly starts = new Float64Array(LEAF_CAPACITY);
-  readonly words = new Uint32Array(LEAF_CAPACITY * WORDS);
+  readonly starts: Float64Array;
+  readonly words: Uint32Array;
+
+  constructor(starts: Float64Array, words: Uint32Array) {
+    this.starts = starts;
+    this.words = words;
+  }
+}
+
+/** Leaves come in slabs that grow with the map: thousands of small allocations would shred the process's heap. */
+class LeafStore {
+  #free: Leaf[] = [];
+  #made = 0;
+
+  take(): Leaf {
+    if (this.#free.length === 0) this.#makeSlab();
+    const leaf = this.#free.pop()!;
+    leaf.count = 0;
+    return leaf;
+  }
+
+  give(leaf: Leaf): void {
+    this.#free.push(leaf);
+  }
+
+  #makeSlab(): void {
+    const count = Math.min(SLAB_LEAVES_MAX, Math.max(1, this.#made));
+    this.#made += count;
+    const starts = new Float64Array(count * LEAF_CAPACITY);
+    const words = new Uint32Array(count * LEAF_CAPACITY * WORDS);
+    for (let i = count - 1; i >= 0; i -= 1) {
+      const from = i * LEAF_CAPACITY;
+      this.#free.push(new Leaf(starts.subarray(from, from + LEAF_CAPACITY), words.subarray(from * WORDS, (from + LEAF_CAPACITY) * WORDS)));
+    }
+  }
 }
 
 export class ExtentMap {
-  #leaves: Leaf[] = [new Leaf()];
+  #store = new LeafStore();
+  #leaves: Leaf[] = [this.#store.take()];
   #firsts = new Float64Array(16);
   #size = 0;
 
@@ -127,13 +163,16 @@ export class ExtentMap {
     this.#size = 0;
     for (const leaf of this.#leaves) {
       keepInLeaf(leaf, condition);
-      if (leaf.count === 0) continue;
       this.#size += leaf.count;
       const before = kept.at(-1);
-      if (before !== undefined && before.count + leaf.count <= LEAF_CAPACITY / 2) joinLeaf(before, leaf);
-      else kept.push(leaf);
+      if (leaf.count > 0 && (before === undefined || before.count + leaf.count > LEAF_CAPACITY / 2)) {
+        kept.push(leaf);
+        continue;
+      }
+      if (leaf.count > 0) joinLeaf(before!, leaf);
+      this.#store.give(leaf);
     }
-    if (kept.length === 0) kept.push(new Leaf());
+    if (kept.length === 0) kept.push(this.#store.take());
     this.#leaves = kept;
     kept.forEach((leaf, i) => {
       this.#firsts[i] = leaf.starts[0]!;
@@ -141,7 +180,8 @@ export class ExtentMap {
   }
 
   clear(): void {
-    this.#leaves = [new Leaf()];
+    this.#store = new LeafStore();
+    this.#leaves = [this.#store.take()];
     this.#size = 0;
   }
 
@@ -196,6 +236,7 @@ export class ExtentMap {
     if (leaf.count === 0 && this.#leaves.length > 1) {
       this.#firsts.copyWithin(leafIndex, leafIndex + 1, this.#leaves.length);
       this.#leaves.splice(leafIndex, 1);
+      this.#store.give(leaf);
       return -1;
     }
     if (at === 0 && leaf.count > 0) this.#firsts[leafIndex] = leaf.starts[0]!;
@@ -225,7 +266,7 @@ export class ExtentMap {
   /** Splits a full leaf in two; at the end of the map the left one stays full, for ascending puts. */
   #split(leafIndex: number, start: number): void {
     const left = this.#leaves[leafIndex]!;
-    const right = new Leaf();
+    const right = this.#store.take();
     const ascending = leafIndex === this.#leaves.length - 1 && start > left.starts[LEAF_CAPACITY - 1]!;
     const keep = ascending ? LEAF_CAPACITY - 1 : LEAF_CAPACITY / 2;
     right.count = left.count - keep;

@@ -1,7 +1,7 @@
 // The real appliance as a process of its own, and its command line, for tests.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -18,7 +18,7 @@ export interface Ran {
 /** The environment without what a developer's shell may have set for an appliance of theirs. */
 export function cleanEnvironment(more: Record<string, string> = {}): NodeJS.ProcessEnv {
   const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('MIM_') && name !== 'NODE_TEST_CONTEXT');
-  return { ...Object.fromEntries(kept), PATH: `${process.env['PATH']}:/usr/sbin:/sbin`, ...more };
+  return { ...Object.fromEntries(kept), PATH: `${ROOT}/node_modules/.bin:${process.env['PATH']}:/usr/sbin:/sbin`, ...more };
 }
 
 /** Runs a program to its end. A tool that is missing fails the test with what to do. */
@@ -56,7 +56,9 @@ export class ApplianceProcess {
   }
 
   static async start(dataDirectory: string, env: Record<string, string> = {}): Promise<ApplianceProcess> {
-    const child = spawn(process.execPath, ['services/appliance/main.ts'], {
+    // What `npm start` runs, without npm in between.
+    const { scripts } = JSON.parse(readFileSync(`${ROOT}/package.json`, 'utf8')) as { scripts: { start: string } };
+    const child = spawn('/bin/sh', ['-c', `exec env ${scripts.start}`], {
       cwd: ROOT,
       env: cleanEnvironment({ MIM_DATA_DIR: dataDirectory, MIM_NBD_LISTEN: '127.0.0.1:0', MIM_API_LISTEN: '127.0.0.1:0', ...env }),
     });

@@ -86,40 +86,52 @@ async function cases(ours: Awaited<ReturnType<typeof startAppliance>>, nbdkit: S
     return ours.uri(name);
   };
 
+  // Each disk is written once and brought to its steady state before it is measured: our ring has been round
+  // (its segments are used again), the peers' files have their blocks.
+  const fill = load({ rw: 'write', blockBytes: 1 << 20, depth: 4, seconds: Math.max(4, seconds) });
+  const steady = async (name: string): Promise<string> => {
+    const uri = await fresh(name);
+    await measure(uri, ours.pid, fill);
+    await sync(name);
+    return uri;
+  };
+  for (const peer of [nbdkit, qemu]) await measure(peer.uri(''), peer.pid, fill);
+
   const random = load({});
-  const uri = await fresh('random');
-  await measure(uri, ours.pid, { ...random, seconds: 1 });
+  const uri = await steady('random');
   const before = writtenBytes(ours.pid);
   const first = await measure(uri, ours.pid, random);
   await settle();
   const amplification = (writtenBytes(ours.pid) - before) / (first.iops * 4096 * random.seconds);
   if (values.only === undefined) say({ case: 'bytes written to the pool per guest byte, 4 KiB random writes, no sync', peer: 'the guest', bar: '≤ 1.05', goal: '', ratio: amplification, ours: first, theirs: null });
-  await sideBySide('4 KiB random write, depth 32', ['≥ 0.7', '≥ 1.0'], random, () => measure(uri, ours.pid, random), () => measure(nbdkit.uri(''), nbdkit.pid, random), nbdkit.name);
-  await sideBySide('4 KiB random write, depth 32, qcow2', ['≥ 2.0', '≥ 3.0'], random, () => measure(uri, ours.pid, random), () => measure(qemu.uri(''), qemu.pid, random), qemu.name);
+  const rested = async (name: string, at: string, kind: Load): Promise<Measured> => {
+    await sync(name);
+    return await measure(at, ours.pid, kind);
+  };
+  await sideBySide('4 KiB random write, depth 32', ['≥ 0.7', '≥ 1.0'], random, () => rested('random', uri, random), () => measure(nbdkit.uri(''), nbdkit.pid, random), nbdkit.name);
+  await sideBySide('4 KiB random write, depth 32, qcow2', ['≥ 2.0', '≥ 3.0'], random, () => rested('random', uri, random), () => measure(qemu.uri(''), qemu.pid, random), qemu.name);
 
   const sequential = load({ rw: 'write', blockBytes: 128 << 10, depth: 16 });
-  const sequentialUri = await fresh('sequential');
-  await sideBySide('128 KiB sequential write, depth 16', ['≥ 0.6', '≥ 0.9'], sequential, () => measure(sequentialUri, ours.pid, sequential), () => measure(nbdkit.uri(''), nbdkit.pid, sequential), nbdkit.name);
+  const sequentialUri = await steady('sequential');
+  await sideBySide('128 KiB sequential write, depth 16', ['≥ 0.6', '≥ 0.9'], sequential, () => rested('sequential', sequentialUri, sequential), () => measure(nbdkit.uri(''), nbdkit.pid, sequential), nbdkit.name);
 
   const flushed = load({ depth: 1, fsync: 1 });
-  const flushedUri = await fresh('flushed');
-  await sideBySide('4 KiB random write, depth 1, flush after each', ['≥ 1.0', '≥ 1.8'], flushed, () => measure(flushedUri, ours.pid, flushed), () => measure(nbdkit.uri(''), nbdkit.pid, flushed), nbdkit.name);
+  const flushedUri = await steady('flushed');
+  await sideBySide('4 KiB random write, depth 1, flush after each', ['≥ 1.0', '≥ 1.8'], flushed, () => rested('flushed', flushedUri, flushed), () => measure(nbdkit.uri(''), nbdkit.pid, flushed), nbdkit.name);
 
   // Every block written and moved to the MIM, then about half of them written again.
   const half = 512 << 20;
   const reads = load({ rw: 'randread', sizeBytes: half });
   const mixed = await fresh('mixed');
-  const fill = load({ rw: 'write', blockBytes: 1 << 20, depth: 4, sizeBytes: half, seconds: Math.max(3, seconds) });
-  await measure(mixed, ours.pid, fill);
+  await measure(mixed, ours.pid, { ...fill, sizeBytes: half });
   await sync('mixed');
   await measure(mixed, ours.pid, load({ sizeBytes: half, seconds: 2 }));
-  await measure(nbdkit.uri(''), nbdkit.pid, fill);
   await sideBySide('4 KiB random read, half journal half MIM, depth 32', ['≥ 0.6', '≥ 1.0'], reads, () => measure(mixed, ours.pid, reads), () => measure(nbdkit.uri(''), nbdkit.pid, reads), nbdkit.name);
   const { seq } = await appliance.get<{ seq: number }>('/volumes/mixed/resolve?at=latest');
   const mirror = ours.uri(`mixed@seq:${seq}`);
   await sideBySide('4 KiB random read of a mirror', ['≥ 0.5', '≥ 0.9'], reads, () => measure(mirror, ours.pid, reads), () => measure(mixed, ours.pid, reads), 'the live volume');
 
-  const syncing = await fresh('syncing');
+  const syncing = await steady('syncing');
   await sideBySide(
     '4 KiB random write while a sync runs continuously',
     ['≥ 0.5', '≥ 0.8'],
@@ -134,7 +146,7 @@ async function cases(ours: Awaited<ReturnType<typeof startAppliance>>, nbdkit: S
       await loop;
       return measured;
     },
-    () => measure(syncing, ours.pid, random),
+    () => rested('syncing', syncing, random),
     'writes without a sync',
   );
   if (values.only === undefined) await memory();
