@@ -45,20 +45,16 @@ export async function openEmbeddedCatalog(path: string): Promise<Catalog> {
 
 async function migrate(db: Kysely<CatalogSchema>, path: string): Promise<void> {
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } });
-  const known = new Set(Object.keys(migrations));
   const tables = await db.introspection.getTables({ withInternalKyselyTables: true });
-  if (tables.some((table) => table.name === 'kysely_migration')) {
-    const done = await migrator.getMigrations().catch(() => []);
-    const foreign = done.find((migration) => !known.has(migration.name));
-    if (foreign !== undefined) throw newer(path, foreign.name);
-  } else if (tables.length > 0) {
+  if (tables.length > 0 && !tables.some((table) => table.name === 'kysely_migration')) {
     throw new MidmirrorError('corrupt', `${path} is a database of something else (it has a table "${tables[0]!.name}")`, {
       hint: 'move the file out of the data directory; `mim rebuild` makes a new catalogue from the pool',
     });
   }
   const { error } = await migrator.migrateToLatest();
   if (error !== undefined) {
-    if (/previously executed migration (\S+) is missing/.test(String(error))) throw newer(path, String(error));
+    const foreign = /previously executed migration (\S+) is missing/.exec(String(error));
+    if (foreign !== null) throw newer(path, foreign[1]!);
     throw error;
   }
 }
