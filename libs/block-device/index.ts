@@ -8,4 +8,4 @@ export {
   type WriteKind,
   errnoOf,
 } from './block-device.ts';
-export { ReadPacer } from './read-pacer.ts';
+export { Pacer } from './pacer.ts';

@@ -130,6 +130,7 @@ const initial: Migration = {
       .addColumn('time_ns', text, (c) => c.notNull())
       .addUniqueConstraint('message_once', ['stream', 'message_id'])
       .execute();
+    await db.schema.createIndex('message_order').on('message').columns(['stream', 'position']).execute();
     await db.schema.createIndex('message_subject').on('message').columns(['stream', 'subject', 'position']).execute();
   },
 };

@@ -5,7 +5,7 @@
 // dirty bytes) · full (no space on the file system: writes are refused) · failed (an I/O error: nothing is
 // trusted until a restart has recovered the ring from the files).
 import { type Clock, MidmirrorError, monotonicNs } from '@midmirror/basis';
-import { Errno, errnoOf, type WriteCommand } from '@midmirror/block-device';
+import { Errno, errnoOf, Pacer, type WriteCommand } from '@midmirror/block-device';
 import { BatchBuilder, checksum, DescriptorFlag, DescriptorKind, encodeMark, Format, type MarkRecord, PIECE_BYTES_MAX, pageAfter, segmentFooterBytesMax } from '@midmirror/journal';
 import { limits } from './limits.ts';
 import type { RingSegment } from './ring-segment.ts';
@@ -78,6 +78,7 @@ export class Journal {
 
   // The batch being written.
   readonly #batch: WriteCommand[] = [];
+  readonly #pacer = new Pacer();
   #iovec: Uint8Array[] = [];
 
   constructor(
@@ -482,12 +483,14 @@ export class Journal {
       this.#waiters = [];
       const segments = [...this.#dirty];
       this.#dirty.clear();
+      const dirtyBytes = this.#dirtyBytes;
       this.#dirtyBytes = 0;
       // A batch under way belongs to the next round.
       if (this.#writing && this.#active !== null) this.#dirty.add(this.#active);
       let failure: MidmirrorError | null = null;
       try {
-        await Promise.all(segments.map((segment) => segment.file.datasync()));
+        const quick = dirtyBytes <= limits.quickCommitBytesMax && segments.length === 1 && this.#pacer.tryNow(() => syncNow(segments[0]!));
+        if (!quick) await Promise.all(segments.map((segment) => segment.file.datasync()));
         this.#durableSeq = Math.max(this.#durableSeq, seq);
       } catch (error) {
         // After a failed fdatasync nobody knows which pages are on disk: no further promise is made.
@@ -547,6 +550,11 @@ export class Journal {
       else command.reject(new MidmirrorError(errno === Errno.ENOSPC ? 'no-space' : 'unavailable', `the mark can't be journaled: ${this.#stateReason}`));
     }
   }
+}
+
+function syncNow(segment: RingSegment): boolean {
+  segment.file.datasyncSync();
+  return true;
 }
 
 function spaceFor(descriptors: number): number {

@@ -14,6 +14,8 @@ export const limits = {
   /** Unsynced bytes at which a background fdatasync starts, and at which writers wait for it. */
   dirtyBytesSoft: 16 << 20,
   dirtyBytesMax: 1024 << 20,
+  /** With no more unsynced bytes than this an fdatasync is done at once, on a disk that is quick. */
+  quickCommitBytesMax: 64 << 10,
   /** Segments kept ready ahead of the writer, at first and when it is fast. */
   segmentsAheadMin: 2,
   segmentsAheadMax: 16,

@@ -12,6 +12,8 @@ export interface PoolFile {
   writev(buffers: readonly Uint8Array[], position: number): Promise<void>;
   /** What was written before the call is on stable storage. */
   datasync(): Promise<void>;
+  /** The same, waiting for the disk: for a few bytes on a disk that is known to be quick. */
+  datasyncSync(): void;
   /** Reserves space for the first `lengthBytes` and makes the file that long. Durable with the next `datasync`. */
   allocate(lengthBytes: number): Promise<void>;
   /** Gives the space of a range back; it reads as zeroes. False: not possible here, nothing was done. */

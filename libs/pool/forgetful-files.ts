@@ -164,6 +164,13 @@ export class ForgetfulFiles implements PoolFiles {
       target.set(part, targetOffset);
       return part.length;
     };
+    const stabilize = (count: number): void => {
+      for (const { position, data } of inode.pending.splice(0, count)) {
+        inode.stable = grown(inode.stable, position + data.length);
+        inode.stable.set(data, position);
+      }
+      inode.stable = grown(inode.stable, inode.bytes.length);
+    };
     return {
       path,
       readSync(target, targetOffset, length, position) {
@@ -189,11 +196,11 @@ export class ForgetfulFiles implements PoolFiles {
         const covered = inode.pending.length;
         await Promise.resolve();
         alive('datasync', false);
-        for (const { position, data } of inode.pending.splice(0, covered)) {
-          inode.stable = grown(inode.stable, position + data.length);
-          inode.stable.set(data, position);
-        }
-        inode.stable = grown(inode.stable, inode.bytes.length);
+        stabilize(covered);
+      },
+      datasyncSync() {
+        alive('datasync', true);
+        stabilize(inode.pending.length);
       },
       allocate: async (lengthBytes) => {
         alive('allocate', true);

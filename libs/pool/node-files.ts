@@ -129,6 +129,14 @@ class NodeFile implements PoolFile {
     return attempt('fdatasync', this.path, () => fsDatasync(this.#fd));
   }
 
+  datasyncSync(): void {
+    try {
+      fs.fdatasyncSync(this.#fd);
+    } catch (error) {
+      throw fileError('fdatasync', this.path, error);
+    }
+  }
+
   async allocate(lengthBytes: number): Promise<void> {
     // Node has no fallocate; the command of util-linux reserves the blocks without writing them.
     try {
