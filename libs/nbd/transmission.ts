@@ -414,11 +414,11 @@ export class Transmission {
     return this.#out;
   }
 
-  /** Inside `receive` replies gather until its end; outside they gather until the loop has handled what is due. */
+  /** Inside `receive` replies gather until its end; outside those of one turn go together. */
   #scheduleOut(): void {
     if (this.#receiving || this.#outScheduled) return;
     this.#outScheduled = true;
-    setImmediate(() => {
+    queueMicrotask(() => {
       this.#outScheduled = false;
       this.#flushOut();
     });

@@ -165,7 +165,9 @@ export class IngestVolume {
     do {
       this.#publishAgain = false;
       try {
-        for (const segment of this.disk?.segments ?? []) if (segment.log !== null) await this.#publishLog(segment);
+        // What becomes durable meanwhile is the next round's: else a flushing guest would keep this one going.
+        const upTo = this.disk.durableSeq;
+        for (const segment of this.disk.segments) if (segment.log !== null) await this.#publishLog(segment, upTo);
         while (this.#sealed.length > 0) {
           await this.#publishSealed(this.#sealed[0]!);
           this.#sealed.shift();
@@ -181,11 +183,11 @@ export class IngestVolume {
     return this.#lastPosition;
   }
 
-  async #publishLog(segment: RingSegment): Promise<void> {
+  async #publishLog(segment: RingSegment, upTo: number): Promise<void> {
     const log = segment.log!;
     for (;;) {
       const from = this.#published.get(segment.number) ?? 0;
-      const part = durablePart(log.bytes(from, log.length), this.disk.durableSeq, segment.sealed);
+      const part = durablePart(log.bytes(from, log.length), upTo, segment.sealed);
       if (part.length === 0) return;
       const to = from + part.length;
       const batches = log.bytes(from, to).slice();
