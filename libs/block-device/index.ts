@@ -8,4 +8,4 @@ export {
   type WriteKind,
   errnoOf,
 } from './block-device.ts';
-export { Pacer } from './pacer.ts';
+export { Pacer, readPacer } from './pacer.ts';

@@ -2,11 +2,15 @@
 // microseconds, a factor of two on cached reads); but a slow one stops the loop, so after one of those the next
 // take the hop.
 
-const QUICK_MS_MAX = 0.5;
-const HOPS_AFTER_SLOW = 32;
-
 export class Pacer {
+  readonly #quickMsMax: number;
+  readonly #hopsAfterSlow: number;
   #hops = 0;
+
+  constructor(quickMsMax: number, hopsAfterSlow: number) {
+    this.#quickMsMax = quickMsMax;
+    this.#hopsAfterSlow = hopsAfterSlow;
+  }
 
   /** Runs `act` unless the last ones were slow; false: nothing was done, or `act` could not. */
   tryNow(act: () => boolean): boolean {
@@ -16,7 +20,12 @@ export class Pacer {
     }
     const began = performance.now();
     const done = act();
-    if (performance.now() - began > QUICK_MS_MAX) this.#hops = HOPS_AFTER_SLOW;
+    if (performance.now() - began > this.#quickMsMax) this.#hops = this.#hopsAfterSlow;
     return done;
   }
+}
+
+/** For reads: cached ones take microseconds. */
+export function readPacer(): Pacer {
+  return new Pacer(0.5, 32);
 }

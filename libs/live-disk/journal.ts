@@ -73,12 +73,15 @@ export class Journal {
   #waiters: CommitWaiter[] = [];
   #preparing: Promise<void> | null = null;
   #sealing: Promise<void> = Promise.resolve();
+  /** Flushes in a row that came after few writes, and writes since the last flush. */
+  #flushStreak = 0;
+  #writesSinceFlush = 0;
   #retry: NodeJS.Timeout | null = null;
   readonly #timer: NodeJS.Timeout;
 
   // The batch being written.
   readonly #batch: WriteCommand[] = [];
-  readonly #pacer = new Pacer();
+  readonly #pacer = new Pacer(limits.quickCommitMsMax, limits.commitHopsAfterSlow);
   #iovec: Uint8Array[] = [];
 
   constructor(
@@ -144,6 +147,8 @@ export class Journal {
 
   /** Resolves when everything answered before the call is durable. Concurrent calls share one fdatasync. */
   flush(): Promise<void> {
+    this.#flushStreak = this.#writesSinceFlush <= limits.writesPerFlushFew ? this.#flushStreak + 1 : 0;
+    this.#writesSinceFlush = 0;
     if (this.#state === 'failed') return Promise.reject(this.#failure());
     if (this.#dirty.size === 0 && !this.#committing) return Promise.resolve();
     return new Promise((resolve, reject) => {
@@ -352,7 +357,15 @@ export class Journal {
       this.#queue.splice(0, this.#queueHead);
       this.#queueHead = 0;
     }
+    this.#writesSinceFlush += writeCount;
     if (this.#dirtyBytes > limits.dirtyBytesSoft) this.#commit();
+    else if (this.#flushStreak >= limits.flushesExpectedAfter) this.#commitAhead();
+  }
+
+  /** A guest that has flushed after each few writes will do so again: begin while its request is on the way. */
+  #commitAhead(): void {
+    if (this.#writesSinceFlush > limits.writesPerFlushFew) this.#flushStreak = 0;
+    else setImmediate(() => this.#commitSoon());
   }
 
   #answer(markDone: (() => void) | null): void {

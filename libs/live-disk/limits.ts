@@ -16,6 +16,11 @@ export const limits = {
   dirtyBytesMax: 1024 << 20,
   /** With no more unsynced bytes than this an fdatasync is done at once, on a disk that is quick. */
   quickCommitBytesMax: 64 << 10,
+  quickCommitMsMax: 1,
+  commitHopsAfterSlow: 4,
+  /** After so many flushes in a row, each after at most so many writes, the next one is begun before it is asked for. */
+  flushesExpectedAfter: 8,
+  writesPerFlushFew: 4,
   /** Segments kept ready ahead of the writer, at first and when it is fast. */
   segmentsAheadMin: 2,
   segmentsAheadMax: 16,

@@ -1,7 +1,7 @@
 // A disk that journals every write: forward journal in front, head map over it, a base underneath (the MIM of a
 // volume, the mirror of a clone). Reads take the newest journaled extent, else the base. One road for both.
 import { type Clock, assert, MidmirrorError } from '@midmirror/basis';
-import { type AllocationExtent, type BlockDevice, Errno, Pacer, type WriteCommand } from '@midmirror/block-device';
+import { type AllocationExtent, type BlockDevice, Errno, readPacer, type WriteCommand } from '@midmirror/block-device';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { checksumOf, DescriptorKind, type MarkRecord, segmentFooterBytesMax } from '@midmirror/journal';
 import { type PoolFiles, readBytes, SegmentReader, verifyPiece } from '@midmirror/pool';
@@ -60,7 +60,7 @@ export class LiveDisk implements BlockDevice {
   readonly #journal: Journal;
   readonly #head: ExtentMap;
   readonly #cursor;
-  readonly #pacer = new Pacer();
+  readonly #pacer = readPacer();
   readonly #scratch = new Uint8Array(64 << 10);
 
   private constructor(

@@ -1,7 +1,7 @@
 // A mirror: the volume as it was at one point, read-only. Reads take the extent that its VRMO names, else the
 // MIM. When a sync is about to change the MIM, the VRMO changes first, and reads begun before are waited for.
 import { MidmirrorError } from '@midmirror/basis';
-import { type AllocationExtent, type BlockDevice, Errno, Pacer, type WriteCommand } from '@midmirror/block-device';
+import { type AllocationExtent, type BlockDevice, Errno, readPacer, type WriteCommand } from '@midmirror/block-device';
 import { ExtentFlag } from '@midmirror/extent-map';
 import type { MimImage, PieceReader } from '@midmirror/pool';
 import type { Vrmo } from '@midmirror/vrmo';
@@ -28,7 +28,7 @@ export class Mirror implements BlockDevice {
   readonly seq: number;
   readonly #mim: MimImage;
   readonly #pieces: PieceReader;
-  readonly #pacer = new Pacer();
+  readonly #pacer = readPacer();
   #vrmo: Vrmo;
   #readers: Readers = { count: 0, ended: null };
 
