@@ -8,8 +8,13 @@ import { installTools } from './tools.ts';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const wanted = process.argv.slice(2);
-const files = globSync(['libs/*/test/**/*.test.ts', 'services/*/test/**/*.test.ts', 'test/**/*.test.ts'], { cwd: root })
-  .filter((file) => !file.includes('node_modules') && (wanted.length === 0 || wanted.some((part) => file.includes(part))))
+const files = globSync(['libs/*/test/**/*.test.ts', 'services/*/test/**/*.test.ts', 'test/**/*.test.ts'], {
+  cwd: root,
+})
+  .filter(
+    (file) =>
+      !file.includes('node_modules') && (wanted.length === 0 || wanted.some((part) => file.includes(part))),
+  )
   .sort();
 if (files.length === 0) {
   process.stderr.write(`no test file contains ${wanted.join(' or ')} in its path\n`);
@@ -21,5 +26,8 @@ try {
   process.stderr.write(`${(error as Error).message}\n`);
   process.exit(1);
 }
-const { status } = spawnSync(process.execPath, ['--test', '--test-concurrency=2', ...files], { cwd: root, stdio: 'inherit' });
+const { status } = spawnSync(process.execPath, ['--test', '--test-concurrency=2', ...files], {
+  cwd: root,
+  stdio: 'inherit',
+});
 process.exit(status ?? 1);

@@ -53,19 +53,31 @@ export function installTools(): void {
   if (missing.length === 0) return;
   const root = process.getuid?.() === 0;
   const command = `apt-get install -y ${missing.join(' ')}`;
-  if (!found('apt-get') || (!root && !found('sudo'))) throw new Error(`the tests need these packages: ${missing.join(' ')}. On Debian or Ubuntu: sudo ${command}`);
+  if (!found('apt-get') || (!root && !found('sudo')))
+    throw new Error(
+      `the tests need these packages: ${missing.join(' ')}. On Debian or Ubuntu: sudo ${command}`,
+    );
   process.stdout.write(`Installing what the tests need: ${missing.join(' ')}\n`);
   const elevate = root ? [] : ['sudo', '-n'];
   const apt = (...args: string[]): void => {
     const [program, ...rest] = [...elevate, 'apt-get', ...args] as [string, ...string[]];
-    execFileSync(program, rest, { stdio: ['ignore', 'ignore', 'inherit'], env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } });
+    execFileSync(program, rest, {
+      stdio: ['ignore', 'ignore', 'inherit'],
+      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+    });
   };
   try {
     apt('update', '-q');
     apt('install', '-y', '-q', '--no-install-recommends', ...missing);
   } catch (cause) {
-    throw new Error(`the tests need these packages and apt-get could not install them: ${missing.join(' ')}. Run: sudo ${command}`, { cause });
+    throw new Error(
+      `the tests need these packages and apt-get could not install them: ${missing.join(' ')}. Run: sudo ${command}`,
+      { cause },
+    );
   }
   const still = missingPackages();
-  if (still.length > 0) throw new Error(`apt-get has installed what it was asked for, and these are still missing: ${still.join(' ')}`);
+  if (still.length > 0)
+    throw new Error(
+      `apt-get has installed what it was asked for, and these are still missing: ${still.join(' ')}`,
+    );
 }

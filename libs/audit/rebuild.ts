@@ -4,7 +4,13 @@
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { type CatalogTransaction, insertRun, openEmbeddedCatalog, toNs } from '@midmirror/catalog';
 import type { ExtentMap } from '@midmirror/extent-map';
-import { type MimState, decodeMark, DescriptorKind, descriptorsOf, type ObjectHeader } from '@midmirror/journal';
+import {
+  type MimState,
+  decodeMark,
+  DescriptorKind,
+  descriptorsOf,
+  type ObjectHeader,
+} from '@midmirror/journal';
 import {
   parseObjectName,
   parseSegmentName,
@@ -37,25 +43,34 @@ interface FoundObject {
 }
 
 /** The data directory is locked by the caller. `stamp` names the old catalogue's copy. */
-export async function rebuildCatalog(files: PoolFiles, dataDirectory: string, stamp: string): Promise<RebuildReport> {
+export async function rebuildCatalog(
+  files: PoolFiles,
+  dataDirectory: string,
+  stamp: string,
+): Promise<RebuildReport> {
   const poolDirectory = `${dataDirectory}/pool`;
   const path = `${dataDirectory}/catalog.db`;
   const fresh = `${path}.rebuild`;
-  for (const name of [fresh, `${fresh}-wal`, `${fresh}-shm`]) if (await files.exists(name)) await files.unlink(name);
+  for (const name of [fresh, `${fresh}-wal`, `${fresh}-shm`])
+    if (await files.exists(name)) await files.unlink(name);
   const report: RebuildReport = { volumes: [], clones: [], refused: [], previous: null };
   const catalog = await openEmbeddedCatalog(fresh);
   try {
     const found = new Set<string>();
     for (const id of await files.list(`${poolDirectory}/volumes`)) {
       await taking(report, `${poolDirectory}/volumes/${id}`, async () => {
-        const volume = await rebuildVolume(files, `${poolDirectory}/volumes/${id}`, (act) => catalog.transaction(act));
+        const volume = await rebuildVolume(files, `${poolDirectory}/volumes/${id}`, (act) =>
+          catalog.transaction(act),
+        );
         report.volumes.push(volume);
         found.add(id);
       });
     }
     for (const id of await files.list(`${poolDirectory}/clones`)) {
       await taking(report, `${poolDirectory}/clones/${id}`, async () => {
-        const name = await rebuildClone(files, `${poolDirectory}/clones/${id}`, found, (act) => catalog.transaction(act));
+        const name = await rebuildClone(files, `${poolDirectory}/clones/${id}`, found, (act) =>
+          catalog.transaction(act),
+        );
         if (name !== null) report.clones.push(name);
       });
     }
@@ -64,7 +79,8 @@ export async function rebuildCatalog(files: PoolFiles, dataDirectory: string, st
   }
   if (await files.exists(path)) {
     report.previous = `${path}.before-${stamp}`;
-    for (const suffix of ['-wal', '-shm', '']) if (await files.exists(path + suffix)) await files.rename(path + suffix, report.previous + suffix);
+    for (const suffix of ['-wal', '-shm', ''])
+      if (await files.exists(path + suffix)) await files.rename(path + suffix, report.previous + suffix);
   }
   await files.rename(fresh, path);
   await files.syncDirectory(dataDirectory);
@@ -81,9 +97,14 @@ async function taking(report: RebuildReport, where: string, act: () => Promise<v
   }
 }
 
-async function rebuildVolume(files: PoolFiles, directory: string, transaction: InTransaction): Promise<RebuildReport['volumes'][number]> {
+async function rebuildVolume(
+  files: PoolFiles,
+  directory: string,
+  transaction: InTransaction,
+): Promise<RebuildReport['volumes'][number]> {
   const paths = volumePaths(directory);
-  if (!(await files.exists(paths.volumeFile))) throw new MidmirrorError('not-found', 'has no volume.json: its making or removal was interrupted');
+  if (!(await files.exists(paths.volumeFile)))
+    throw new MidmirrorError('not-found', 'has no volume.json: its making or removal was interrupted');
   const volume = parseVolumeFile(await readWhole(files, paths.volumeFile, 1 << 20), paths.volumeFile);
   const state = await readMimState(files, paths);
   if (state === null) throw new MidmirrorError('corrupt', `${paths.mimState}: both slots are damaged`);
@@ -95,12 +116,28 @@ async function rebuildVolume(files: PoolFiles, directory: string, transaction: I
     await insertVolume(tx, volume, state);
     await insertObjects(tx, volume.id, kept);
     for (const mark of marks) {
-      const row = { volume_id: volume.id, name: mark.name, kind: mark.kind, seq: mark.seq, time_ns: toNs(mark.timeNs) };
-      await tx.insertInto('mark').values(row).onConflict((c) => c.columns(['volume_id', 'name']).doNothing()).execute();
+      const row = {
+        volume_id: volume.id,
+        name: mark.name,
+        kind: mark.kind,
+        seq: mark.seq,
+        time_ns: toNs(mark.timeNs),
+      };
+      await tx
+        .insertInto('mark')
+        .values(row)
+        .onConflict((c) => c.columns(['volume_id', 'name']).doNothing())
+        .execute();
     }
     if (state.syncId !== 0) await insertSync(tx, volume.id, state, kept);
     const names = new Set(marks.map((mark) => mark.name));
-    return { name: volume.name, mimSeq: state.mimSeq, snapshots: new Set(kept.map(({ header }) => header.snapshot)).size, marks: names.size, lost };
+    return {
+      name: volume.name,
+      mimSeq: state.mimSeq,
+      snapshots: new Set(kept.map(({ header }) => header.snapshot)).size,
+      marks: names.size,
+      lost,
+    };
   });
 }
 
@@ -145,7 +182,9 @@ async function readObjects(files: PoolFiles, paths: VolumePaths, lost: string[])
  * what lies before a gap can't be read any more. Objects of a sync that never reached the MIM don't count.
  */
 function contiguous(objects: FoundObject[], state: MimState, lost: string[]): FoundObject[] {
-  const applied = objects.filter(({ header }) => header.toSeq <= state.mimSeq || (state.syncId !== 0 && header.toSeq === state.targetSeq));
+  const applied = objects.filter(
+    ({ header }) => header.toSeq <= state.mimSeq || (state.syncId !== 0 && header.toSeq === state.targetSeq),
+  );
   const spans = new Map<string, FoundObject[]>();
   for (const object of applied) {
     const key = `${object.header.snapshot}/${object.header.fromSeq}/${object.header.toSeq}`;
@@ -158,11 +197,15 @@ function contiguous(objects: FoundObject[], state: MimState, lost: string[]): Fo
   const kept: FoundObject[] = [];
   let reach = state.syncId === 0 ? state.mimSeq : state.targetSeq;
   // Newest first; of one span that two snapshots have, a merge was interrupted: both say the same.
-  whole.sort((a, b) => b[0]!.header.toSeq - a[0]!.header.toSeq || a[0]!.header.fromSeq - b[0]!.header.fromSeq);
+  whole.sort(
+    (a, b) => b[0]!.header.toSeq - a[0]!.header.toSeq || a[0]!.header.fromSeq - b[0]!.header.fromSeq,
+  );
   for (const parts of whole) {
     const { fromSeq, toSeq, snapshot } = parts[0]!.header;
     if (toSeq < reach) {
-      lost.push(`snapshots before write ${reach}: an object for writes ${toSeq + 1} to ${reach} is missing (snapshot ${snapshot} and older)`);
+      lost.push(
+        `snapshots before write ${reach}: an object for writes ${toSeq + 1} to ${reach} is missing (snapshot ${snapshot} and older)`,
+      );
       break;
     }
     kept.push(...parts);
@@ -173,14 +216,23 @@ function contiguous(objects: FoundObject[], state: MimState, lost: string[]): Fo
 
 /** Snapshots whose first object is there; a removal takes that one first. Objects of others serve no point. */
 function begun(objects: FoundObject[]): FoundObject[] {
-  const starts = new Set(objects.filter(({ header }) => header.fromSeq === header.snapshotSeq).map(({ header }) => header.snapshot));
+  const starts = new Set(
+    objects
+      .filter(({ header }) => header.fromSeq === header.snapshotSeq)
+      .map(({ header }) => header.snapshot),
+  );
   return objects.filter(({ header }) => starts.has(header.snapshot));
 }
 
-async function insertObjects(tx: CatalogTransaction, volumeId: string, objects: FoundObject[]): Promise<void> {
+async function insertObjects(
+  tx: CatalogTransaction,
+  volumeId: string,
+  objects: FoundObject[],
+): Promise<void> {
   const newest = Math.max(0, ...objects.map(({ header }) => header.snapshot));
   const snapshots = new Map<number, ObjectHeader>();
-  for (const { header } of objects) if (!snapshots.has(header.snapshot)) snapshots.set(header.snapshot, header);
+  for (const { header } of objects)
+    if (!snapshots.has(header.snapshot)) snapshots.set(header.snapshot, header);
   for (const header of snapshots.values()) {
     await tx
       .insertInto('snapshot')
@@ -198,16 +250,40 @@ async function insertObjects(tx: CatalogTransaction, volumeId: string, objects: 
   }
   for (const { header, extents, dataBytes } of objects) {
     const span = { from_seq: header.fromSeq, to_seq: header.toSeq };
-    const run = { volume_id: volumeId, side: 'backward', source: header.object, snapshot: header.snapshot, ...span, extents: extents.size, data_bytes: dataBytes };
+    const run = {
+      volume_id: volumeId,
+      side: 'backward',
+      source: header.object,
+      snapshot: header.snapshot,
+      ...span,
+      extents: extents.size,
+      data_bytes: dataBytes,
+    };
     await insertRun(tx, run, extents);
   }
 }
 
 /** A sync was writing to the MIM: it is repeated from the journal when the appliance starts. */
-async function insertSync(tx: CatalogTransaction, volumeId: string, state: MimState, objects: FoundObject[]): Promise<void> {
-  const object = objects.find(({ header }) => header.syncId === state.syncId && header.toSeq === state.targetSeq);
-  if (object === undefined) throw new MidmirrorError('corrupt', `sync ${state.syncId} was writing to the MIM and what it had saved is missing`);
-  const times = { from_ns: toNs(state.mimNs), to_ns: toNs(state.mimNs), started_ns: toNs(state.mimNs), finished_ns: null };
+async function insertSync(
+  tx: CatalogTransaction,
+  volumeId: string,
+  state: MimState,
+  objects: FoundObject[],
+): Promise<void> {
+  const object = objects.find(
+    ({ header }) => header.syncId === state.syncId && header.toSeq === state.targetSeq,
+  );
+  if (object === undefined)
+    throw new MidmirrorError(
+      'corrupt',
+      `sync ${state.syncId} was writing to the MIM and what it had saved is missing`,
+    );
+  const times = {
+    from_ns: toNs(state.mimNs),
+    to_ns: toNs(state.mimNs),
+    started_ns: toNs(state.mimNs),
+    finished_ns: null,
+  };
   await tx
     .insertInto('sync')
     .values({
@@ -237,7 +313,9 @@ function labelOf(header: ObjectHeader): { reason: string; marks: { name: string;
 }
 
 function marksOfObjects(objects: FoundObject[]): FoundMark[] {
-  return objects.flatMap(({ header }) => labelOf(header).marks.map((mark) => ({ ...mark, seq: header.snapshotSeq, timeNs: header.snapshotNs })));
+  return objects.flatMap(({ header }) =>
+    labelOf(header).marks.map((mark) => ({ ...mark, seq: header.snapshotSeq, timeNs: header.snapshotNs })),
+  );
 }
 
 async function marksOfSegments(files: PoolFiles, paths: VolumePaths, lost: string[]): Promise<FoundMark[]> {
@@ -252,7 +330,11 @@ async function marksOfSegments(files: PoolFiles, paths: VolumePaths, lost: strin
       for await (const { batch, bytes } of reader.batches(0, Number.MAX_SAFE_INTEGER)) {
         for (const d of descriptorsOf(bytes, 0, batch)) {
           if (d.kind !== DescriptorKind.mark) continue;
-          marks.push({ ...decodeMark(await readBytes(file, d.dataOffset, d.length)), seq: d.seq, timeNs: batch.timeNs });
+          marks.push({
+            ...decodeMark(await readBytes(file, d.dataOffset, d.length)),
+            seq: d.seq,
+            timeNs: batch.timeNs,
+          });
         }
       }
     } catch (error) {
@@ -264,7 +346,12 @@ async function marksOfSegments(files: PoolFiles, paths: VolumePaths, lost: strin
   return marks;
 }
 
-async function rebuildClone(files: PoolFiles, directory: string, volumes: ReadonlySet<string>, transaction: InTransaction): Promise<string | null> {
+async function rebuildClone(
+  files: PoolFiles,
+  directory: string,
+  volumes: ReadonlySet<string>,
+  transaction: InTransaction,
+): Promise<string | null> {
   const path = `${directory}/clone.json`;
   if (!(await files.exists(path))) return null;
   const clone = JSON.parse(new TextDecoder().decode(await readWhole(files, path, 1 << 20))) as {
@@ -276,17 +363,32 @@ async function rebuildClone(files: PoolFiles, directory: string, volumes: Readon
     timeNs: string;
     createdNs: string;
   };
-  if (clone.format !== 1) throw new MidmirrorError('corrupt', `${path} has format ${clone.format}; this Midmirror reads format 1`);
-  if (!volumes.has(clone.volumeId)) throw new MidmirrorError('not-found', `its volume ${clone.volumeId} is not in the pool`);
+  if (clone.format !== 1)
+    throw new MidmirrorError('corrupt', `${path} has format ${clone.format}; this Midmirror reads format 1`);
+  if (!volumes.has(clone.volumeId))
+    throw new MidmirrorError('not-found', `its volume ${clone.volumeId} is not in the pool`);
   await transaction(async (tx) => {
     const { id, name, volumeId, seq } = clone;
     await tx
       .insertInto('clone')
-      .values({ id, name, volume_id: volumeId, seq, time_ns: toNs(BigInt(clone.timeNs)), created_ns: toNs(BigInt(clone.createdNs)) })
+      .values({
+        id,
+        name,
+        volume_id: volumeId,
+        seq,
+        time_ns: toNs(BigInt(clone.timeNs)),
+        created_ns: toNs(BigInt(clone.createdNs)),
+      })
       .execute();
     await tx
       .insertInto('pin')
-      .values({ id: `clone-${id}`, volume_id: volumeId, seq, holder: 'clone', since_ns: toNs(BigInt(clone.createdNs)) })
+      .values({
+        id: `clone-${id}`,
+        volume_id: volumeId,
+        seq,
+        holder: 'clone',
+        since_ns: toNs(BigInt(clone.createdNs)),
+      })
       .execute();
   });
   return clone.name;

@@ -2,7 +2,16 @@
 // against what the pool holds (I8). Reads only, also while the volume is in use: what a sync or a recycling takes
 // away in the meantime is not a fault.
 import { messageOf } from '@midmirror/basis';
-import { type Catalog, fromNs, loadRun, runsOf, type SegmentRow, type StoredRun, type VolumeRow, volumeById } from '@midmirror/catalog';
+import {
+  type Catalog,
+  fromNs,
+  loadRun,
+  runsOf,
+  type SegmentRow,
+  type StoredRun,
+  type VolumeRow,
+  volumeById,
+} from '@midmirror/catalog';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { checksumOf, DescriptorKind, descriptorsOf, putDescriptor } from '@midmirror/journal';
 import {
@@ -66,11 +75,24 @@ class Verification {
   readonly #volume: VolumeRow;
   readonly #paths: VolumePaths;
   readonly #progress: (at: VerifyProgress) => void;
-  readonly #report: VerifyReport = { segments: 0, records: 0, objects: 0, extents: 0, bytes: 0, problems: [] };
+  readonly #report: VerifyReport = {
+    segments: 0,
+    records: 0,
+    objects: 0,
+    extents: 0,
+    bytes: 0,
+    problems: [],
+  };
   #filesDone = 0;
   #filesTotal = 0;
 
-  constructor(files: PoolFiles, catalog: Catalog, volume: VolumeRow, paths: VolumePaths, progress: (at: VerifyProgress) => void) {
+  constructor(
+    files: PoolFiles,
+    catalog: Catalog,
+    volume: VolumeRow,
+    paths: VolumePaths,
+    progress: (at: VerifyProgress) => void,
+  ) {
     this.#files = files;
     this.#catalog = catalog;
     this.#volume = volume;
@@ -80,7 +102,12 @@ class Verification {
 
   async run(): Promise<VerifyReport> {
     const { db } = this.#catalog;
-    const segments = await db.selectFrom('segment').selectAll().where('volume_id', '=', this.#volume.id).orderBy('segment').execute();
+    const segments = await db
+      .selectFrom('segment')
+      .selectAll()
+      .where('volume_id', '=', this.#volume.id)
+      .orderBy('segment')
+      .execute();
     const names = await this.#files.list(this.#paths.forward);
     const runs = await runsOf(db, this.#volume.id, 'backward');
     this.#filesTotal = 4 + names.length + runs.length;
@@ -110,23 +137,33 @@ class Verification {
   }
 
   async #volumeFile(): Promise<void> {
-    const file = parseVolumeFile(await readWhole(this.#files, this.#paths.volumeFile, 1 << 20), this.#paths.volumeFile);
+    const file = parseVolumeFile(
+      await readWhole(this.#files, this.#paths.volumeFile, 1 << 20),
+      this.#paths.volumeFile,
+    );
     const { name, size_bytes, id } = this.#volume;
     if (file.name === name && file.sizeBytes === size_bytes && file.id === id) return;
-    this.#problem(this.#paths.volumeFile, `says "${file.name}", ${file.sizeBytes} bytes; the catalogue says "${name}", ${size_bytes} bytes`);
+    this.#problem(
+      this.#paths.volumeFile,
+      `says "${file.name}", ${file.sizeBytes} bytes; the catalogue says "${name}", ${size_bytes} bytes`,
+    );
   }
 
   async #mimState(): Promise<void> {
     const state = await readMimState(this.#files, this.#paths);
     if (state === null) this.#problem(this.#paths.mimState, 'both slots are damaged');
     else if (state.mimSeq < this.#volume.mim_seq) {
-      this.#problem(this.#paths.mimState, `stands at write ${state.mimSeq}, the catalogue at ${this.#volume.mim_seq}`);
+      this.#problem(
+        this.#paths.mimState,
+        `stands at write ${state.mimSeq}, the catalogue at ${this.#volume.mim_seq}`,
+      );
     }
   }
 
   async #mimAllocation(): Promise<void> {
     const allocation = await MimAllocation.load(this.#files, this.#paths);
-    for (const page of allocation.damagedPages) this.#problem(`${this.#paths.mimAllocation} at ${page * 4096}`, 'the page fails its checksum');
+    for (const page of allocation.damagedPages)
+      this.#problem(`${this.#paths.mimAllocation} at ${page * 4096}`, 'the page fails its checksum');
   }
 
   /** The MIM's data has no checksums of its own: what can be found is that it can't be read or is too short. */
@@ -134,14 +171,19 @@ class Verification {
     const allocation = await MimAllocation.load(this.#files, this.#paths);
     await this.#withFile(this.#paths.mimImage, async (file) => {
       const size = await file.size();
-      if (size !== this.#volume.size_bytes) this.#problem(file.path, `is ${size} bytes long, the volume ${this.#volume.size_bytes}`);
+      if (size !== this.#volume.size_bytes)
+        this.#problem(file.path, `is ${size} bytes long, the volume ${this.#volume.size_bytes}`);
       const buffer = new Uint8Array(MIM_READ_BYTES);
       for (let at = 0; at < size; ) {
         const { lengthBytes, hole } = allocation.span(at, Math.min(size - at, SPAN_BYTES_MAX));
         const length = hole ? lengthBytes : Math.min(lengthBytes, MIM_READ_BYTES);
         if (!hole) {
           const count = await file.read(buffer, 0, length, at);
-          if (count < length) this.#problem(`${file.path} at ${at + count}`, `ends here; the granules of ${GRANULE_BYTES} bytes after it are marked as data`);
+          if (count < length)
+            this.#problem(
+              `${file.path} at ${at + count}`,
+              `ends here; the granules of ${GRANULE_BYTES} bytes after it are marked as data`,
+            );
           this.#report.bytes += count;
         }
         at += length;
@@ -156,7 +198,9 @@ class Verification {
       const path = `${this.#paths.forward}/${name}`;
       const place = parseSegmentName(name);
       if (place === null) {
-        await this.#part(path, async () => this.#problem(path, 'is not a segment: nothing of Midmirror has this name'));
+        await this.#part(path, async () =>
+          this.#problem(path, 'is not a segment: nothing of Midmirror has this name'),
+        );
         continue;
       }
       const row = live.get(place.segment);
@@ -165,26 +209,45 @@ class Verification {
         continue;
       }
       live.delete(place.segment);
-      await this.#part(path, () => this.#unlessGone(path, row ?? null, () => this.#segment(path, place, row ?? null)));
+      await this.#part(path, () =>
+        this.#unlessGone(path, row ?? null, () => this.#segment(path, place, row ?? null)),
+      );
     }
     for (const row of live.values()) {
-      if (await this.#stillThere(row)) this.#problem(this.#paths.forward, `segment ${row.segment} (writes ${row.first_seq} to ${row.last_seq}) is missing`);
+      if (await this.#stillThere(row))
+        this.#problem(
+          this.#paths.forward,
+          `segment ${row.segment} (writes ${row.first_seq} to ${row.last_seq}) is missing`,
+        );
     }
     let expected = this.#volume.mim_seq + 1;
     for (const row of rows) {
       if (row.last_seq < expected) continue;
-      if (row.first_seq > expected && (await this.#stillThere(row))) this.#problem(this.#paths.forward, `writes ${expected} to ${row.first_seq - 1} are in no segment`);
+      if (row.first_seq > expected && (await this.#stillThere(row)))
+        this.#problem(this.#paths.forward, `writes ${expected} to ${row.first_seq - 1} are in no segment`);
       expected = row.last_seq + 1;
     }
   }
 
-  async #segment(path: string, place: { segment: number; epoch: number }, row: SegmentRow | null): Promise<void> {
+  async #segment(
+    path: string,
+    place: { segment: number; epoch: number },
+    row: SegmentRow | null,
+  ): Promise<void> {
     await this.#withFile(path, async (file) => {
       const reader = await SegmentReader.open(file);
       const { header } = reader;
-      if (header.segment !== place.segment || header.epoch !== place.epoch || header.volumeId !== this.#volume.id) {
+      if (
+        header.segment !== place.segment ||
+        header.epoch !== place.epoch ||
+        header.volumeId !== this.#volume.id
+      ) {
         // A prepared segment gets its name before its header.
-        if (row !== null) this.#problem(`${path} at 0`, `the header is that of segment ${header.segment} of volume ${header.volumeId}`);
+        if (row !== null)
+          this.#problem(
+            `${path} at 0`,
+            `the header is that of segment ${header.segment} of volume ${header.volumeId}`,
+          );
         return;
       }
       const footer = await reader.footer();
@@ -194,13 +257,16 @@ class Verification {
       let nextSeq: number | null = null;
       for await (const { batch, bytes } of reader.batches(0, Number.MAX_SAFE_INTEGER)) {
         const where = `${path} at ${batch.offset}`;
-        if (previousCrc !== null && batch.previousCrc !== previousCrc) this.#problem(where, 'the chain of batch headers breaks');
-        if (nextSeq !== null && batch.firstSeq !== nextSeq) this.#problem(where, `write ${nextSeq} was to follow, write ${batch.firstSeq} does`);
+        if (previousCrc !== null && batch.previousCrc !== previousCrc)
+          this.#problem(where, 'the chain of batch headers breaks');
+        if (nextSeq !== null && batch.firstSeq !== nextSeq)
+          this.#problem(where, `write ${nextSeq} was to follow, write ${batch.firstSeq} does`);
         previousCrc = batch.headerCrc;
         nextSeq = batch.firstSeq + batch.writeCount;
         for (const d of descriptorsOf(bytes, 0, batch)) {
           putDescriptor(extents, d, place.segment);
-          if (d.kind === DescriptorKind.write || d.kind === DescriptorKind.mark) await this.#record(file, d.dataOffset, d.length, d.crc);
+          if (d.kind === DescriptorKind.write || d.kind === DescriptorKind.mark)
+            await this.#record(file, d.dataOffset, d.length, d.crc);
         }
       }
       this.#report.segments += 1;
@@ -212,7 +278,8 @@ class Verification {
 
   async #record(file: PoolFile, offset: number, length: number, crc: number): Promise<void> {
     const bytes = await readBytes(file, offset, length);
-    if (bytes.length !== length || checksumOf(bytes, 0, length) !== crc) this.#problem(`${file.path} at ${offset}`, `the data (${length} bytes) fails its checksum`);
+    if (bytes.length !== length || checksumOf(bytes, 0, length) !== crc)
+      this.#problem(`${file.path} at ${offset}`, `the data (${length} bytes) fails its checksum`);
     this.#report.records += 1;
     this.#report.bytes += length;
   }
@@ -224,11 +291,18 @@ class Verification {
         try {
           await this.#object(path, run);
         } catch (error) {
-          if ((await runsOf(this.#catalog.db, this.#volume.id, 'backward')).some((present) => present.id === run.id)) throw error;
+          if (
+            (await runsOf(this.#catalog.db, this.#volume.id, 'backward')).some(
+              (present) => present.id === run.id,
+            )
+          )
+            throw error;
         }
       });
     }
-    const known = new Set((await runsOf(this.#catalog.db, this.#volume.id, 'backward')).map((run) => run.source));
+    const known = new Set(
+      (await runsOf(this.#catalog.db, this.#volume.id, 'backward')).map((run) => run.source),
+    );
     for (const run of runs) known.add(run.source);
     const before = new Set(runs.map((run) => run.source));
     const newest = Math.max(0, ...before);
@@ -244,8 +318,15 @@ class Verification {
   async #object(path: string, run: StoredRun): Promise<void> {
     await this.#withFile(path, async (file) => {
       const { header, extents } = await readObject(file);
-      if (header.object !== run.source || header.volumeId !== this.#volume.id || header.snapshot !== run.snapshot) {
-        this.#problem(`${path} at 0`, `is object ${header.object} of snapshot ${header.snapshot}; the catalogue says object ${run.source} of snapshot ${run.snapshot}`);
+      if (
+        header.object !== run.source ||
+        header.volumeId !== this.#volume.id ||
+        header.snapshot !== run.snapshot
+      ) {
+        this.#problem(
+          `${path} at 0`,
+          `is object ${header.object} of snapshot ${header.snapshot}; the catalogue says object ${run.source} of snapshot ${run.snapshot}`,
+        );
       }
       for (const c = extents.cursor(); c.valid; c.next()) {
         this.#report.extents += 1;
@@ -263,8 +344,15 @@ class Verification {
     });
   }
 
-  async #compareRun(path: string, side: 'forward' | 'backward', source: number, extents: ExtentMap): Promise<void> {
-    const run = (await runsOf(this.#catalog.db, this.#volume.id, side)).find((candidate) => candidate.source === source);
+  async #compareRun(
+    path: string,
+    side: 'forward' | 'backward',
+    source: number,
+    extents: ExtentMap,
+  ): Promise<void> {
+    const run = (await runsOf(this.#catalog.db, this.#volume.id, side)).find(
+      (candidate) => candidate.source === source,
+    );
     if (run === undefined) return; // not learnt yet, or gone meanwhile
     const stored = new ExtentMap();
     await loadRun(this.#catalog.db, run.id, stored, false);
@@ -275,7 +363,12 @@ class Verification {
     const a = left.cursor();
     const b = right.cursor();
     for (; a.valid && b.valid; a.next(), b.next()) {
-      const same = a.start === b.start && a.length === b.length && a.flags === b.flags && a.offset === b.offset && a.crc === b.crc;
+      const same =
+        a.start === b.start &&
+        a.length === b.length &&
+        a.flags === b.flags &&
+        a.offset === b.offset &&
+        a.crc === b.crc;
       if (same) continue;
       return this.#problem(where, `differs from ${other} at address ${Math.min(a.start, b.start)}`);
     }
@@ -283,13 +376,22 @@ class Verification {
   }
 
   async #snapshots(): Promise<void> {
-    const rows = await this.#catalog.db.selectFrom('snapshot').selectAll().where('volume_id', '=', this.#volume.id).orderBy('seq').execute();
+    const rows = await this.#catalog.db
+      .selectFrom('snapshot')
+      .selectAll()
+      .where('volume_id', '=', this.#volume.id)
+      .orderBy('seq')
+      .execute();
     for (const [i, row] of rows.entries()) {
       const next = rows[i + 1];
-      if (next !== undefined && (next.snapshot <= row.snapshot || fromNs(next.time_ns) < fromNs(row.time_ns))) {
+      if (
+        next !== undefined &&
+        (next.snapshot <= row.snapshot || fromNs(next.time_ns) < fromNs(row.time_ns))
+      ) {
         this.#problem('catalogue', `snapshot ${next.snapshot} follows snapshot ${row.snapshot} out of order`);
       }
-      if (row.state === 'open' && next !== undefined) this.#problem('catalogue', `snapshot ${row.snapshot} is open and not the newest`);
+      if (row.state === 'open' && next !== undefined)
+        this.#problem('catalogue', `snapshot ${row.snapshot} is open and not the newest`);
     }
   }
 
@@ -311,7 +413,12 @@ class Verification {
     // What is on the MIM may be recycled at any moment, its file before its row.
     const { mim_seq } = await volumeById(this.#catalog.db, row.volume_id);
     if (row.last_seq <= mim_seq) return false;
-    const present = await this.#catalog.db.selectFrom('segment').select('segment').where('volume_id', '=', row.volume_id).where('segment', '=', row.segment).executeTakeFirst();
+    const present = await this.#catalog.db
+      .selectFrom('segment')
+      .select('segment')
+      .where('volume_id', '=', row.volume_id)
+      .where('segment', '=', row.segment)
+      .executeTakeFirst();
     return present !== undefined;
   }
 
@@ -324,5 +431,3 @@ class Verification {
     }
   }
 }
-
-

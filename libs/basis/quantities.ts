@@ -24,7 +24,10 @@ export function parseBytes(text: string, what: string): number {
   const unitBytes = match ? UNIT_BYTES[(match[2] ?? '').toLowerCase()] : undefined;
   const bytes = unitBytes === undefined ? Number.NaN : Number(match![1]) * unitBytes;
   if (!Number.isSafeInteger(bytes)) {
-    throw new MidmirrorError('bad-request', `${what}: "${text}" is not a size; write bytes or a unit, as in 4096, 512MiB or 10GiB`);
+    throw new MidmirrorError(
+      'bad-request',
+      `${what}: "${text}" is not a size; write bytes or a unit, as in 4096, 512MiB or 10GiB`,
+    );
   }
   return bytes;
 }

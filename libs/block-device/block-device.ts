@@ -3,7 +3,17 @@
 import { MidmirrorError } from '@midmirror/basis';
 
 /** Error numbers as the NBD protocol spells them on the wire; 0 is success. */
-export const Errno = { ok: 0, EPERM: 1, EIO: 5, ENOMEM: 12, EINVAL: 22, ENOSPC: 28, EOVERFLOW: 75, ENOTSUP: 95, ESHUTDOWN: 108 } as const;
+export const Errno = {
+  ok: 0,
+  EPERM: 1,
+  EIO: 5,
+  ENOMEM: 12,
+  EINVAL: 22,
+  ENOSPC: 28,
+  EOVERFLOW: 75,
+  ENOTSUP: 95,
+  ESHUTDOWN: 108,
+} as const;
 
 export type WriteKind = 'write' | 'zeroes' | 'trim';
 

@@ -19,7 +19,11 @@ export interface Subscription {
 
 export interface Bus {
   /** Durable when it resolves. A message with the id of an earlier one of the stream is that one. */
-  publish(stream: string, subject: string, envelope: EventEnvelope): Promise<{ position: number; duplicate: boolean }>;
+  publish(
+    stream: string,
+    subject: string,
+    envelope: EventEnvelope,
+  ): Promise<{ position: number; duplicate: boolean }>;
   /** The event commits with the transaction. */
   publishIn(tx: CatalogTransaction, stream: string, subject: string, envelope: EventEnvelope): Promise<void>;
   /**

@@ -28,11 +28,20 @@ class EmbeddedBus implements Bus {
     return await this.#catalog.transaction(async (tx) => await insert(tx, stream, subject, envelope));
   }
 
-  async publishIn(tx: CatalogTransaction, stream: string, subject: string, envelope: EventEnvelope): Promise<void> {
+  async publishIn(
+    tx: CatalogTransaction,
+    stream: string,
+    subject: string,
+    envelope: EventEnvelope,
+  ): Promise<void> {
     await insert(tx, stream, subject, envelope);
   }
 
-  consume(options: { stream: string; after: number; handler: (message: BusMessage) => Promise<void> }): Subscription {
+  consume(options: {
+    stream: string;
+    after: number;
+    handler: (message: BusMessage) => Promise<void>;
+  }): Subscription {
     const consumer = new Consumer(this.#catalog, options, () => this.#consumers.delete(consumer));
     this.#consumers.add(consumer);
     return consumer;
@@ -40,26 +49,48 @@ class EmbeddedBus implements Bus {
 
   async lastPosition(stream: string): Promise<number> {
     const { db } = this.#catalog;
-    const row = await db.selectFrom('message').select((e) => e.fn.max('position').as('last')).where('stream', '=', stream).executeTakeFirst();
+    const row = await db
+      .selectFrom('message')
+      .select((e) => e.fn.max('position').as('last'))
+      .where('stream', '=', stream)
+      .executeTakeFirst();
     return row?.last ?? 0;
   }
 
   async purge(stream: string, subject: string, upTo: number): Promise<void> {
     const { db } = this.#catalog;
-    await db.deleteFrom('message').where('stream', '=', stream).where('subject', '=', subject).where('position', '<=', upTo).execute();
+    await db
+      .deleteFrom('message')
+      .where('stream', '=', stream)
+      .where('subject', '=', subject)
+      .where('position', '<=', upTo)
+      .execute();
   }
 
   async deadLetters(): Promise<BusMessage[]> {
     const { db } = this.#catalog;
-    const rows = await db.selectFrom('message').selectAll().where('stream', '=', DEAD_LETTER_STREAM).orderBy('position').limit(1000).execute();
+    const rows = await db
+      .selectFrom('message')
+      .selectAll()
+      .where('stream', '=', DEAD_LETTER_STREAM)
+      .orderBy('position')
+      .limit(1000)
+      .execute();
     return rows.map(toMessage);
   }
 
-  async request(subject: string, ask: unknown, timeoutMs: number = limits.requestMsDefault): Promise<unknown> {
+  async request(
+    subject: string,
+    ask: unknown,
+    timeoutMs: number = limits.requestMsDefault,
+  ): Promise<unknown> {
     const responder = this.#responders.get(subject);
     if (responder === undefined) throw new MidmirrorError('unavailable', `nobody answers ${subject}`);
     if (this.#requests.size >= limits.requestsInFlightMax) {
-      throw new MidmirrorError('unavailable', `${limits.requestsInFlightMax} requests are under way already; try again`);
+      throw new MidmirrorError(
+        'unavailable',
+        `${limits.requestsInFlightMax} requests are under way already; try again`,
+      );
     }
     let end: (error: MidmirrorError) => void = () => {};
     const ended = new Promise<never>((_resolve, reject) => {
@@ -192,7 +223,9 @@ class Consumer implements Subscription {
       headers: { ...message.headers, 'mim-dead-reason': messageOf(reason), 'mim-dead-stream': this.#stream },
       data: message.data,
     };
-    await this.#catalog.transaction(async (tx) => await insert(tx, DEAD_LETTER_STREAM, message.subject, envelope));
+    await this.#catalog.transaction(
+      async (tx) => await insert(tx, DEAD_LETTER_STREAM, message.subject, envelope),
+    );
   }
 
   #tell(): void {
@@ -231,7 +264,12 @@ async function insert(
   return { position: existing.position, duplicate: true };
 }
 
-function toMessage(row: { position: number; subject: string; headers: string; data: Uint8Array }): BusMessage {
+function toMessage(row: {
+  position: number;
+  subject: string;
+  headers: string;
+  data: Uint8Array;
+}): BusMessage {
   const headers = JSON.parse(row.headers) as Record<string, string>;
   return { position: row.position, subject: row.subject, headers, data: row.data };
 }

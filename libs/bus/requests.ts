@@ -10,7 +10,11 @@ function subjectOf(name: RequestName): string {
 }
 
 /** Waits as long as the work may take (at most a day): syncs answer when applied. */
-export async function ask<N extends RequestName>(bus: Bus, name: N, body: Requests[N]['ask']): Promise<Requests[N]['answer']> {
+export async function ask<N extends RequestName>(
+  bus: Bus,
+  name: N,
+  body: Requests[N]['ask'],
+): Promise<Requests[N]['answer']> {
   return (await bus.request(subjectOf(name), body, DAY_MS)) as Requests[N]['answer'];
 }
 

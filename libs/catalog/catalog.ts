@@ -47,9 +47,13 @@ async function migrate(db: Kysely<CatalogSchema>, path: string): Promise<void> {
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } });
   const tables = await db.introspection.getTables({ withInternalKyselyTables: true });
   if (tables.length > 0 && !tables.some((table) => table.name === 'kysely_migration')) {
-    throw new MidmirrorError('corrupt', `${path} is a database of something else (it has a table "${tables[0]!.name}")`, {
-      hint: 'move the file out of the data directory; `mim rebuild` makes a new catalogue from the pool',
-    });
+    throw new MidmirrorError(
+      'corrupt',
+      `${path} is a database of something else (it has a table "${tables[0]!.name}")`,
+      {
+        hint: 'move the file out of the data directory; `mim rebuild` makes a new catalogue from the pool',
+      },
+    );
   }
   const { error } = await migrator.migrateToLatest();
   if (error !== undefined) {

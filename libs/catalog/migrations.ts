@@ -131,7 +131,11 @@ const initial: Migration = {
       .addUniqueConstraint('message_once', ['stream', 'message_id'])
       .execute();
     await db.schema.createIndex('message_order').on('message').columns(['stream', 'position']).execute();
-    await db.schema.createIndex('message_subject').on('message').columns(['stream', 'subject', 'position']).execute();
+    await db.schema
+      .createIndex('message_subject')
+      .on('message')
+      .columns(['stream', 'subject', 'position'])
+      .execute();
   },
 };
 

@@ -32,15 +32,25 @@ export async function pinPoint(tx: CatalogTransaction, pin: PinRequest): Promise
       .where('seq', '=', pin.seq)
       .executeTakeFirst();
     if (snapshot === undefined && !(pin.seq === volume.mim_seq && sync === undefined)) {
-      throw new MidmirrorError('point-unavailable', `write ${pin.seq} of volume "${volume.name}" is no longer a point of its own`, {
-        hint: `the journal window begins at write ${earliest}; older points are the snapshots (\`mim points ${volume.name}\`)`,
-        details: { seq: pin.seq, earliestSeq: earliest },
-      });
+      throw new MidmirrorError(
+        'point-unavailable',
+        `write ${pin.seq} of volume "${volume.name}" is no longer a point of its own`,
+        {
+          hint: `the journal window begins at write ${earliest}; older points are the snapshots (\`mim points ${volume.name}\`)`,
+          details: { seq: pin.seq, earliestSeq: earliest },
+        },
+      );
     }
   }
   await tx
     .insertInto('pin')
-    .values({ id: pin.id, volume_id: pin.volumeId, seq: pin.seq, holder: pin.holder, since_ns: toNs(pin.sinceNs) })
+    .values({
+      id: pin.id,
+      volume_id: pin.volumeId,
+      seq: pin.seq,
+      holder: pin.holder,
+      since_ns: toNs(pin.sinceNs),
+    })
     .execute();
 }
 

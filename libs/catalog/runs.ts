@@ -9,7 +9,11 @@ export type RunSide = 'forward' | 'backward';
 export type StoredRun = { id: number } & Omit<RunRow, 'id'>;
 
 /** Replaces a run of the same source, so that learning it twice is harmless. */
-export async function insertRun(tx: CatalogTransaction, run: Omit<RunRow, 'id'>, map: ExtentMap): Promise<void> {
+export async function insertRun(
+  tx: CatalogTransaction,
+  run: Omit<RunRow, 'id'>,
+  map: ExtentMap,
+): Promise<void> {
   await deleteRun(tx, run.volume_id, run.side as RunSide, run.source);
   const { id } = await tx.insertInto('run').values(run).returning('id').executeTakeFirstOrThrow();
   for (const { startBytes, page } of packPages(map)) {
@@ -17,7 +21,12 @@ export async function insertRun(tx: CatalogTransaction, run: Omit<RunRow, 'id'>,
   }
 }
 
-export async function deleteRun(tx: CatalogTransaction, volumeId: string, side: RunSide, source: number): Promise<void> {
+export async function deleteRun(
+  tx: CatalogTransaction,
+  volumeId: string,
+  side: RunSide,
+  source: number,
+): Promise<void> {
   const rows = await tx
     .deleteFrom('run')
     .where('volume_id', '=', volumeId)
@@ -41,7 +50,12 @@ export async function runsOf(db: CatalogReader, volumeId: string, side: RunSide)
 }
 
 /** Puts a run's extents into `map`; `under`: only where nothing is yet. */
-export async function loadRun(db: CatalogReader, runId: number, map: ExtentMap, under: boolean): Promise<void> {
+export async function loadRun(
+  db: CatalogReader,
+  runId: number,
+  map: ExtentMap,
+  under: boolean,
+): Promise<void> {
   let after = -1;
   for (;;) {
     const pages = await db

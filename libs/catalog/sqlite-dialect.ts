@@ -47,7 +47,10 @@ class SqliteDriver implements Driver {
   async acquireConnection(): Promise<DatabaseConnection> {
     if (this.#held) {
       if (this.#waiting.length >= limits.waitingMax) {
-        throw new MidmirrorError('unavailable', `${limits.waitingMax} statements wait for the catalogue already`);
+        throw new MidmirrorError(
+          'unavailable',
+          `${limits.waitingMax} statements wait for the catalogue already`,
+        );
       }
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }
@@ -88,7 +91,10 @@ class WorkerConnection implements DatabaseConnection {
 
   constructor(path: string) {
     this.#path = path;
-    this.#worker = new Worker(new URL('./sqlite-worker.ts', import.meta.url), { workerData: { path }, resourceLimits: { maxYoungGenerationSizeMb: 4 } });
+    this.#worker = new Worker(new URL('./sqlite-worker.ts', import.meta.url), {
+      workerData: { path },
+      resourceLimits: { maxYoungGenerationSizeMb: 4 },
+    });
     this.#started = new Promise((resolve, reject) => this.#pending.set(0, { resolve, reject }));
     this.#worker.on('message', (reply: StatementReply) => {
       const waiting = this.#pending.get(reply.id);
@@ -96,7 +102,9 @@ class WorkerConnection implements DatabaseConnection {
       waiting?.resolve(reply);
     });
     this.#worker.on('error', (error) => this.#end(this.#failure(String(error), 0)));
-    this.#worker.on('exit', () => this.#end(new MidmirrorError('unavailable', `the catalogue ${path} is closed`)));
+    this.#worker.on('exit', () =>
+      this.#end(new MidmirrorError('unavailable', `the catalogue ${path} is closed`)),
+    );
   }
 
   /** Nothing will be answered any more. */
@@ -114,7 +122,9 @@ class WorkerConnection implements DatabaseConnection {
     const request: StatementRequest = {
       id: this.#nextId++,
       sql: query.sql,
-      parameters: query.parameters.map((value) => (typeof value === 'boolean' ? Number(value) : value)) as StatementRequest['parameters'],
+      parameters: query.parameters.map((value) =>
+        typeof value === 'boolean' ? Number(value) : value,
+      ) as StatementRequest['parameters'],
     };
     if (this.#ended !== null) throw this.#ended;
     const reply = await new Promise<StatementReply>((resolve, reject) => {
@@ -142,8 +152,10 @@ class WorkerConnection implements DatabaseConnection {
 
   #failure(message: string, code: number): MidmirrorError {
     const primary = code & 255;
-    if (primary === SQLITE_FULL) return new MidmirrorError('no-space', `no space left for the catalogue ${this.#path}`);
-    if (primary === SQLITE_CONSTRAINT) return new MidmirrorError('conflict', `the catalogue refuses it: ${message}`);
+    if (primary === SQLITE_FULL)
+      return new MidmirrorError('no-space', `no space left for the catalogue ${this.#path}`);
+    if (primary === SQLITE_CONSTRAINT)
+      return new MidmirrorError('conflict', `the catalogue refuses it: ${message}`);
     if (primary === SQLITE_NOTADB || primary === SQLITE_CORRUPT || /not a database|malformed/.test(message)) {
       return new MidmirrorError('corrupt', `${this.#path} is not a sound catalogue: ${message}`, {
         hint: 'move the file away and run `mim rebuild`: the catalogue is made anew from the pool',

@@ -15,7 +15,9 @@ export type StatementReply =
 const { path } = workerData as { path: string };
 const port = parentPort!;
 const database = new DatabaseSync(path);
-database.exec('PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000');
+database.exec(
+  'PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000',
+);
 const prepared = new Map<string, ReturnType<DatabaseSync['prepare']>>();
 const PREPARED_MAX = 200;
 

@@ -13,7 +13,16 @@ export async function volumeById(db: CatalogReader, id: string): Promise<VolumeR
 export async function volumeByName(db: CatalogReader, name: string): Promise<VolumeRow> {
   const row = await db.selectFrom('volume').selectAll().where('name', '=', name).executeTakeFirst();
   if (row !== undefined && row.state === 'active') return row;
-  const others = await db.selectFrom('volume').select('name').where('state', '=', 'active').orderBy('name').limit(20).execute();
-  const hint = others.length === 0 ? 'there is no volume yet' : `there are: ${others.map((other) => other.name).join(', ')}`;
+  const others = await db
+    .selectFrom('volume')
+    .select('name')
+    .where('state', '=', 'active')
+    .orderBy('name')
+    .limit(20)
+    .execute();
+  const hint =
+    others.length === 0
+      ? 'there is no volume yet'
+      : `there are: ${others.map((other) => other.name).join(', ')}`;
   throw new MidmirrorError('not-found', `there is no volume "${name}"`, { hint });
 }

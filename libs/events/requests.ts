@@ -11,7 +11,10 @@ export interface ChosenPoint {
 }
 
 export interface Requests {
-  'ingest.create-volume': { ask: { name: string; sizeBytes: number; policy: unknown }; answer: { volumeId: string } };
+  'ingest.create-volume': {
+    ask: { name: string; sizeBytes: number; policy: unknown };
+    answer: { volumeId: string };
+  };
   'ingest.delete-volume': { ask: { volumeId: string }; answer: { deleted: true } };
   'ingest.set-policy': { ask: { volumeId: string; policy: unknown }; answer: { changed: true } };
   'ingest.mark': {
@@ -38,7 +41,14 @@ export interface Requests {
   };
   'synchronizer.sync': {
     ask: { volumeId: string; upToSeq: number | null; closeSnapshot: boolean };
-    answer: { fromSeq: number; toSeq: number; syncs: number; extents: number; bytes: number; snapshot: number | null };
+    answer: {
+      fromSeq: number;
+      toSeq: number;
+      syncs: number;
+      extents: number;
+      bytes: number;
+      snapshot: number | null;
+    };
   };
   /** The ring is three quarters full: sync as far as needed, soon. Answered at once. */
   'synchronizer.relieve': { ask: { volumeId: string }; answer: { accepted: true } };
@@ -46,7 +56,10 @@ export interface Requests {
     ask: { volumeId: string; dryRun: boolean };
     answer: { drops: { snapshot: number; seq: number; timeNs: string; bytes: number }[]; freedBytes: number };
   };
-  'synchronizer.drop-snapshot': { ask: { volumeId: string; snapshot: number }; answer: { freedBytes: number } };
+  'synchronizer.drop-snapshot': {
+    ask: { volumeId: string; snapshot: number };
+    answer: { freedBytes: number };
+  };
   /** Sync step 5: switch open mirrors to the new run; answered when no read on the old map is in flight. */
   'mapping-index.prepare': { ask: { volumeId: string; syncId: number }; answer: { mirrors: number } };
   /** Rebuilds the maps of open mirrors; answered when nothing reads by the old ones. */
@@ -91,7 +104,9 @@ export interface Requests {
   /** Writes per minute that are in no segment's run yet; the others are in the catalogue. */
   'mapping-index.activity': {
     ask: { volumeId: string };
-    answer: { minutes: { minuteNs: string; writes: number; bytes: number; firstSeq: number; lastSeq: number }[] };
+    answer: {
+      minutes: { minuteNs: string; writes: number; bytes: number; firstSeq: number; lastSeq: number }[];
+    };
   };
   'mapping-index.mirrors': {
     ask: { volumeId: string };

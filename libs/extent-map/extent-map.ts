@@ -55,7 +55,12 @@ class LeafStore {
     const words = new Uint32Array(count * LEAF_CAPACITY * WORDS);
     for (let i = count - 1; i >= 0; i -= 1) {
       const from = i * LEAF_CAPACITY;
-      this.#free.push(new Leaf(starts.subarray(from, from + LEAF_CAPACITY), words.subarray(from * WORDS, (from + LEAF_CAPACITY) * WORDS)));
+      this.#free.push(
+        new Leaf(
+          starts.subarray(from, from + LEAF_CAPACITY),
+          words.subarray(from * WORDS, (from + LEAF_CAPACITY) * WORDS),
+        ),
+      );
     }
   }
 }
@@ -83,7 +88,11 @@ export class ExtentMap {
     const leaf = this.#leaves[leafIndex]!;
     const at = lowerBound(leaf.starts, leaf.count, start);
     // The most common put of a busy disk: the very same range again.
-    if (at < leaf.count && leaf.starts[at] === start && (leaf.words[at * WORDS]! & ~FLAG_MASK) >>> 0 === length) {
+    if (
+      at < leaf.count &&
+      leaf.starts[at] === start &&
+      (leaf.words[at * WORDS]! & ~FLAG_MASK) >>> 0 === length
+    ) {
       setWords(leaf.words, at * WORDS, length + flags, source, offset, crc);
       return;
     }
@@ -228,7 +237,8 @@ export class ExtentMap {
   #removeRun(leafIndex: number, at: number, end: number): number {
     const leaf = this.#leaves[leafIndex]!;
     let to = at + 1;
-    while (to < leaf.count && leaf.starts[to]! + ((leaf.words[to * WORDS]! & ~FLAG_MASK) >>> 0) <= end) to += 1;
+    while (to < leaf.count && leaf.starts[to]! + ((leaf.words[to * WORDS]! & ~FLAG_MASK) >>> 0) <= end)
+      to += 1;
     leaf.starts.copyWithin(at, to, leaf.count);
     leaf.words.copyWithin(at * WORDS, to * WORDS, leaf.count * WORDS);
     leaf.count -= to - at;
@@ -383,7 +393,14 @@ function lowerBound(starts: Float64Array, count: number, start: number): number 
   return low;
 }
 
-function setWords(words: Uint32Array, base: number, packed: number, source: number, offset: number, crc: number): void {
+function setWords(
+  words: Uint32Array,
+  base: number,
+  packed: number,
+  source: number,
+  offset: number,
+  crc: number,
+): void {
   words[base] = packed;
   words[base + 1] = source;
   words[base + 2] = offset;

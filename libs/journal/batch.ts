@@ -83,7 +83,15 @@ export function descriptorsIntact(bytes: Uint8Array, at: number, batch: Batch): 
 export function* descriptorsOf(bytes: Uint8Array, at: number, batch: Batch): Generator<Descriptor> {
   const from = at + Format.batchHeaderBytes;
   const words = wordsOf(bytes, from, batch.descriptorCount * Format.descriptorBytes);
-  const descriptor: Descriptor = { kind: 0, continues: false, crc: 0, start: 0, length: 0, dataOffset: 0, seq: 0 };
+  const descriptor: Descriptor = {
+    kind: 0,
+    continues: false,
+    crc: 0,
+    start: 0,
+    length: 0,
+    dataOffset: 0,
+    seq: 0,
+  };
   let seq = batch.firstSeq - 1;
   for (let i = 0; i < batch.descriptorCount; i += 1) {
     const base = i * 6;

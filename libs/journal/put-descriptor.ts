@@ -11,5 +11,6 @@ export function putDescriptor(
   const { kind, start, length, dataOffset, crc } = descriptor;
   if (kind === DescriptorKind.write) map.put(start, length, ExtentFlag.whole, segment, dataOffset, crc);
   else if (kind === DescriptorKind.zeroes) map.put(start, length, ExtentFlag.zero, segment, 0, 0);
-  else if (kind === DescriptorKind.trim) map.put(start, length, ExtentFlag.zero | ExtentFlag.trim, segment, 0, 0);
+  else if (kind === DescriptorKind.trim)
+    map.put(start, length, ExtentFlag.zero | ExtentFlag.trim, segment, 0, 0);
 }

@@ -72,7 +72,8 @@ export function recoverSegment(
 function nextBatch(segment: Uint8Array, at: number, place: { segment: number; epoch: number }): Batch | null {
   for (const offset of [at, pageAfter(at)]) {
     const batch = batchAt(segment, offset);
-    if (batch?.segment === place.segment && batch.epoch === place.epoch && batch.offset === offset) return batch;
+    if (batch?.segment === place.segment && batch.epoch === place.epoch && batch.offset === offset)
+      return batch;
   }
   return null;
 }

@@ -1,6 +1,6 @@
 // A segment file: header block, batches, and once sealed a footer (net extents, batch index) whose place a
 // trailer in the file's last bytes names. The footer is the level-0 run: nobody need read data to learn the map.
-import { ExtentMap } from '@midmirror/extent-map';
+import type { ExtentMap } from '@midmirror/extent-map';
 import { checksum, checksumOf } from './checksum.ts';
 import { packExtents, unpackExtents } from './extent-list.ts';
 import { Format } from './format.ts';
@@ -70,7 +70,10 @@ export function decodeSegmentHeader(bytes: Uint8Array): SegmentHeader | null {
 export function segmentFooterBytesMax(descriptors: number, batches: number): number {
   // Each put can leave at most two more extents than were there.
   return (
-    FOOTER_FIXED_BYTES + descriptors * 2 * Format.extentBytes + batches * Format.batchIndexBytes + Format.trailerBytes
+    FOOTER_FIXED_BYTES +
+    descriptors * 2 * Format.extentBytes +
+    batches * Format.batchIndexBytes +
+    Format.trailerBytes
   );
 }
 
@@ -105,7 +108,12 @@ export function encodeSegmentFooter(footer: SegmentFooter): Uint8Array {
 }
 
 /** The trailer for the last bytes of the segment file. */
-export function segmentTrailer(segment: number, epoch: number, footerOffset: number, footer: Uint8Array): Uint8Array {
+export function segmentTrailer(
+  segment: number,
+  epoch: number,
+  footerOffset: number,
+  footer: Uint8Array,
+): Uint8Array {
   return encodeTrailer(Format.segmentTrailerMagic, segment, epoch, footerOffset, footer);
 }
 

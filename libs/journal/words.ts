@@ -1,7 +1,10 @@
 // 64-bit numbers in little-endian 32-bit words: low word first.
 import { assert } from '@midmirror/basis';
 
-assert(new Uint8Array(new Uint32Array([1]).buffer)[0] === 1, 'the formats are written by little-endian machines only');
+assert(
+  new Uint8Array(new Uint32Array([1]).buffer)[0] === 1,
+  'the formats are written by little-endian machines only',
+);
 
 const WORD = 4294967296;
 

@@ -6,8 +6,19 @@
 // trusted until a restart has recovered the ring from the files).
 import { type Clock, MidmirrorError, monotonicNs } from '@midmirror/basis';
 import { Errno, errnoOf, Pacer, type WriteCommand } from '@midmirror/block-device';
-import { BatchBuilder, checksum, DescriptorFlag, DescriptorKind, encodeMark, Format, type MarkRecord, PIECE_BYTES_MAX, pageAfter, segmentFooterBytesMax } from '@midmirror/journal';
+import {
+  BatchBuilder,
+  checksum,
+  DescriptorKind,
+  encodeMark,
+  Format,
+  type MarkRecord,
+  PIECE_BYTES_MAX,
+  pageAfter,
+  segmentFooterBytesMax,
+} from '@midmirror/journal';
 import { limits } from './limits.ts';
+import { addPieces, fitsPiece, piecesOf } from './pieces.ts';
 import type { RingSegment } from './ring-segment.ts';
 import { sealSegment } from './seal.ts';
 import type { SegmentRing } from './segment-ring.ts';
@@ -263,7 +274,14 @@ export class Journal {
         } else addPieces(builder, iovec, command, dataOffset);
         dataOffset += length;
       } else {
-        builder.add(kind === 'trim' ? DescriptorKind.trim : DescriptorKind.zeroes, 0, 0, start, length, dataOffset);
+        builder.add(
+          kind === 'trim' ? DescriptorKind.trim : DescriptorKind.zeroes,
+          0,
+          0,
+          start,
+          length,
+          dataOffset,
+        );
       }
     }
   }
@@ -502,7 +520,10 @@ export class Journal {
       if (this.#writing && this.#active !== null) this.#dirty.add(this.#active);
       let failure: MidmirrorError | null = null;
       try {
-        const quick = dirtyBytes <= limits.quickCommitBytesMax && segments.length === 1 && this.#pacer.tryNow(() => syncNow(segments[0]!));
+        const quick =
+          dirtyBytes <= limits.quickCommitBytesMax &&
+          segments.length === 1 &&
+          this.#pacer.tryNow(() => syncNow(segments[0]!));
         if (!quick) await Promise.all(segments.map((segment) => segment.file.datasync()));
         this.#durableSeq = Math.max(this.#durableSeq, seq);
       } catch (error) {
@@ -560,7 +581,13 @@ export class Journal {
     for (let i = head; i < queue.length; i += 1) {
       const command = queue[i]!;
       if (command.kind !== 'mark') command.complete(errno);
-      else command.reject(new MidmirrorError(errno === Errno.ENOSPC ? 'no-space' : 'unavailable', `the mark can't be journaled: ${this.#stateReason}`));
+      else
+        command.reject(
+          new MidmirrorError(
+            errno === Errno.ENOSPC ? 'no-space' : 'unavailable',
+            `the mark can't be journaled: ${this.#stateReason}`,
+          ),
+        );
     }
   }
 }
@@ -573,40 +600,4 @@ function syncNow(segment: RingSegment): boolean {
 function spaceFor(descriptors: number): number {
   // Beside its header and descriptors in the batch, each descriptor may need two extents in the footer.
   return Format.batchHeaderBytes + descriptors * (Format.descriptorBytes + 2 * Format.extentBytes);
-}
-
-function fitsPiece(start: number, length: number): boolean {
-  return (start % PIECE_BYTES_MAX) + length <= PIECE_BYTES_MAX;
-}
-
-/** Pieces end at multiples of their size, so that writing a range again replaces the same pieces. */
-function piecesOf(start: number, length: number): number {
-  return Math.floor((start + length - 1) / PIECE_BYTES_MAX) - Math.floor(start / PIECE_BYTES_MAX) + 1;
-}
-
-function addPieces(builder: BatchBuilder, iovec: Uint8Array[], command: WriteCommand, dataOffset: number): void {
-  const end = command.startBytes + command.lengthBytes;
-  let at = command.startBytes;
-  let slice = 0;
-  let within = 0;
-  let flags = 0;
-  while (at < end) {
-    const length = Math.min(end - at, PIECE_BYTES_MAX - (at % PIECE_BYTES_MAX));
-    let crc = 0;
-    for (let left = length; left > 0; ) {
-      const bytes = command.payload[slice]!;
-      const count = Math.min(left, bytes.length - within);
-      crc = checksum(bytes.subarray(within, within + count), crc);
-      left -= count;
-      within += count;
-      if (within === bytes.length) {
-        slice += 1;
-        within = 0;
-      }
-    }
-    builder.add(DescriptorKind.write, flags, crc, at, length, dataOffset + at - command.startBytes);
-    flags = DescriptorFlag.continues;
-    at += length;
-  }
-  for (let i = 0; i < command.payloadCount; i += 1) iovec.push(command.payload[i]!);
 }

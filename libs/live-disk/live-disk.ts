@@ -1,7 +1,13 @@
 // A disk that journals every write: forward journal in front, head map over it, a base underneath (the MIM of a
 // volume, the mirror of a clone). Reads take the newest journaled extent, else the base. One road for both.
 import { type Clock, assert, MidmirrorError } from '@midmirror/basis';
-import { type AllocationExtent, type BlockDevice, Errno, readPacer, type WriteCommand } from '@midmirror/block-device';
+import {
+  type AllocationExtent,
+  type BlockDevice,
+  Errno,
+  readPacer,
+  type WriteCommand,
+} from '@midmirror/block-device';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { checksumOf, DescriptorKind, type MarkRecord, segmentFooterBytesMax } from '@midmirror/journal';
 import { type PoolFiles, readBytes, SegmentReader, verifyPiece } from '@midmirror/pool';
@@ -83,9 +89,14 @@ export class LiveDisk implements BlockDevice {
 
   /** Recovers the journal from its files and opens it for writing. Throws `corrupt` on damage. */
   static async open(options: LiveDiskOptions): Promise<LiveDisk> {
-    const { files, directory, volumeId, segmentBytes, segmentsMax, clock, syncIntervalMs, listener } = options;
-    const needed = options.requestBytesMax + segmentFooterBytesMax(limits.batchDescriptorsMax, 4) + (64 << 10);
-    assert(segmentBytes >= needed, `a segment of ${segmentBytes} bytes holds a request of ${options.requestBytesMax}`);
+    const { files, directory, volumeId, segmentBytes, segmentsMax, clock, syncIntervalMs, listener } =
+      options;
+    const needed =
+      options.requestBytesMax + segmentFooterBytesMax(limits.batchDescriptorsMax, 4) + (64 << 10);
+    assert(
+      segmentBytes >= needed,
+      `a segment of ${segmentBytes} bytes holds a request of ${options.requestBytesMax}`,
+    );
     const head = new ExtentMap();
     const found = await recoverRing(files, directory, { volumeId, segmentBytes }, options.floor, head);
     const epoch = Math.max(options.epochMin, found.lastEpoch + 1);
@@ -95,7 +106,8 @@ export class LiveDisk implements BlockDevice {
       found.nextNumber,
     );
     for (const segment of found.live) ring.live.set(segment.number, segment);
-    const apply = (words: Uint32Array, count: number, segment: number): void => applyBatch(head, words, count, segment);
+    const apply = (words: Uint32Array, count: number, segment: number): void =>
+      applyBatch(head, words, count, segment);
     const journal = new Journal(ring, found.end, { clock, syncIntervalMs, listener, apply });
     await journal.open();
     return new LiveDisk(options, ring, journal, head, found.marks, epoch);
@@ -263,7 +275,8 @@ export class LiveDisk implements BlockDevice {
       });
       this.kick();
     });
-    if (errno !== Errno.ok) throw new MidmirrorError('io', `the journal refused to rewrite an extent (error ${errno})`);
+    if (errno !== Errno.ok)
+      throw new MidmirrorError('io', `the journal refused to rewrite an extent (error ${errno})`);
   }
 
   #readNow(start: number, length: number, target: Uint8Array, targetOffset: number): boolean {
@@ -294,7 +307,8 @@ export class LiveDisk implements BlockDevice {
     const file = this.#ring.live.get(source)!.file;
     if (skip === 0 && count === length) {
       file.readSync(target, to, length, offset);
-      if (checksumOf(target, to, length) !== crc) verifyPiece(target.subarray(to, to + length), length, crc, file.path, offset);
+      if (checksumOf(target, to, length) !== crc)
+        verifyPiece(target.subarray(to, to + length), length, crc, file.path, offset);
       return;
     }
     const read = file.readSync(this.#scratch, 0, length, offset);
@@ -310,7 +324,16 @@ export class LiveDisk implements BlockDevice {
     while (at < end) {
       if (!cursor.valid || cursor.start > at) {
         const until = cursor.valid && cursor.start < end ? cursor.start : end;
-        pieces.push({ at, length: until - at, segment: null, flags: 0, offset: 0, extentLength: 0, crc: 0, skip: 0 });
+        pieces.push({
+          at,
+          length: until - at,
+          segment: null,
+          flags: 0,
+          offset: 0,
+          extentLength: 0,
+          crc: 0,
+          skip: 0,
+        });
         at = until;
         continue;
       }
@@ -352,8 +375,10 @@ function applyBatch(head: ExtentMap, words: Uint32Array, count: number, segment:
     const kind = words[base]! & 255;
     const start = words[base + 2]! + words[base + 3]! * 4294967296;
     const length = words[base + 4]!;
-    if (kind === DescriptorKind.write) head.put(start, length, ExtentFlag.whole, segment, words[base + 5]!, words[base + 1]!);
+    if (kind === DescriptorKind.write)
+      head.put(start, length, ExtentFlag.whole, segment, words[base + 5]!, words[base + 1]!);
     else if (kind === DescriptorKind.zeroes) head.put(start, length, ExtentFlag.zero, segment, 0, 0);
-    else if (kind === DescriptorKind.trim) head.put(start, length, ExtentFlag.zero | ExtentFlag.trim, segment, 0, 0);
+    else if (kind === DescriptorKind.trim)
+      head.put(start, length, ExtentFlag.zero | ExtentFlag.trim, segment, 0, 0);
   }
 }

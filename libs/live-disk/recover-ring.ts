@@ -13,7 +13,13 @@ import {
   recoverSegment,
   type SegmentFooter,
 } from '@midmirror/journal';
-import { type PoolFile, type PoolFiles, parseSegmentName, readBytes, readSegmentFooter } from '@midmirror/pool';
+import {
+  type PoolFile,
+  type PoolFiles,
+  parseSegmentName,
+  readBytes,
+  readSegmentFooter,
+} from '@midmirror/pool';
 import type { JournalEnd } from './journal.ts';
 import { RingSegment } from './ring-segment.ts';
 import { sealSegment } from './seal.ts';
@@ -112,7 +118,11 @@ export async function recoverRing(
       continue;
     }
     live.push(recovered);
-    end = { nextSeq: recovered.lastSeq + 1, lastNs: recovered.lastNs, lastHeaderCrc: recovered.lastHeaderCrc };
+    end = {
+      nextSeq: recovered.lastSeq + 1,
+      lastNs: recovered.lastNs,
+      lastHeaderCrc: recovered.lastHeaderCrc,
+    };
   }
   end ??= { nextSeq: floor.seq + 1, lastNs: floor.timeNs, lastHeaderCrc: 0 };
   if (end.nextSeq <= floor.seq) end = { ...end, nextSeq: floor.seq + 1 };
@@ -138,9 +148,13 @@ async function openCandidate(
   if (header === null || header.segment !== place.segment || header.epoch !== place.epoch) {
     await file.close();
     if (used) {
-      throw new MidmirrorError('corrupt', `${path}: the segment header at offset 0 is damaged, batches follow it`, {
-        hint: 'run `mim verify` on the volume; the writes of this segment may be readable by hand',
-      });
+      throw new MidmirrorError(
+        'corrupt',
+        `${path}: the segment header at offset 0 is damaged, batches follow it`,
+        {
+          hint: 'run `mim verify` on the volume; the writes of this segment may be readable by hand',
+        },
+      );
     }
     return rightSize ? 'unused' : 'unfinished';
   }
@@ -150,13 +164,20 @@ async function openCandidate(
   }
   if (header.volumeId !== volume.volumeId) {
     await file.close();
-    throw new MidmirrorError('corrupt', `${path} belongs to volume ${header.volumeId}, not to ${volume.volumeId}`, {
-      hint: 'move the foreign file out of the folder',
-    });
+    throw new MidmirrorError(
+      'corrupt',
+      `${path} belongs to volume ${header.volumeId}, not to ${volume.volumeId}`,
+      {
+        hint: 'move the foreign file out of the folder',
+      },
+    );
   }
   if (!rightSize || header.segmentBytes !== volume.segmentBytes) {
     await file.close();
-    throw new MidmirrorError('corrupt', `${path} is not ${volume.segmentBytes} bytes long, as the volume's segments are`);
+    throw new MidmirrorError(
+      'corrupt',
+      `${path} is not ${volume.segmentBytes} bytes long, as the volume's segments are`,
+    );
   }
   return { name, ...place, file, footer: await readSegmentFooter(file, header) };
 }
@@ -187,7 +208,12 @@ async function recoverUnsealed(
 ): Promise<RingSegment | null> {
   const bytes = await readBytes(candidate.file, 0, await candidate.file.size());
   const expect = before === null ? null : { nextSeq: before.nextSeq, previousCrc: before.lastHeaderCrc };
-  const found = recoverSegment(bytes, candidate, expect, floor.anyFirst ? Number.MAX_SAFE_INTEGER : floor.seq);
+  const found = recoverSegment(
+    bytes,
+    candidate,
+    expect,
+    floor.anyFirst ? Number.MAX_SAFE_INTEGER : floor.seq,
+  );
   if (found.damage !== null) throw damaged(candidate, found.damage.offset, found.damage.reason);
   const first = found.batches[0];
   if (first === undefined) return null;
@@ -244,5 +270,6 @@ function endOf(footer: SegmentFooter): JournalEnd {
 }
 
 function copyInto(map: ExtentMap, extents: ExtentMap): void {
-  for (const c = extents.cursor(); c.valid; c.next()) map.put(c.start, c.length, c.flags, c.source, c.offset, c.crc);
+  for (const c = extents.cursor(); c.valid; c.next())
+    map.put(c.start, c.length, c.flags, c.source, c.offset, c.crc);
 }

@@ -38,7 +38,8 @@ export class SegmentRing {
 
   get bytesUsed(): number {
     let used = 0;
-    for (const segment of this.live.values()) used += segment.sealed ? this.config.segmentBytes : segment.writeOffset;
+    for (const segment of this.live.values())
+      used += segment.sealed ? this.config.segmentBytes : segment.writeOffset;
     return used;
   }
 
@@ -71,10 +72,16 @@ export class SegmentRing {
     const files = await Promise.allSettled(numbers.map((number) => this.#readyFile(number)));
     await this.config.files.syncDirectory(this.config.directory);
     // The name before the header: a new header under an old name would make the old batches look orphaned.
-    await Promise.all(files.map((file, i) => (file.status === 'fulfilled' ? this.#writeHeader(file.value, numbers[i]!) : null)));
+    await Promise.all(
+      files.map((file, i) =>
+        file.status === 'fulfilled' ? this.#writeHeader(file.value, numbers[i]!) : null,
+      ),
+    );
     for (const [i, file] of files.entries()) {
       if (file.status === 'fulfilled') {
-        this.#prepared.push(new RingSegment(numbers[i]!, this.config.epoch, file.value, Format.segmentHeaderBytes));
+        this.#prepared.push(
+          new RingSegment(numbers[i]!, this.config.epoch, file.value, Format.segmentHeaderBytes),
+        );
       }
     }
     const failed = files.find((file) => file.status === 'rejected');

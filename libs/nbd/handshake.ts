@@ -1,7 +1,14 @@
 // The handshake as a pure machine: bytes in, effects out. Fixed newstyle; options it does not know are refused
 // and the client may go on. While an export is being opened, further input waits.
 import type { NbdLimits } from './limits.ts';
-import { allocationContextId, Handshake as H, Info, Option, OptionReply, TransmissionFlag } from './protocol.ts';
+import {
+  allocationContextId,
+  Handshake as H,
+  Info,
+  Option,
+  OptionReply,
+  TransmissionFlag,
+} from './protocol.ts';
 
 export interface ExportFacts {
   sizeBytes: number;
@@ -103,7 +110,13 @@ export class HandshakeMachine {
     if (waiting?.for !== 'list') return [];
     const effects: HandshakeEffect[] = [];
     for (const { name, description } of exports) {
-      effects.push(reply(waiting.option, OptionReply.server, concat(u32(text(name).length), text(name), text(description))));
+      effects.push(
+        reply(
+          waiting.option,
+          OptionReply.server,
+          concat(u32(text(name).length), text(name), text(description)),
+        ),
+      );
     }
     effects.push(reply(waiting.option, OptionReply.ack));
     this.#resume(effects);
@@ -196,7 +209,8 @@ export class HandshakeMachine {
       case Option.go:
         return this.#infoOrGo(option, data, effects);
       case Option.structuredReply:
-        if (data.length > 0) effects.push(reply(option, OptionReply.errInvalid, text('STRUCTURED_REPLY takes no data')));
+        if (data.length > 0)
+          effects.push(reply(option, OptionReply.errInvalid, text('STRUCTURED_REPLY takes no data')));
         else {
           this.#structured = true;
           effects.push(reply(option, OptionReply.ack));
@@ -252,7 +266,9 @@ export class HandshakeMachine {
       return;
     }
     if (option === Option.setMetaContext && !this.#structured) {
-      effects.push(reply(option, OptionReply.errInvalid, text('meta contexts need structured replies first')));
+      effects.push(
+        reply(option, OptionReply.errInvalid, text('meta contexts need structured replies first')),
+      );
       return;
     }
     const setting = option === Option.setMetaContext;
@@ -302,7 +318,9 @@ function infoReply(
     [Info.description, facts.description],
   ] as const) {
     if (waiting.requested.includes(info)) {
-      parts.push(optionReply(waiting.option, OptionReply.info, concat(new Uint8Array([0, info]), text(value))));
+      parts.push(
+        optionReply(waiting.option, OptionReply.info, concat(new Uint8Array([0, info]), text(value))),
+      );
     }
   }
   return concat(...parts);

@@ -46,7 +46,15 @@ export const TransmissionFlag = {
   canMultiConn: 256,
 } as const;
 
-export const Command = { read: 0, write: 1, disconnect: 2, flush: 3, trim: 4, writeZeroes: 6, blockStatus: 7 } as const;
+export const Command = {
+  read: 0,
+  write: 1,
+  disconnect: 2,
+  flush: 3,
+  trim: 4,
+  writeZeroes: 6,
+  blockStatus: 7,
+} as const;
 
 export const CommandFlag = { fua: 1, noHole: 2, df: 4, reqOne: 8 } as const;
 

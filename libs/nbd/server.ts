@@ -37,7 +37,9 @@ export async function startNbdServer(options: NbdServerOptions): Promise<NbdServ
   const connections = new Set<Connection>();
   const server = net.createServer({ pauseOnConnect: true, noDelay: true }, (accepted) => {
     if (connections.size >= limits.connectionsMax) return void accepted.destroy();
-    const connection = new Connection(accepted, options, limits, buffers, () => connections.delete(connection));
+    const connection = new Connection(accepted, options, limits, buffers, () =>
+      connections.delete(connection),
+    );
     connections.add(connection);
   });
   const { listen } = options;
@@ -49,7 +51,9 @@ export async function startNbdServer(options: NbdServerOptions): Promise<NbdServ
   server.on('error', (error) => options.onError?.(error));
   const bound = server.address();
   const address =
-    'path' in listen || bound === null || typeof bound === 'string' ? listen : { host: listen.host, port: bound.port };
+    'path' in listen || bound === null || typeof bound === 'string'
+      ? listen
+      : { host: listen.host, port: bound.port };
   return {
     address,
     get connectionCount() {
@@ -198,7 +202,14 @@ class Connection {
     else this.#export = opened;
     if (this.#over) return;
     const { sizeBytes, readOnly } = opened.device;
-    this.#perform(this.#handshake.opened({ sizeBytes, readOnly, multiConn: opened.multiConn, description: opened.description }));
+    this.#perform(
+      this.#handshake.opened({
+        sizeBytes,
+        readOnly,
+        multiConn: opened.multiConn,
+        description: opened.description,
+      }),
+    );
   }
 
   async #list(): Promise<void> {
@@ -279,6 +290,10 @@ async function removeStaleSocket(path: string): Promise<void> {
 
 function listenError(listen: NbdAddress, error: NodeJS.ErrnoException): MidmirrorError {
   const where = 'path' in listen ? listen.path : `${listen.host}:${listen.port}`;
-  const hint = error.code === 'EADDRINUSE' ? 'another server has the address; set MIM_NBD_LISTEN to a free one' : '';
-  return new MidmirrorError('locked', `can't listen for NBD on ${where}: ${error.message}`, { hint, cause: error });
+  const hint =
+    error.code === 'EADDRINUSE' ? 'another server has the address; set MIM_NBD_LISTEN to a free one' : '';
+  return new MidmirrorError('locked', `can't listen for NBD on ${where}: ${error.message}`, {
+    hint,
+    cause: error,
+  });
 }

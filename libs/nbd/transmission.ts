@@ -114,7 +114,8 @@ export class Transmission {
         const count = Math.min(this.#refused.skipLeft, to - at);
         at += count;
         this.#refused.skipLeft -= count;
-        if (this.#refused.skipLeft === 0) this.#answer(this.#refused.high, this.#refused.low, this.#refused.errno);
+        if (this.#refused.skipLeft === 0)
+          this.#answer(this.#refused.high, this.#refused.low, this.#refused.errno);
       } else if (this.#atLimit()) {
         this.#kick();
         if (this.#atLimit()) return this.#stall(bytes, at, to, buffer);
@@ -374,7 +375,9 @@ export class Transmission {
   }
 
   #blockStatus(flags: number, high: number, low: number, start: number, length: number): void {
-    const errno = this.#allocation ? this.#readErrno(flags & ~CommandFlag.reqOne, start, length) : Errno.EINVAL;
+    const errno = this.#allocation
+      ? this.#readErrno(flags & ~CommandFlag.reqOne, start, length)
+      : Errno.EINVAL;
     if (errno !== Errno.ok) return this.#readRefused(high, low, errno);
     this.#kick();
     this.#requestsInFlight += 1;
@@ -383,7 +386,11 @@ export class Transmission {
 
   async #statusLater(one: boolean, high: number, low: number, start: number, length: number): Promise<void> {
     try {
-      const extents = await this.#device.allocation(start, length, one ? 1 : this.#limits.blockStatusExtentsMax);
+      const extents = await this.#device.allocation(
+        start,
+        length,
+        one ? 1 : this.#limits.blockStatusExtentsMax,
+      );
       const bytes = new Uint8Array(24 + extents.length * 8);
       structuredHeader(bytes, 0, Chunk.done, Chunk.blockStatus, high, low, 4 + extents.length * 8);
       setU32(bytes, 20, allocationContextId);

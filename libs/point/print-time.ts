@@ -2,7 +2,10 @@
 
 /** RFC 3339 in UTC; as many fraction digits as the time has, in threes. */
 export function printTime(timeNs: bigint): string {
-  const fraction = (timeNs % 1_000_000_000n).toString().padStart(9, '0').replace(/(?:000){1,3}$/, '');
+  const fraction = (timeNs % 1_000_000_000n)
+    .toString()
+    .padStart(9, '0')
+    .replace(/(?:000){1,3}$/, '');
   const seconds = new Date(Number(timeNs / 1_000_000n)).toISOString().slice(0, 19);
   return fraction === '' ? `${seconds}Z` : `${seconds}.${fraction}Z`;
 }
@@ -17,5 +20,7 @@ export function printDistance(distanceMs: number): string {
   const minutes = Math.floor(ms / 60_000);
   if (minutes < 60) return `${minutes} min ${Math.round((ms % 60_000) / 1000)} s ${side}`;
   const hours = Math.floor(minutes / 60);
-  return hours < 48 ? `${hours} h ${minutes % 60} min ${side}` : `${Math.floor(hours / 24)} d ${hours % 24} h ${side}`;
+  return hours < 48
+    ? `${hours} h ${minutes % 60} min ${side}`
+    : `${Math.floor(hours / 24)} d ${hours % 24} h ${side}`;
 }

@@ -48,7 +48,8 @@ export function parsePolicy(value: unknown): VolumePolicy {
   if (typeof value !== 'object' || Array.isArray(value)) throw wrong('policy', value, 'an object');
   const policy = { ...defaultPolicy } as Record<string, unknown>;
   for (const [field, given] of Object.entries(value)) {
-    if (!(field in defaultPolicy)) throw wrong(`policy.${field}`, given, `one of ${Object.keys(defaultPolicy).join(', ')}`);
+    if (!(field in defaultPolicy))
+      throw wrong(`policy.${field}`, given, `one of ${Object.keys(defaultPolicy).join(', ')}`);
     policy[field] = checked(field as keyof VolumePolicy, given);
   }
   return policy as unknown as VolumePolicy;
@@ -75,5 +76,8 @@ function checked(field: keyof VolumePolicy, given: unknown): unknown {
 }
 
 function wrong(field: string, given: unknown, expected: string): MidmirrorError {
-  return new MidmirrorError('bad-request', `${field}: ${JSON.stringify(given)} is not allowed; expected ${expected}`);
+  return new MidmirrorError(
+    'bad-request',
+    `${field}: ${JSON.stringify(given)} is not allowed; expected ${expected}`,
+  );
 }

@@ -47,7 +47,12 @@ export async function readBytes(file: PoolFile, position: number, length: number
 }
 
 /** Writes a small file so that after a crash the old one or the new one is there, whole. */
-export async function replaceFile(files: PoolFiles, directory: string, name: string, bytes: Uint8Array): Promise<void> {
+export async function replaceFile(
+  files: PoolFiles,
+  directory: string,
+  name: string,
+  bytes: Uint8Array,
+): Promise<void> {
   const temporary = `${directory}/${name}.new`;
   if (await files.exists(temporary)) await files.unlink(temporary);
   const file = await files.open(temporary, 'create');

@@ -218,7 +218,10 @@ export class ForgetfulFiles implements PoolFiles {
       },
       async truncate(lengthBytes) {
         alive('truncate', true);
-        inode.bytes = lengthBytes < inode.bytes.length ? inode.bytes.slice(0, lengthBytes) : grown(inode.bytes, lengthBytes);
+        inode.bytes =
+          lengthBytes < inode.bytes.length
+            ? inode.bytes.slice(0, lengthBytes)
+            : grown(inode.bytes, lengthBytes);
       },
       async size() {
         return inode.bytes.length;

@@ -10,7 +10,14 @@ export {
   type VolumePaths,
   volumePaths,
 } from './layout.ts';
-export { createMim, GRANULE_BYTES, MimAllocation, MimWriter, readMimState, writeMimState } from './mim-file.ts';
+export {
+  createMim,
+  GRANULE_BYTES,
+  MimAllocation,
+  MimWriter,
+  readMimState,
+  writeMimState,
+} from './mim-file.ts';
 export { MimImage } from './mim-image.ts';
 export { nodeFiles } from './node-files.ts';
 export { ObjectReader, ObjectWriter, readObject } from './object-file.ts';

@@ -64,11 +64,19 @@ export function parseVolumeFile(bytes: Uint8Array, path: string): VolumeFile {
     throw new MidmirrorError('corrupt', `${path} is not JSON`, { cause });
   }
   if (parsed.format !== 1) {
-    throw new MidmirrorError('corrupt', `${path} has format ${String(parsed.format)}; this Midmirror reads format 1`, {
-      hint: 'use the Midmirror that wrote it, or a newer one',
-    });
+    throw new MidmirrorError(
+      'corrupt',
+      `${path} has format ${String(parsed.format)}; this Midmirror reads format 1`,
+      {
+        hint: 'use the Midmirror that wrote it, or a newer one',
+      },
+    );
   }
-  if (typeof parsed.id !== 'string' || typeof parsed.name !== 'string' || !Number.isSafeInteger(parsed.sizeBytes)) {
+  if (
+    typeof parsed.id !== 'string' ||
+    typeof parsed.name !== 'string' ||
+    !Number.isSafeInteger(parsed.sizeBytes)
+  ) {
     throw new MidmirrorError('corrupt', `${path} lacks id, name or sizeBytes`);
   }
   return parsed as VolumeFile;

@@ -12,7 +12,12 @@ const PAGE_GRANULES = (PAGE_BYTES - 4) * 8;
 const PUNCH_BYTES_MIN = 1 << 20;
 
 /** `createdNs` is the time of the MIM's first point: the empty volume. */
-export async function createMim(files: PoolFiles, paths: VolumePaths, sizeBytes: number, createdNs: bigint): Promise<void> {
+export async function createMim(
+  files: PoolFiles,
+  paths: VolumePaths,
+  sizeBytes: number,
+  createdNs: bigint,
+): Promise<void> {
   for (const path of [paths.mimImage, paths.mimAllocation, paths.mimState]) {
     if (await files.exists(path)) await files.unlink(path);
   }
@@ -30,7 +35,14 @@ export async function createMim(files: PoolFiles, paths: VolumePaths, sizeBytes:
   // Both slots are written, so that a damaged one never leaves none.
   const state = await files.open(paths.mimState, 'create');
   for (const generation of [1, 2]) {
-    const slot = encodeMimState({ generation, epoch: 0, mimSeq: 0, mimNs: createdNs, syncId: 0, targetSeq: 0 });
+    const slot = encodeMimState({
+      generation,
+      epoch: 0,
+      mimSeq: 0,
+      mimNs: createdNs,
+      syncId: 0,
+      targetSeq: 0,
+    });
     await state.writev([slot.bytes], slot.offset);
   }
   await state.datasync();

@@ -44,10 +44,12 @@ export function nodeFiles(): PoolFiles {
     async makeDirectory(path) {
       await attempt('mkdir', path, async () => {
         const first = await fs.promises.mkdir(path, { recursive: true });
-        if (first !== undefined) for (let at = path; at.length >= first.length; at = dirname(at)) await syncDirectory(dirname(at));
+        if (first !== undefined)
+          for (let at = path; at.length >= first.length; at = dirname(at)) await syncDirectory(dirname(at));
       });
     },
-    removeDirectory: (path) => attempt('rm', path, () => fs.promises.rm(path, { recursive: true, force: true })),
+    removeDirectory: (path) =>
+      attempt('rm', path, () => fs.promises.rm(path, { recursive: true, force: true })),
     list: (path) =>
       attempt('readdir', path, async () => {
         try {
@@ -91,7 +93,13 @@ class NodeFile implements PoolFile {
     return attempt('read', this.path, async () => {
       let done = 0;
       while (done < length) {
-        const { bytesRead } = await fsRead(this.#fd, target, targetOffset + done, length - done, position + done);
+        const { bytesRead } = await fsRead(
+          this.#fd,
+          target,
+          targetOffset + done,
+          length - done,
+          position + done,
+        );
         if (bytesRead === 0) break;
         done += bytesRead;
       }
@@ -144,7 +152,8 @@ class NodeFile implements PoolFile {
       return;
     } catch (error) {
       const text = messageOf(error);
-      if (/no space/i.test(text)) throw new MidmirrorError('no-space', `no space left to allocate ${this.path}`);
+      if (/no space/i.test(text))
+        throw new MidmirrorError('no-space', `no space left to allocate ${this.path}`);
       if (!/ENOENT|not supported/i.test(text)) throw fileError('fallocate', this.path, error);
     }
     for (let at = await this.size(); at < lengthBytes; at += ZEROES.length) {
@@ -154,7 +163,14 @@ class NodeFile implements PoolFile {
 
   async punchHole(position: number, lengthBytes: number): Promise<boolean> {
     try {
-      await run('fallocate', ['--punch-hole', '--offset', String(position), '--length', String(lengthBytes), this.path]);
+      await run('fallocate', [
+        '--punch-hole',
+        '--offset',
+        String(position),
+        '--length',
+        String(lengthBytes),
+        this.path,
+      ]);
       return true;
     } catch (error) {
       if (/ENOENT|not supported/i.test(messageOf(error))) return false;
@@ -199,7 +215,10 @@ async function attempt<T>(operation: string, path: string, act: () => Promise<T>
 function fileError(operation: string, path: string, cause: unknown): MidmirrorError {
   const code = (cause as NodeJS.ErrnoException).code;
   if (code === 'ENOSPC' || code === 'EDQUOT') {
-    return new MidmirrorError('no-space', `no space left for ${operation} of ${path}`, { cause, hint: 'free space on the file system of the data directory' });
+    return new MidmirrorError('no-space', `no space left for ${operation} of ${path}`, {
+      cause,
+      hint: 'free space on the file system of the data directory',
+    });
   }
   if (code === 'ENOENT') return new MidmirrorError('not-found', `${path} does not exist`, { cause });
   return new MidmirrorError('io', `${operation} of ${path} failed: ${messageOf(cause)}`, { cause });

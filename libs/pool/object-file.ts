@@ -100,16 +100,24 @@ export class ObjectWriter {
   }
 }
 
-export async function readObject(file: PoolFile): Promise<{ header: ObjectHeader; extents: ExtentMap; lastPart: boolean }> {
+export async function readObject(
+  file: PoolFile,
+): Promise<{ header: ObjectHeader; extents: ExtentMap; lastPart: boolean }> {
   const header = decodeObjectHeader(await readBytes(file, 0, Format.objectHeaderBytes));
-  if (header === null) throw new MidmirrorError('corrupt', `${file.path} has no valid object header at offset 0`);
+  if (header === null)
+    throw new MidmirrorError('corrupt', `${file.path} has no valid object header at offset 0`);
   const at = (await file.size()) - Format.trailerBytes;
-  const trailer = at < 0 ? null : objectTrailer.decode(await readBytes(file, at, Format.trailerBytes), header);
-  if (trailer === null) throw new MidmirrorError('corrupt', `${file.path}: the trailer at offset ${at} is damaged`);
+  const trailer =
+    at < 0 ? null : objectTrailer.decode(await readBytes(file, at, Format.trailerBytes), header);
+  if (trailer === null)
+    throw new MidmirrorError('corrupt', `${file.path}: the trailer at offset ${at} is damaged`);
   const footer = await readBytes(file, trailer.footerOffset, trailer.footerBytes);
   const decoded = decodeObjectFooter(footer, trailer.footerCrc, header.object);
   if (decoded === null) {
-    throw new MidmirrorError('corrupt', `${file.path}: the footer at offset ${trailer.footerOffset} is damaged`);
+    throw new MidmirrorError(
+      'corrupt',
+      `${file.path}: the footer at offset ${trailer.footerOffset} is damaged`,
+    );
   }
   return { header, ...decoded };
 }

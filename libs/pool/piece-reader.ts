@@ -60,7 +60,15 @@ export class PieceReader {
   }
 
   /** Reads a whole extent at once when its file is open already; false: nothing done, use `read`. */
-  tryRead(flags: number, source: number, offset: number, length: number, crc: number, target: Uint8Array, at: number): boolean {
+  tryRead(
+    flags: number,
+    source: number,
+    offset: number,
+    length: number,
+    crc: number,
+    target: Uint8Array,
+    at: number,
+  ): boolean {
     if ((flags & ExtentFlag.whole) === 0) return false;
     const open = this.#ready.get(sourceKey(flags, source));
     if (open === undefined) return false;
@@ -80,14 +88,22 @@ export class PieceReader {
     const open = this.#sources.get(key);
     this.#sources.delete(key);
     this.#ready.delete(key);
-    if (open !== undefined) await open.then((found) => found.file.close(), () => {});
+    if (open !== undefined)
+      await open.then(
+        (found) => found.file.close(),
+        () => {},
+      );
   }
 
   async close(): Promise<void> {
     const open = [...this.#sources.values()];
     this.#sources.clear();
     this.#ready.clear();
-    for (const source of open) await source.then((found) => found.file.close(), () => {});
+    for (const source of open)
+      await source.then(
+        (found) => found.file.close(),
+        () => {},
+      );
   }
 
   async #source(flags: number, source: number): Promise<Source> {
@@ -123,7 +139,8 @@ export class PieceReader {
   }
 
   #reader(flags: number, source: Source): Promise<SegmentReader | ObjectReader> {
-    source.reader ??= flags & ExtentFlag.backward ? ObjectReader.open(source.file) : SegmentReader.open(source.file);
+    source.reader ??=
+      flags & ExtentFlag.backward ? ObjectReader.open(source.file) : SegmentReader.open(source.file);
     return source.reader;
   }
 

@@ -29,7 +29,10 @@ export async function readSegmentHeader(file: PoolFile): Promise<SegmentHeader> 
 }
 
 /** The footer of a sealed segment; null while it is not sealed. */
-export async function readSegmentFooter(file: PoolFile, header: SegmentHeader): Promise<SegmentFooter | null> {
+export async function readSegmentFooter(
+  file: PoolFile,
+  header: SegmentHeader,
+): Promise<SegmentFooter | null> {
   const at = header.segmentBytes - Format.trailerBytes;
   const trailer = decodeSegmentTrailer(await readBytes(file, at, Format.trailerBytes), header);
   if (trailer === null) return null;
@@ -38,13 +41,19 @@ export async function readSegmentFooter(file: PoolFile, header: SegmentHeader): 
     trailer.footerCrc,
   );
   if (footer === null) {
-    throw new MidmirrorError('corrupt', `${file.path}: the footer at offset ${trailer.footerOffset} is damaged`);
+    throw new MidmirrorError(
+      'corrupt',
+      `${file.path}: the footer at offset ${trailer.footerOffset} is damaged`,
+    );
   }
   return footer;
 }
 
 /** A batch header with its descriptors, read without the data; null where none stands. */
-export async function readBatch(file: PoolFile, at: number): Promise<{ batch: Batch; bytes: Uint8Array } | null> {
+export async function readBatch(
+  file: PoolFile,
+  at: number,
+): Promise<{ batch: Batch; bytes: Uint8Array } | null> {
   let bytes = await readBytes(file, at, 4096);
   const batch = batchAt(bytes, 0);
   if (batch === null || batch.offset !== at) return null;
@@ -53,7 +62,10 @@ export async function readBatch(file: PoolFile, at: number): Promise<{ batch: Ba
   if (bytes.length < length) return null;
   const crc = checksumOf(bytes, Format.batchHeaderBytes, length - Format.batchHeaderBytes);
   if (crc !== batch.descriptorsCrc) {
-    throw new MidmirrorError('corrupt', `${file.path}: the descriptors of the batch at offset ${at} are damaged`);
+    throw new MidmirrorError(
+      'corrupt',
+      `${file.path}: the descriptors of the batch at offset ${at} are damaged`,
+    );
   }
   return { batch, bytes: bytes.subarray(0, length) };
 }
@@ -116,7 +128,8 @@ export class SegmentReader {
       const read = await window.batch(at);
       if (read === null || read.batch.segment !== this.header.segment) throw this.#damagedHeader(at);
       if (read.batch.firstSeq > toSeq) return;
-      if (read.batch.firstSeq + read.batch.writeCount - 1 > afterSeq || read.batch.writeCount === 0) yield read;
+      if (read.batch.firstSeq + read.batch.writeCount - 1 > afterSeq || read.batch.writeCount === 0)
+        yield read;
     }
   }
 
@@ -187,20 +200,34 @@ export class SegmentReader {
   async #nextBatch(): Promise<Batch | null> {
     for (const at of [this.#nextOffset, pageAfter(this.#nextOffset)]) {
       const read = await readBatch(this.#file, at);
-      if (read?.batch.segment === this.header.segment && read.batch.epoch === this.header.epoch) return read.batch;
+      if (read?.batch.segment === this.header.segment && read.batch.epoch === this.header.epoch)
+        return read.batch;
     }
     return null;
   }
 }
 
 /** Throws `corrupt` naming file and offset unless the piece has the checksum. */
-export function verifyPiece(bytes: Uint8Array, length: number, crc: number, path: string, offset: number): void {
+export function verifyPiece(
+  bytes: Uint8Array,
+  length: number,
+  crc: number,
+  path: string,
+  offset: number,
+): void {
   if (length > PIECE_BYTES_MAX && bytes.length === length) {
-    throw new MidmirrorError('corrupt', `${path}: a piece of ${length} bytes at offset ${offset} is larger than any`);
+    throw new MidmirrorError(
+      'corrupt',
+      `${path}: a piece of ${length} bytes at offset ${offset} is larger than any`,
+    );
   }
   if (bytes.length !== length || checksumOf(bytes, 0, length) !== crc) {
-    throw new MidmirrorError('corrupt', `${path}: the data at offset ${offset} (${length} bytes) fails its checksum`, {
-      hint: 'the medium or the file system under the pool has damaged it; run `mim verify` on the volume',
-    });
+    throw new MidmirrorError(
+      'corrupt',
+      `${path}: the data at offset ${offset} (${length} bytes) fails its checksum`,
+      {
+        hint: 'the medium or the file system under the pool has damaged it; run `mim verify` on the volume',
+      },
+    );
   }
 }

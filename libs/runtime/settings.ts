@@ -14,7 +14,10 @@ export function whole(fallback: number, min: number, max: number): Setting<numbe
     parse(given, name) {
       const value = Number(given);
       if (given.trim() !== '' && Number.isSafeInteger(value) && value >= min && value <= max) return value;
-      throw new MidmirrorError('bad-request', `${name}: "${given}" is not allowed; expected a whole number from ${min} to ${max}`);
+      throw new MidmirrorError(
+        'bad-request',
+        `${name}: "${given}" is not allowed; expected a whole number from ${min} to ${max}`,
+      );
     },
   };
 }
@@ -26,7 +29,10 @@ export function bytes(fallback: number, min: number, max: number): Setting<numbe
     parse(given, name) {
       const value = parseBytes(given, name);
       if (value >= min && value <= max) return value;
-      throw new MidmirrorError('bad-request', `${name}: "${given}" is not allowed; expected ${min} to ${max} bytes`);
+      throw new MidmirrorError(
+        'bad-request',
+        `${name}: "${given}" is not allowed; expected ${min} to ${max} bytes`,
+      );
     },
   };
 }
@@ -40,8 +46,12 @@ export function listen(fallback: Listen): Setting<Listen> {
     parse(given, name) {
       if (given.startsWith('unix:/')) return { path: given.slice(5) };
       const match = /^(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})$/.exec(given);
-      if (match !== null && Number(match[2]) <= 65535) return { host: match[1]!.replace(/^\[|\]$/g, ''), port: Number(match[2]) };
-      throw new MidmirrorError('bad-request', `${name}: "${given}" is not an address; expected host:port or unix:/path`);
+      if (match !== null && Number(match[2]) <= 65535)
+        return { host: match[1]!.replace(/^\[|\]$/g, ''), port: Number(match[2]) };
+      throw new MidmirrorError(
+        'bad-request',
+        `${name}: "${given}" is not an address; expected host:port or unix:/path`,
+      );
     },
   };
 }
@@ -58,7 +68,9 @@ export function readSettings<T extends Record<string, Setting<unknown>>>(
   }
   const unknown = Object.keys(environment).find((name) => name.startsWith('MIM_') && !(name in settings));
   if (unknown !== undefined) {
-    throw new MidmirrorError('bad-request', `${unknown} is not a setting`, { hint: `there are: ${Object.keys(settings).join(', ')}` });
+    throw new MidmirrorError('bad-request', `${unknown} is not a setting`, {
+      hint: `there are: ${Object.keys(settings).join(', ')}`,
+    });
   }
   return values as { [K in keyof T]: T[K]['default'] };
 }

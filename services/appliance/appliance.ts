@@ -57,8 +57,16 @@ export async function startAppliance(config: ApplianceConfig, edges: ApplianceEd
       journalBytesMax: config.MIM_JOURNAL_BYTES,
     };
     const shared = { files, catalog, bus, clock, poolDirectory, log };
-    const ingest = new Ingest(poolDirectory, { ...shared, config: ingestConfig, reached: (place) => reached(`journal:${place}`) });
-    const mapping = new MappingIndex({ ...shared, syncIntervalMs: ingestConfig.syncIntervalMs, requestBytesMax: ingestConfig.requestBytesMax });
+    const ingest = new Ingest(poolDirectory, {
+      ...shared,
+      config: ingestConfig,
+      reached: (place) => reached(`journal:${place}`),
+    });
+    const mapping = new MappingIndex({
+      ...shared,
+      syncIntervalMs: ingestConfig.syncIntervalMs,
+      requestBytesMax: ingestConfig.requestBytesMax,
+    });
     const synchronizer = new Synchronizer({ ...shared, reached: (step) => reached(`sync:${step}`) });
     await ingest.start();
     closing.push(() => ingest.stop());
@@ -74,7 +82,10 @@ export async function startAppliance(config: ApplianceConfig, edges: ApplianceEd
     });
     closing.push(() => nbd.close(NBD_DEADLINE_MS));
     const nbdUri = uriOf(nbd.address);
-    const console = await startConsole({ ...shared, reader: mapping, nbdUri, version: VERSION }, config.MIM_API_LISTEN);
+    const console = await startConsole(
+      { ...shared, reader: mapping, nbdUri, version: VERSION },
+      config.MIM_API_LISTEN,
+    );
     closing.push(() => console.close());
     const volumes = (await catalog.db.selectFrom('volume').select('id').execute()).length;
     return { nbdUri, api: console.address, dataDirectory, volumes, stop };
@@ -102,17 +113,29 @@ async function refuseLostCatalog(files: PoolFiles, dataDirectory: string): Promi
   if (await files.exists(`${dataDirectory}/catalog.db`)) return;
   const volumes = await files.list(`${dataDirectory}/pool/volumes`);
   if (volumes.length === 0) return;
-  throw new MidmirrorError('corrupt', `${dataDirectory}/catalog.db is gone, and the pool holds ${volumes.length} volumes`, {
-    hint: `run \`npx mim rebuild --data-dir ${dataDirectory}\`: it makes the catalogue again from the pool`,
-  });
+  throw new MidmirrorError(
+    'corrupt',
+    `${dataDirectory}/catalog.db is gone, and the pool holds ${volumes.length} volumes`,
+    {
+      hint: `run \`npx mim rebuild --data-dir ${dataDirectory}\`: it makes the catalogue again from the pool`,
+    },
+  );
 }
 
-async function logUnknown(files: PoolFiles, catalog: Catalog, poolDirectory: string, log: (message: string) => void): Promise<void> {
+async function logUnknown(
+  files: PoolFiles,
+  catalog: Catalog,
+  poolDirectory: string,
+  log: (message: string) => void,
+): Promise<void> {
   const known = new Set((await catalog.db.selectFrom('volume').select('id').execute()).map((row) => row.id));
   for (const row of await catalog.db.selectFrom('clone').select('id').execute()) known.add(row.id);
   for (const folder of ['volumes', 'clones']) {
     for (const id of await files.list(`${poolDirectory}/${folder}`)) {
-      if (!known.has(id)) log(`${poolDirectory}/${folder}/${id} is not in the catalogue and is left alone; \`mim rebuild\` takes it in`);
+      if (!known.has(id))
+        log(
+          `${poolDirectory}/${folder}/${id} is not in the catalogue and is left alone; \`mim rebuild\` takes it in`,
+        );
     }
   }
 }

@@ -61,9 +61,11 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
       log('Stopped at the deadline: a sync was under way and goes on at the next start.');
       process.exit(0);
     }, STOP_DEADLINE_MS).unref();
-    void running.then((appliance) => appliance.stop()).then(() => {
-      say('Stopped.');
-      process.exit(0);
-    }, fail);
+    void running
+      .then((appliance) => appliance.stop())
+      .then(() => {
+        say('Stopped.');
+        process.exit(0);
+      }, fail);
   });
 }

@@ -12,7 +12,11 @@ export function cloneRoutes(routes: FastifyInstance, context: ConsoleContext): v
   const { bus, catalog } = context;
 
   const view = async (row: CloneRow) => {
-    const volume = await catalog.db.selectFrom('volume').select('name').where('id', '=', row.volume_id).executeTakeFirstOrThrow();
+    const volume = await catalog.db
+      .selectFrom('volume')
+      .select('name')
+      .where('id', '=', row.volume_id)
+      .executeTakeFirstOrThrow();
     return {
       name: row.name,
       volume: volume.name,
@@ -25,7 +29,9 @@ export function cloneRoutes(routes: FastifyInstance, context: ConsoleContext): v
   const byName = async (name: string): Promise<CloneRow> => {
     const row = await catalog.db.selectFrom('clone').selectAll().where('name', '=', name).executeTakeFirst();
     if (row !== undefined) return row;
-    throw new MidmirrorError('not-found', `there is no clone "${name}"`, { hint: '`mim clone list` shows them' });
+    throw new MidmirrorError('not-found', `there is no clone "${name}"`, {
+      hint: '`mim clone list` shows them',
+    });
   };
 
   routes.post<{ Body: { volume: string; at: string; name: string } }>(
@@ -43,7 +49,11 @@ export function cloneRoutes(routes: FastifyInstance, context: ConsoleContext): v
     },
     async (request, reply) => {
       const { volume, at, name } = request.body;
-      const { point } = await ask(bus, 'mapping-index.create-clone', { volumeId: (await volumeByName(catalog.db, volume)).id, at, name });
+      const { point } = await ask(bus, 'mapping-index.create-clone', {
+        volumeId: (await volumeByName(catalog.db, volume)).id,
+        at,
+        name,
+      });
       return await reply.status(201).send({ ...(await view(await byName(name))), point: shownPoint(point) });
     },
   );
@@ -53,11 +63,19 @@ export function cloneRoutes(routes: FastifyInstance, context: ConsoleContext): v
     return { clones: await Promise.all(rows.map(view)) };
   });
 
-  routes.get<{ Params: { name: string } }>('/clones/:name', { schema: { summary: 'One clone', params: nameParam } }, async (request) => view(await byName(request.params.name)));
+  routes.get<{ Params: { name: string } }>(
+    '/clones/:name',
+    { schema: { summary: 'One clone', params: nameParam } },
+    async (request) => view(await byName(request.params.name)),
+  );
 
-  routes.delete<{ Params: { name: string } }>('/clones/:name', { schema: { summary: 'Remove a clone and what was written to it', params: nameParam } }, async (request, reply) => {
-    await byName(request.params.name);
-    await ask(bus, 'mapping-index.delete-clone', { name: request.params.name });
-    return await reply.status(204).send();
-  });
+  routes.delete<{ Params: { name: string } }>(
+    '/clones/:name',
+    { schema: { summary: 'Remove a clone and what was written to it', params: nameParam } },
+    async (request, reply) => {
+      await byName(request.params.name);
+      await ask(bus, 'mapping-index.delete-clone', { name: request.params.name });
+      return await reply.status(204).send();
+    },
+  );
 }

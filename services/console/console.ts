@@ -16,9 +16,15 @@ import { volumeRoutes } from './volume-routes.ts';
 
 /** Reads a past point; the guests' bytes do not travel over the bus. */
 export interface PointReader {
-  openPoint(volumeId: string, at: string): Promise<{
+  openPoint(
+    volumeId: string,
+    at: string,
+  ): Promise<{
     point: ChosenPoint;
-    mirror: { sizeBytes: number; read(start: number, length: number, target: Uint8Array, targetOffset: number): Promise<void> };
+    mirror: {
+      sizeBytes: number;
+      read(start: number, length: number, target: Uint8Array, targetOffset: number): Promise<void>;
+    };
     release: () => Promise<void>;
   }>;
 }
@@ -42,39 +48,66 @@ export interface ConsoleServer {
   close(): Promise<void>;
 }
 
-export async function startConsole(context: ConsoleContext, listen: { host: string; port: number } | { path: string }): Promise<ConsoleServer> {
-  const server = fastify({ bodyLimit: limits.bodyBytesMax, forceCloseConnections: true, ajv: { customOptions: { coerceTypes: 'array', removeAdditional: false } } });
+export async function startConsole(
+  context: ConsoleContext,
+  listen: { host: string; port: number } | { path: string },
+): Promise<ConsoleServer> {
+  const server = fastify({
+    bodyLimit: limits.bodyBytesMax,
+    forceCloseConnections: true,
+    ajv: { customOptions: { coerceTypes: 'array', removeAdditional: false } },
+  });
   server.setErrorHandler(async (error, _request, reply) => {
     const problem = problemOf(error);
     if (problem.status >= 500) context.log(`HTTP: ${problem.detail}`);
     await reply.status(problem.status).type('application/problem+json').send(problem);
   });
   server.setNotFoundHandler(async (request, reply) => {
-    const problem = problemOf(new MidmirrorError('not-found', `there is no ${request.method} ${request.url}`, { hint: 'GET /v1/openapi.json lists the calls' }));
+    const problem = problemOf(
+      new MidmirrorError('not-found', `there is no ${request.method} ${request.url}`, {
+        hint: 'GET /v1/openapi.json lists the calls',
+      }),
+    );
     await reply.status(404).type('application/problem+json').send(problem);
   });
   await server.register(swagger, {
-    openapi: { openapi: '3.1.0', info: { title: 'Midmirror', version: context.version, description: 'Continuous data protection for block devices.' } },
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'Midmirror',
+        version: context.version,
+        description: 'Continuous data protection for block devices.',
+      },
+    },
   });
-  await server.register(async (routes) => {
-    volumeRoutes(routes, context);
-    pointRoutes(routes, context);
-    cloneRoutes(routes, context);
-    applianceRoutes(routes, context);
-  }, { prefix: '/v1' });
+  await server.register(
+    async (routes) => {
+      volumeRoutes(routes, context);
+      pointRoutes(routes, context);
+      cloneRoutes(routes, context);
+      applianceRoutes(routes, context);
+    },
+    { prefix: '/v1' },
+  );
   await server.ready();
-  const address = await server.listen('path' in listen ? { path: listen.path } : { host: listen.host, port: listen.port });
+  const address = await server.listen(
+    'path' in listen ? { path: listen.path } : { host: listen.host, port: listen.port },
+  );
   return { address: 'path' in listen ? `unix:${listen.path}` : address, close: () => server.close() };
 }
 
 function applianceRoutes(routes: FastifyInstance, context: ConsoleContext): void {
   routes.get('/openapi.json', { schema: { hide: true } }, async () => routes.swagger());
-  routes.get('/appliance', { schema: { summary: 'Where this appliance is reached, and its version' } }, async () => ({
-    version: context.version,
-    nbd: context.nbdUri,
-    time: printTime(context.clock.nowNs()),
-    deadLetters: (await context.bus.deadLetters()).length,
-  }));
+  routes.get(
+    '/appliance',
+    { schema: { summary: 'Where this appliance is reached, and its version' } },
+    async () => ({
+      version: context.version,
+      nbd: context.nbdUri,
+      time: printTime(context.clock.nowNs()),
+      deadLetters: (await context.bus.deadLetters()).length,
+    }),
+  );
 }
 
 /** A point as people see it. */

@@ -24,7 +24,11 @@ export function pointRoutes(routes: FastifyInstance, context: ConsoleContext): v
         querystring: {
           type: 'object',
           additionalProperties: false,
-          properties: { from: { type: 'string' }, to: { type: 'string' }, limit: { type: 'integer', minimum: 1, maximum: limits.pointsMax } },
+          properties: {
+            from: { type: 'string' },
+            to: { type: 'string' },
+            limit: { type: 'integer', minimum: 1, maximum: limits.pointsMax },
+          },
         },
       },
     },
@@ -45,10 +49,21 @@ export function pointRoutes(routes: FastifyInstance, context: ConsoleContext): v
       schema: {
         summary: 'The point that a text names',
         params: volumeParam,
-        querystring: { type: 'object', required: ['at'], additionalProperties: false, properties: { at: { type: 'string' } } },
+        querystring: {
+          type: 'object',
+          required: ['at'],
+          additionalProperties: false,
+          properties: { at: { type: 'string' } },
+        },
       },
     },
-    async (request) => shownPoint(await ask(bus, 'mapping-index.resolve', { volumeId: (await byName(request.params.v)).id, at: request.query.at })),
+    async (request) =>
+      shownPoint(
+        await ask(bus, 'mapping-index.resolve', {
+          volumeId: (await byName(request.params.v)).id,
+          at: request.query.at,
+        }),
+      ),
   );
 
   routes.get<{ Params: { v: string }; Querystring: { at: string; offset: number; length: number } }>(
@@ -73,7 +88,11 @@ export function pointRoutes(routes: FastifyInstance, context: ConsoleContext): v
       const { at, offset, length } = request.query;
       const volume = await byName(request.params.v);
       if (offset + length > volume.size_bytes) {
-        throw new MidmirrorError('bad-request', `offset ${offset} with length ${length} ends after the volume's last byte`, { hint: `the volume is ${volume.size_bytes} bytes long` });
+        throw new MidmirrorError(
+          'bad-request',
+          `offset ${offset} with length ${length} ends after the volume's last byte`,
+          { hint: `the volume is ${volume.size_bytes} bytes long` },
+        );
       }
       const opened = await context.reader.openPoint(volume.id, at);
       const steps = readSteps(opened, offset, length);
@@ -103,7 +122,10 @@ export function pointRoutes(routes: FastifyInstance, context: ConsoleContext): v
     },
   );
 
-  routes.get<{ Params: { v: string }; Querystring: { from: string; to: string; limit?: number; after?: number } }>(
+  routes.get<{
+    Params: { v: string };
+    Querystring: { from: string; to: string; limit?: number; after?: number };
+  }>(
     '/volumes/:v/changes',
     {
       schema: {
@@ -124,7 +146,13 @@ export function pointRoutes(routes: FastifyInstance, context: ConsoleContext): v
     },
     async (request) => {
       const { from, to, limit, after } = request.query;
-      const body = { volumeId: (await byName(request.params.v)).id, from, to, limit: limit ?? limits.changesDefault, after: after ?? 0 };
+      const body = {
+        volumeId: (await byName(request.params.v)).id,
+        from,
+        to,
+        limit: limit ?? limits.changesDefault,
+        after: after ?? 0,
+      };
       const answer = await ask(bus, 'mapping-index.changes', body);
       return { ...answer, from: shownPoint(answer.from), to: shownPoint(answer.to) };
     },
@@ -151,8 +179,19 @@ export function pointRoutes(routes: FastifyInstance, context: ConsoleContext): v
     async (request) => {
       const { offset, length, limit } = request.query;
       const volumeId = (await byName(request.params.v)).id;
-      const { versions, truncated } = await ask(bus, 'mapping-index.history', { volumeId, offset, length, limit: limit ?? limits.historyDefault });
-      return { versions: versions.map(({ timeNs: at, ...version }) => ({ ...version, time: at === null ? null : printTime(BigInt(at)) })), truncated };
+      const { versions, truncated } = await ask(bus, 'mapping-index.history', {
+        volumeId,
+        offset,
+        length,
+        limit: limit ?? limits.historyDefault,
+      });
+      return {
+        versions: versions.map(({ timeNs: at, ...version }) => ({
+          ...version,
+          time: at === null ? null : printTime(BigInt(at)),
+        })),
+        truncated,
+      };
     },
   );
 }
@@ -161,10 +200,16 @@ function timeNs(text: string, nowNs: bigint): bigint {
   const point = parsePoint(text, nowNs);
   if (point.kind === 'time') return point.timeNs;
   if (point.kind === 'latest') return nowNs;
-  throw new MidmirrorError('bad-request', `"${text}" is not a time`, { hint: 'write it as 2026-11-22T10:00:00Z, or -5m' });
+  throw new MidmirrorError('bad-request', `"${text}" is not a time`, {
+    hint: 'write it as 2026-11-22T10:00:00Z, or -5m',
+  });
 }
 
-async function* readSteps(opened: Awaited<ReturnType<ConsoleContext['reader']['openPoint']>>, offset: number, length: number): AsyncGenerator<Uint8Array> {
+async function* readSteps(
+  opened: Awaited<ReturnType<ConsoleContext['reader']['openPoint']>>,
+  offset: number,
+  length: number,
+): AsyncGenerator<Uint8Array> {
   const { mirror } = opened;
   for (let done = 0; done < length; ) {
     // Disks are read in whole sectors; people may ask for any byte.

@@ -38,8 +38,18 @@ export interface Problem {
 export function problemOf(error: unknown): Problem {
   if (error instanceof MidmirrorError) {
     const { code, message, hint, details } = error;
-    const more = { ...(hint === undefined ? {} : { hint }), ...(Object.keys(details).length === 0 ? {} : { details }) };
-    return { type: `urn:midmirror:${code}`, title: TITLE[code], status: STATUS[code], detail: message, code, ...more };
+    const more = {
+      ...(hint === undefined ? {} : { hint }),
+      ...(Object.keys(details).length === 0 ? {} : { details }),
+    };
+    return {
+      type: `urn:midmirror:${code}`,
+      title: TITLE[code],
+      status: STATUS[code],
+      detail: message,
+      code,
+      ...more,
+    };
   }
   const status = (error as { statusCode?: number }).statusCode ?? 500;
   const code = status < 500 ? 'bad-request' : 'internal';

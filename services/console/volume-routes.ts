@@ -12,8 +12,16 @@ import type { ConsoleContext } from './console.ts';
 import { problemOf } from './problem.ts';
 import { timeOf, volumeView } from './volume-view.ts';
 
-const volumeParam = { type: 'object', properties: { v: { type: 'string', description: "the volume's name" } }, required: ['v'] } as const;
-const policyBody = { type: 'object', description: 'fields of the policy to set; the others keep their defaults', additionalProperties: true } as const;
+const volumeParam = {
+  type: 'object',
+  properties: { v: { type: 'string', description: "the volume's name" } },
+  required: ['v'],
+} as const;
+const policyBody = {
+  type: 'object',
+  description: 'fields of the policy to set; the others keep their defaults',
+  additionalProperties: true,
+} as const;
 
 export function volumeRoutes(routes: FastifyInstance, context: ConsoleContext): void {
   const { bus, catalog } = context;
@@ -34,29 +42,52 @@ export function volumeRoutes(routes: FastifyInstance, context: ConsoleContext): 
     },
     async (request, reply) => {
       const { name, sizeBytes, policy } = request.body;
-      const { volumeId } = await ask(bus, 'ingest.create-volume', { name, sizeBytes, policy: parsePolicy(policy) });
+      const { volumeId } = await ask(bus, 'ingest.create-volume', {
+        name,
+        sizeBytes,
+        policy: parsePolicy(policy),
+      });
       return await reply.status(201).send(await volumeView(context, await volumeById(catalog.db, volumeId)));
     },
   );
 
   routes.get('/volumes', { schema: { summary: 'All volumes' } }, async () => {
-    const rows = await catalog.db.selectFrom('volume').selectAll().where('state', '=', 'active').orderBy('name').execute();
+    const rows = await catalog.db
+      .selectFrom('volume')
+      .selectAll()
+      .where('state', '=', 'active')
+      .orderBy('name')
+      .execute();
     const volumes = [];
     for (const row of rows) {
       // One that can't be served is shown with what is wrong, and hides no other.
-      volumes.push(await volumeView(context, row).catch((error: unknown) => ({ name: row.name, id: row.id, sizeBytes: row.size_bytes, state: 'broken', problem: problemOf(error) })));
+      volumes.push(
+        await volumeView(context, row).catch((error: unknown) => ({
+          name: row.name,
+          id: row.id,
+          sizeBytes: row.size_bytes,
+          state: 'broken',
+          problem: problemOf(error),
+        })),
+      );
     }
     return { volumes };
   });
 
-  routes.get<{ Params: { v: string } }>('/volumes/:v', { schema: { summary: 'One volume', params: volumeParam } }, async (request) =>
-    volumeView(context, await byName(request.params.v)),
+  routes.get<{ Params: { v: string } }>(
+    '/volumes/:v',
+    { schema: { summary: 'One volume', params: volumeParam } },
+    async (request) => volumeView(context, await byName(request.params.v)),
   );
 
-  routes.delete<{ Params: { v: string } }>('/volumes/:v', { schema: { summary: 'Remove a volume with its whole history', params: volumeParam } }, async (request, reply) => {
-    await ask(bus, 'ingest.delete-volume', { volumeId: (await byName(request.params.v)).id });
-    return await reply.status(204).send();
-  });
+  routes.delete<{ Params: { v: string } }>(
+    '/volumes/:v',
+    { schema: { summary: 'Remove a volume with its whole history', params: volumeParam } },
+    async (request, reply) => {
+      await ask(bus, 'ingest.delete-volume', { volumeId: (await byName(request.params.v)).id });
+      return await reply.status(204).send();
+    },
+  );
 
   routes.put<{ Params: { v: string }; Body: Record<string, unknown> }>(
     '/volumes/:v/policy',
@@ -85,8 +116,14 @@ export function volumeRoutes(routes: FastifyInstance, context: ConsoleContext): 
     },
     async (request, reply) => {
       const { name, kind } = request.body;
-      const point = await ask(bus, 'ingest.mark', { volumeId: (await byName(request.params.v)).id, name, kind: kind ?? 'bookmark' });
-      return await reply.status(201).send({ name, kind: kind ?? 'bookmark', seq: point.seq, time: printTime(BigInt(point.timeNs)) });
+      const point = await ask(bus, 'ingest.mark', {
+        volumeId: (await byName(request.params.v)).id,
+        name,
+        kind: kind ?? 'bookmark',
+      });
+      return await reply
+        .status(201)
+        .send({ name, kind: kind ?? 'bookmark', seq: point.seq, time: printTime(BigInt(point.timeNs)) });
     },
   );
 
@@ -99,15 +136,25 @@ export function volumeRoutes(routes: FastifyInstance, context: ConsoleContext): 
         body: {
           type: ['object', 'null'],
           additionalProperties: false,
-          properties: { upTo: { type: 'string', description: 'a point' }, closeSnapshot: { type: 'boolean' } },
+          properties: {
+            upTo: { type: 'string', description: 'a point' },
+            closeSnapshot: { type: 'boolean' },
+          },
         },
       },
     },
     async (request) => {
       const volume = await byName(request.params.v);
       const { upTo, closeSnapshot } = request.body ?? {};
-      const upToSeq = upTo === undefined ? null : (await ask(bus, 'mapping-index.resolve', { volumeId: volume.id, at: upTo })).seq;
-      const moved = await ask(bus, 'synchronizer.sync', { volumeId: volume.id, upToSeq, closeSnapshot: closeSnapshot ?? false });
+      const upToSeq =
+        upTo === undefined
+          ? null
+          : (await ask(bus, 'mapping-index.resolve', { volumeId: volume.id, at: upTo })).seq;
+      const moved = await ask(bus, 'synchronizer.sync', {
+        volumeId: volume.id,
+        upToSeq,
+        closeSnapshot: closeSnapshot ?? false,
+      });
       const after = await volumeById(catalog.db, volume.id);
       return { ...moved, mim: { seq: after.mim_seq, time: timeOf(after.mim_ns) } };
     },
@@ -119,14 +166,22 @@ export function volumeRoutes(routes: FastifyInstance, context: ConsoleContext): 
       schema: {
         summary: 'Let the snapshots go that the policy does not keep; dryRun only lists them',
         params: volumeParam,
-        querystring: { type: 'object', properties: { dryRun: { type: 'boolean' } }, additionalProperties: false },
+        querystring: {
+          type: 'object',
+          properties: { dryRun: { type: 'boolean' } },
+          additionalProperties: false,
+        },
       },
     },
     async (request) => {
       const volume = await byName(request.params.v);
       const dryRun = request.query.dryRun ?? false;
       const { drops, freedBytes } = await ask(bus, 'synchronizer.retention', { volumeId: volume.id, dryRun });
-      return { dryRun, drops: drops.map(({ timeNs, ...drop }) => ({ ...drop, time: printTime(BigInt(timeNs)) })), freedBytes };
+      return {
+        dryRun,
+        drops: drops.map(({ timeNs, ...drop }) => ({ ...drop, time: printTime(BigInt(timeNs)) })),
+        freedBytes,
+      };
     },
   );
 
@@ -135,20 +190,41 @@ export function volumeRoutes(routes: FastifyInstance, context: ConsoleContext): 
     {
       schema: {
         summary: 'Drop one snapshot; what older ones need of it is kept',
-        params: { type: 'object', properties: { v: { type: 'string' }, n: { type: 'integer' } }, required: ['v', 'n'] },
+        params: {
+          type: 'object',
+          properties: { v: { type: 'string' }, n: { type: 'integer' } },
+          required: ['v', 'n'],
+        },
       },
     },
-    async (request) => ask(bus, 'synchronizer.drop-snapshot', { volumeId: (await byName(request.params.v)).id, snapshot: request.params.n }),
+    async (request) =>
+      ask(bus, 'synchronizer.drop-snapshot', {
+        volumeId: (await byName(request.params.v)).id,
+        snapshot: request.params.n,
+      }),
   );
 
-  routes.get<{ Params: { v: string } }>('/volumes/:v/mirrors', { schema: { summary: 'Past points that are open now', params: volumeParam } }, async (request) => {
-    const { mirrors } = await ask(bus, 'mapping-index.mirrors', { volumeId: (await byName(request.params.v)).id });
-    return { mirrors: mirrors.map(({ timeNs, ...mirror }) => ({ ...mirror, time: printTime(BigInt(timeNs)) })) };
-  });
+  routes.get<{ Params: { v: string } }>(
+    '/volumes/:v/mirrors',
+    { schema: { summary: 'Past points that are open now', params: volumeParam } },
+    async (request) => {
+      const { mirrors } = await ask(bus, 'mapping-index.mirrors', {
+        volumeId: (await byName(request.params.v)).id,
+      });
+      return {
+        mirrors: mirrors.map(({ timeNs, ...mirror }) => ({ ...mirror, time: printTime(BigInt(timeNs)) })),
+      };
+    },
+  );
 
   routes.post<{ Params: { v: string } }>(
     '/volumes/:v/verify',
-    { schema: { summary: 'Check everything against its checksums; a line of JSON per step, the report last', params: volumeParam } },
+    {
+      schema: {
+        summary: 'Check everything against its checksums; a line of JSON per step, the report last',
+        params: volumeParam,
+      },
+    },
     async (request, reply) => {
       const volume = await byName(request.params.v);
       reply.hijack();
@@ -156,12 +232,18 @@ export function volumeRoutes(routes: FastifyInstance, context: ConsoleContext): 
       const line = (value: unknown): void => void reply.raw.write(`${JSON.stringify(value)}\n`);
       let shownMs = 0;
       try {
-        const report = await verifyVolume(context.files, catalog, context.poolDirectory, volume.id, (progress) => {
-          if (reply.raw.destroyed) throw new MidmirrorError('unavailable', 'the client has gone');
-          if (Date.now() - shownMs < limits.progressEveryMs) return;
-          shownMs = Date.now();
-          line({ progress });
-        });
+        const report = await verifyVolume(
+          context.files,
+          catalog,
+          context.poolDirectory,
+          volume.id,
+          (progress) => {
+            if (reply.raw.destroyed) throw new MidmirrorError('unavailable', 'the client has gone');
+            if (Date.now() - shownMs < limits.progressEveryMs) return;
+            shownMs = Date.now();
+            line({ progress });
+          },
+        );
         line({ report });
       } catch (error) {
         line({ problem: problemOf(error) });

@@ -14,14 +14,26 @@ export interface ViewContext {
 export async function volumeView({ catalog, bus, nbdUri }: ViewContext, volume: VolumeRow) {
   const status = await ask(bus, 'ingest.status', { volumeId: volume.id });
   const count = async (table: 'snapshot' | 'mark' | 'clone'): Promise<number> => {
-    const row = await catalog.db.selectFrom(table).select((e) => e.fn.countAll<number>().as('n')).where('volume_id', '=', volume.id).executeTakeFirst();
+    const row = await catalog.db
+      .selectFrom(table)
+      .select((e) => e.fn.countAll<number>().as('n'))
+      .where('volume_id', '=', volume.id)
+      .executeTakeFirst();
     return Number(row?.n ?? 0);
   };
-  const oldest = await catalog.db.selectFrom('snapshot').selectAll().where('volume_id', '=', volume.id).orderBy('seq').executeTakeFirst();
+  const oldest = await catalog.db
+    .selectFrom('snapshot')
+    .selectAll()
+    .where('volume_id', '=', volume.id)
+    .orderBy('seq')
+    .executeTakeFirst();
   const policy = parsePolicy(JSON.parse(volume.policy));
   const mimNs = fromNs(volume.mim_ns);
   const latestNs = BigInt(status.timeNs);
-  const earliest = oldest !== undefined && oldest.seq < volume.mim_seq ? { seq: oldest.seq, time: timeOf(oldest.time_ns) } : { seq: volume.mim_seq, time: printTime(mimNs) };
+  const earliest =
+    oldest !== undefined && oldest.seq < volume.mim_seq
+      ? { seq: oldest.seq, time: timeOf(oldest.time_ns) }
+      : { seq: volume.mim_seq, time: printTime(mimNs) };
   return {
     name: volume.name,
     id: volume.id,
@@ -39,7 +51,11 @@ export async function volumeView({ catalog, bus, nbdUri }: ViewContext, volume: 
       wantedSeconds: policy.journalWindowSeconds,
     },
     earliestPoint: earliest,
-    journal: { bytesUsed: status.journalBytesUsed, bytesMax: status.journalBytesMax, extents: status.headExtents },
+    journal: {
+      bytesUsed: status.journalBytesUsed,
+      bytesMax: status.journalBytesMax,
+      extents: status.headExtents,
+    },
     snapshots: await count('snapshot'),
     marks: await count('mark'),
     clones: await count('clone'),
@@ -54,7 +70,11 @@ export interface PointsQuery {
 }
 
 /** Marks, snapshots, verdicts and activity between two times; the newest `limit` of each. */
-export async function pointsView({ catalog, bus }: ViewContext, volume: VolumeRow, { fromNs: from, toNs: to, limit }: PointsQuery) {
+export async function pointsView(
+  { catalog, bus }: ViewContext,
+  volume: VolumeRow,
+  { fromNs: from, toNs: to, limit }: PointsQuery,
+) {
   const { db } = catalog;
   const status = await ask(bus, 'ingest.status', { volumeId: volume.id });
   const snapshots = await db
@@ -77,8 +97,14 @@ export async function pointsView({ catalog, bus }: ViewContext, volume: VolumeRo
     .execute();
   const kept = await db.selectFrom('snapshot').select('seq').where('volume_id', '=', volume.id).execute();
   const seqs = new Set(kept.map((row) => row.seq));
-  const runs = await db.selectFrom('run').select(['snapshot', 'data_bytes']).where('volume_id', '=', volume.id).where('side', '=', 'backward').execute();
-  const bytesOf = (snapshot: number): number => runs.filter((run) => run.snapshot === snapshot).reduce((sum, run) => sum + run.data_bytes, 0);
+  const runs = await db
+    .selectFrom('run')
+    .select(['snapshot', 'data_bytes'])
+    .where('volume_id', '=', volume.id)
+    .where('side', '=', 'backward')
+    .execute();
+  const bytesOf = (snapshot: number): number =>
+    runs.filter((run) => run.snapshot === snapshot).reduce((sum, run) => sum + run.data_bytes, 0);
   return {
     volume: volume.name,
     window: {
@@ -105,7 +131,14 @@ export async function pointsView({ catalog, bus }: ViewContext, volume: VolumeRo
   };
 }
 
-async function activity(catalog: Catalog, bus: Bus, volumeId: string, from: bigint, to: bigint, limit: number) {
+async function activity(
+  catalog: Catalog,
+  bus: Bus,
+  volumeId: string,
+  from: bigint,
+  to: bigint,
+  limit: number,
+) {
   const stored = await catalog.db
     .selectFrom('activity')
     .selectAll()
@@ -115,13 +148,23 @@ async function activity(catalog: Catalog, bus: Bus, volumeId: string, from: bigi
     .orderBy('minute_ns', 'desc')
     .limit(limit)
     .execute();
-  const minutes = new Map(stored.map((row) => [fromNs(row.minute_ns), { writes: row.writes, bytes: row.bytes, firstSeq: row.first_seq, lastSeq: row.last_seq }]));
+  const minutes = new Map(
+    stored.map((row) => [
+      fromNs(row.minute_ns),
+      { writes: row.writes, bytes: row.bytes, firstSeq: row.first_seq, lastSeq: row.last_seq },
+    ]),
+  );
   const { minutes: newest } = await ask(bus, 'mapping-index.activity', { volumeId });
   for (const { minuteNs, writes, bytes, firstSeq, lastSeq } of newest) {
     const at = BigInt(minuteNs);
     if (at + 60_000_000_000n <= from || at > to) continue;
     const known = minutes.get(at);
-    minutes.set(at, known === undefined ? { writes, bytes, firstSeq, lastSeq } : { writes: known.writes + writes, bytes: known.bytes + bytes, firstSeq: known.firstSeq, lastSeq });
+    minutes.set(
+      at,
+      known === undefined
+        ? { writes, bytes, firstSeq, lastSeq }
+        : { writes: known.writes + writes, bytes: known.bytes + bytes, firstSeq: known.firstSeq, lastSeq },
+    );
   }
   return [...minutes]
     .sort(([a], [b]) => (a > b ? -1 : 1))

@@ -3,7 +3,15 @@
 import { type Clock, messageOf } from '@midmirror/basis';
 import { type Bus, ask } from '@midmirror/bus';
 import { type Catalog, toNs } from '@midmirror/catalog';
-import { type DomainEvent, encodeDescriptors, envelopeOf, journalSubject, type MarkKind, Streams, timelineSubject } from '@midmirror/events';
+import {
+  type DomainEvent,
+  encodeDescriptors,
+  envelopeOf,
+  journalSubject,
+  type MarkKind,
+  Streams,
+  timelineSubject,
+} from '@midmirror/events';
 import { packedBatches } from '@midmirror/journal';
 import { LiveDisk, type RingSegment } from '@midmirror/live-disk';
 import { MimImage, type PoolFiles, type VolumePaths, volumePaths } from '@midmirror/pool';
@@ -52,7 +60,14 @@ export class IngestVolume {
   }
 
   static async open(
-    volume: { id: string; name: string; sizeBytes: number; segmentBytes: number; mimSeq: number; mimNs: bigint },
+    volume: {
+      id: string;
+      name: string;
+      sizeBytes: number;
+      segmentBytes: number;
+      mimSeq: number;
+      mimNs: bigint;
+    },
     directory: string,
     context: VolumeContext,
   ): Promise<IngestVolume> {
@@ -91,7 +106,8 @@ export class IngestVolume {
         },
       },
     });
-    for (const mark of opened.disk.recoveredMarks) await opened.#recordMark(mark.name, mark.kind as MarkKind, mark.seq, mark.timeNs);
+    for (const mark of opened.disk.recoveredMarks)
+      await opened.#recordMark(mark.name, mark.kind as MarkKind, mark.seq, mark.timeNs);
     await opened.#forgetRecycled();
     opened.#sealed.unshift(...opened.disk.segments.filter((segment) => segment.sealed));
     await opened.publish();
@@ -167,7 +183,8 @@ export class IngestVolume {
       try {
         // What becomes durable meanwhile is the next round's: else a flushing guest would keep this one going.
         const upTo = this.disk.durableSeq;
-        for (const segment of this.disk.segments) if (segment.log !== null) await this.#publishLog(segment, upTo);
+        for (const segment of this.disk.segments)
+          if (segment.log !== null) await this.#publishLog(segment, upTo);
         while (this.#sealed.length > 0) {
           await this.#publishSealed(this.#sealed[0]!);
           this.#sealed.shift();
@@ -196,7 +213,11 @@ export class IngestVolume {
         `${segment.number}-${from}-${to}`,
         SOURCE,
       );
-      const { position } = await this.#context.bus.publish(Streams.journal, journalSubject(this.id), envelope);
+      const { position } = await this.#context.bus.publish(
+        Streams.journal,
+        journalSubject(this.id),
+        envelope,
+      );
       this.#lastPosition = Math.max(this.#lastPosition, position);
       this.#published.set(segment.number, to);
       this.#context.reached('published');
@@ -210,7 +231,14 @@ export class IngestVolume {
         type: 'segment.sealed',
         volumeId: this.id,
         timeNs: lastNs.toString(),
-        data: { segment: number, epoch, firstSeq, lastSeq, firstTimeNs: firstNs.toString(), lastTimeNs: lastNs.toString() },
+        data: {
+          segment: number,
+          epoch,
+          firstSeq,
+          lastSeq,
+          firstTimeNs: firstNs.toString(),
+          lastTimeNs: lastNs.toString(),
+        },
       },
       async (tx) => {
         const row = {
@@ -222,7 +250,11 @@ export class IngestVolume {
           first_ns: toNs(firstNs),
           last_ns: toNs(lastNs),
         };
-        await tx.insertInto('segment').values(row).onConflict((c) => c.columns(['volume_id', 'segment']).doUpdateSet(row)).execute();
+        await tx
+          .insertInto('segment')
+          .values(row)
+          .onConflict((c) => c.columns(['volume_id', 'segment']).doUpdateSet(row))
+          .execute();
       },
     );
     segment.log = null;
@@ -244,17 +276,30 @@ export class IngestVolume {
 
   async #recordMark(name: string, kind: MarkKind, seq: number, timeNs: bigint): Promise<void> {
     const data = { seq, timeNs: timeNs.toString(), name, kind };
-    await this.#commit({ type: 'mark.set', volumeId: this.id, timeNs: timeNs.toString(), data }, async (tx) => {
-      const row = { volume_id: this.id, name, kind, seq, time_ns: toNs(timeNs) };
-      await tx.insertInto('mark').values(row).onConflict((c) => c.columns(['volume_id', 'name']).doNothing()).execute();
-    });
+    await this.#commit(
+      { type: 'mark.set', volumeId: this.id, timeNs: timeNs.toString(), data },
+      async (tx) => {
+        const row = { volume_id: this.id, name, kind, seq, time_ns: toNs(timeNs) };
+        await tx
+          .insertInto('mark')
+          .values(row)
+          .onConflict((c) => c.columns(['volume_id', 'name']).doNothing())
+          .execute();
+      },
+    );
   }
 
   /** Segments whose recycling a crash cut short, or whose file was free again when the ring was recovered. */
   async #forgetRecycled(): Promise<void> {
     const { db } = this.#context.catalog;
     const live = new Set(this.disk.segments.map((segment) => segment.number));
-    const rows = await db.selectFrom('segment').select('segment').where('volume_id', '=', this.id).where('last_seq', '<=', this.#mimSeq).orderBy('segment').execute();
+    const rows = await db
+      .selectFrom('segment')
+      .select('segment')
+      .where('volume_id', '=', this.id)
+      .where('last_seq', '<=', this.#mimSeq)
+      .orderBy('segment')
+      .execute();
     const gone = rows.map((row) => row.segment).filter((segment) => !live.has(segment));
     if (gone.length > 0) await this.#forgetSegments(gone);
   }
@@ -263,14 +308,23 @@ export class IngestVolume {
     const { catalog, bus } = this.#context;
     const last = numbers.at(-1)!;
     await catalog.transaction(async (tx) => {
-      await tx.deleteFrom('segment').where('volume_id', '=', this.id).where('segment', 'in', numbers).execute();
+      await tx
+        .deleteFrom('segment')
+        .where('volume_id', '=', this.id)
+        .where('segment', 'in', numbers)
+        .execute();
       const event: DomainEvent = {
         type: 'segment.recycled',
         volumeId: this.id,
         timeNs: this.#context.clock.nowNs().toString(),
         data: { segment: last },
       };
-      await bus.publishIn(tx, Streams.timeline, timelineSubject(this.id, event.type), envelopeOf(event, SOURCE));
+      await bus.publishIn(
+        tx,
+        Streams.timeline,
+        timelineSubject(this.id, event.type),
+        envelopeOf(event, SOURCE),
+      );
     });
   }
 
@@ -278,13 +332,22 @@ export class IngestVolume {
     const { catalog, bus } = this.#context;
     await catalog.transaction(async (tx) => {
       await change(tx);
-      await bus.publishIn(tx, Streams.timeline, timelineSubject(this.id, event.type), envelopeOf(event, SOURCE));
+      await bus.publishIn(
+        tx,
+        Streams.timeline,
+        timelineSubject(this.id, event.type),
+        envelopeOf(event, SOURCE),
+      );
     });
   }
 }
 
 /** How much of a log, from its start, is durable; at most one message's worth. */
-function durablePart(bytes: Uint8Array, durableSeq: number, sealed: boolean): { length: number; firstSeq: number; lastSeq: number } {
+function durablePart(
+  bytes: Uint8Array,
+  durableSeq: number,
+  sealed: boolean,
+): { length: number; firstSeq: number; lastSeq: number } {
   let length = 0;
   let firstSeq = 0;
   let lastSeq = 0;

@@ -5,7 +5,15 @@ import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
 import { answer, ask } from '@midmirror/bus';
 import { fromNs, toNs, volumeById } from '@midmirror/catalog';
 import { type DomainEvent, envelopeOf, markKinds, Streams, timelineSubject } from '@midmirror/events';
-import { createMim, parseVolumeFile, readMimState, readWhole, replaceFile, type VolumeFile, volumePaths } from '@midmirror/pool';
+import {
+  createMim,
+  parseVolumeFile,
+  readMimState,
+  readWhole,
+  replaceFile,
+  type VolumeFile,
+  volumePaths,
+} from '@midmirror/pool';
 import { IngestVolume, type VolumeContext } from './ingest-volume.ts';
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
@@ -46,7 +54,8 @@ export class Ingest implements ExportDirectory {
     answer(bus, 'ingest.set-policy', ({ volumeId, policy }) => this.#setPolicy(volumeId, policy));
     answer(bus, 'ingest.mark', async ({ volumeId, name, kind }) => {
       if (!NAME.test(name)) throw badName('mark', name);
-      if (!markKinds.includes(kind)) throw new MidmirrorError('bad-request', `a mark is one of ${markKinds.join(', ')}, not "${kind}"`);
+      if (!markKinds.includes(kind))
+        throw new MidmirrorError('bad-request', `a mark is one of ${markKinds.join(', ')}, not "${kind}"`);
       await this.#refuseTakenMark(volumeId, name);
       const point = await this.#volume(volumeId).mark(name, kind);
       return { seq: point.seq, timeNs: point.timeNs.toString() };
@@ -55,7 +64,9 @@ export class Ingest implements ExportDirectory {
       const { seq, timeNs, position } = await this.#volume(volumeId).flushAndPublish();
       return { seq, timeNs: timeNs.toString(), position };
     });
-    answer(bus, 'ingest.recycle', async ({ volumeId, seq }) => ({ segments: await this.#volume(volumeId).recycle(seq) }));
+    answer(bus, 'ingest.recycle', async ({ volumeId, seq }) => ({
+      segments: await this.#volume(volumeId).recycle(seq),
+    }));
     answer(bus, 'ingest.rotate', async ({ volumeId }) => {
       const { disk } = this.#volume(volumeId);
       disk.rotate();
@@ -103,14 +114,19 @@ export class Ingest implements ExportDirectory {
     const path = volumePaths(directory).volumeFile;
     const volumeFile = parseVolumeFile(await readWhole(files, path, 1 << 20), path);
     const state = await readMimState(files, volumePaths(directory));
-    if (state === null) throw new MidmirrorError('corrupt', `${volumePaths(directory).mimState}: both slots are damaged`);
+    if (state === null)
+      throw new MidmirrorError('corrupt', `${volumePaths(directory).mimState}: both slots are damaged`);
     const { name, sizeBytes, segmentBytes } = volumeFile;
     // mim.state may be ahead: a sync that was not told of is repeated, and needs the journal for it.
     const row = await volumeById(this.#context.catalog.db, id);
     if (row.mim_seq > state.mimSeq) {
-      throw new MidmirrorError('corrupt', `${volumePaths(directory).mimState} stands at write ${state.mimSeq}, the catalogue at ${row.mim_seq}`, {
-        hint: 'the pool is older than the catalogue; `mim rebuild` makes a catalogue of what the pool holds',
-      });
+      throw new MidmirrorError(
+        'corrupt',
+        `${volumePaths(directory).mimState} stands at write ${state.mimSeq}, the catalogue at ${row.mim_seq}`,
+        {
+          hint: 'the pool is older than the catalogue; `mim rebuild` makes a catalogue of what the pool holds',
+        },
+      );
     }
     const volume = { id, name, sizeBytes, segmentBytes, mimSeq: row.mim_seq, mimNs: fromNs(row.mim_ns) };
     this.#volumes.set(id, await IngestVolume.open(volume, directory, this.#context));
@@ -118,28 +134,63 @@ export class Ingest implements ExportDirectory {
 
   async #create(name: string, sizeBytes: number, policy: unknown): Promise<{ volumeId: string }> {
     if (!NAME.test(name)) throw badName('volume', name);
-    if (!Number.isSafeInteger(sizeBytes) || sizeBytes < 4096 || sizeBytes % 512 !== 0 || sizeBytes > SIZE_BYTES_MAX) {
-      throw new MidmirrorError('bad-request', `sizeBytes: ${sizeBytes} is not a volume's size; it is a multiple of 512 from 4096 to ${SIZE_BYTES_MAX}`);
+    if (
+      !Number.isSafeInteger(sizeBytes) ||
+      sizeBytes < 4096 ||
+      sizeBytes % 512 !== 0 ||
+      sizeBytes > SIZE_BYTES_MAX
+    ) {
+      throw new MidmirrorError(
+        'bad-request',
+        `sizeBytes: ${sizeBytes} is not a volume's size; it is a multiple of 512 from 4096 to ${SIZE_BYTES_MAX}`,
+      );
     }
     const { files, catalog, clock, config } = this.#context;
     await this.#refuseTakenName(name);
     const id = randomUUID().replaceAll('-', '');
     const directory = this.#directory(id);
     const createdNs = clock.nowNs();
-    const volumeFile: VolumeFile = { format: 1, id, name, sizeBytes, segmentBytes: config.segmentBytes, createdNs: createdNs.toString(), policy };
-    const row = { id, name, size_bytes: sizeBytes, policy: JSON.stringify(policy), state: 'creating', created_ns: toNs(createdNs), mim_seq: 0, mim_ns: toNs(createdNs) };
+    const volumeFile: VolumeFile = {
+      format: 1,
+      id,
+      name,
+      sizeBytes,
+      segmentBytes: config.segmentBytes,
+      createdNs: createdNs.toString(),
+      policy,
+    };
+    const row = {
+      id,
+      name,
+      size_bytes: sizeBytes,
+      policy: JSON.stringify(policy),
+      state: 'creating',
+      created_ns: toNs(createdNs),
+      mim_seq: 0,
+      mim_ns: toNs(createdNs),
+    };
     await catalog.db.insertInto('volume').values(row).execute();
     try {
       await files.makeDirectory(volumePaths(directory).forward);
       await files.makeDirectory(volumePaths(directory).backward);
       await createMim(files, volumePaths(directory), sizeBytes, createdNs);
       // volume.json comes last: a folder without it is not a volume.
-      await replaceFile(files, directory, 'volume.json', new TextEncoder().encode(`${JSON.stringify(volumeFile, null, 2)}\n`));
+      await replaceFile(
+        files,
+        directory,
+        'volume.json',
+        new TextEncoder().encode(`${JSON.stringify(volumeFile, null, 2)}\n`),
+      );
       // Served before it is told of: who hears of a volume may use it.
       await this.#openVolume(id);
       await catalog.transaction(async (tx) => {
         await tx.updateTable('volume').set({ state: 'active' }).where('id', '=', id).execute();
-        await this.#tell(tx, { type: 'volume.created', volumeId: id, timeNs: createdNs.toString(), data: { name, sizeBytes } });
+        await this.#tell(tx, {
+          type: 'volume.created',
+          volumeId: id,
+          timeNs: createdNs.toString(),
+          data: { name, sizeBytes },
+        });
       });
     } catch (error) {
       await this.#volumes.get(id)?.close();
@@ -157,10 +208,24 @@ export class Ingest implements ExportDirectory {
     const directory = this.#directory(id);
     const path = volumePaths(directory).volumeFile;
     const volumeFile = parseVolumeFile(await readWhole(files, path, 1 << 20), path);
-    await replaceFile(files, directory, 'volume.json', new TextEncoder().encode(`${JSON.stringify({ ...volumeFile, policy }, null, 2)}\n`));
+    await replaceFile(
+      files,
+      directory,
+      'volume.json',
+      new TextEncoder().encode(`${JSON.stringify({ ...volumeFile, policy }, null, 2)}\n`),
+    );
     await catalog.transaction(async (tx) => {
-      await tx.updateTable('volume').set({ policy: JSON.stringify(policy) }).where('id', '=', id).execute();
-      await this.#tell(tx, { type: 'policy.changed', volumeId: id, timeNs: clock.nowNs().toString(), data: { policy } });
+      await tx
+        .updateTable('volume')
+        .set({ policy: JSON.stringify(policy) })
+        .where('id', '=', id)
+        .execute();
+      await this.#tell(tx, {
+        type: 'policy.changed',
+        volumeId: id,
+        timeNs: clock.nowNs().toString(),
+        data: { policy },
+      });
     });
     return { changed: true };
   }
@@ -170,7 +235,11 @@ export class Ingest implements ExportDirectory {
     const row = await volumeById(catalog.db, id);
     const connections = this.#open.get(id) ?? 0;
     if (connections > 0) {
-      throw new MidmirrorError('conflict', `volume "${row.name}" is in use: ${connections} NBD connections are open`, { hint: 'disconnect the clients first' });
+      throw new MidmirrorError(
+        'conflict',
+        `volume "${row.name}" is in use: ${connections} NBD connections are open`,
+        { hint: 'disconnect the clients first' },
+      );
     }
     await ask(bus, 'mapping-index.forget', { volumeId: id });
     await ask(bus, 'synchronizer.forget', { volumeId: id });
@@ -193,12 +262,22 @@ export class Ingest implements ExportDirectory {
         await tx.deleteFrom(table).where('volume_id', '=', id).execute();
       }
       await tx.deleteFrom('volume').where('id', '=', id).execute();
-      await this.#tell(tx, { type: 'volume.deleted', volumeId: id, timeNs: clock.nowNs().toString(), data: { name } });
+      await this.#tell(tx, {
+        type: 'volume.deleted',
+        volumeId: id,
+        timeNs: clock.nowNs().toString(),
+        data: { name },
+      });
     });
   }
 
   async #tell(tx: Parameters<VolumeContext['bus']['publishIn']>[0], event: DomainEvent): Promise<void> {
-    await this.#context.bus.publishIn(tx, Streams.timeline, timelineSubject(event.volumeId, event.type), envelopeOf(event, SOURCE));
+    await this.#context.bus.publishIn(
+      tx,
+      Streams.timeline,
+      timelineSubject(event.volumeId, event.type),
+      envelopeOf(event, SOURCE),
+    );
   }
 
   async #refuseTakenName(name: string): Promise<void> {
@@ -206,15 +285,25 @@ export class Ingest implements ExportDirectory {
     const volume = await db.selectFrom('volume').select('id').where('name', '=', name).executeTakeFirst();
     const clone = await db.selectFrom('clone').select('id').where('name', '=', name).executeTakeFirst();
     if (volume !== undefined || clone !== undefined) {
-      throw new MidmirrorError('conflict', `the name "${name}" is taken by a ${volume === undefined ? 'clone' : 'volume'}`);
+      throw new MidmirrorError(
+        'conflict',
+        `the name "${name}" is taken by a ${volume === undefined ? 'clone' : 'volume'}`,
+      );
     }
   }
 
   async #refuseTakenMark(volumeId: string, name: string): Promise<void> {
     const { db } = this.#context.catalog;
-    const mark = await db.selectFrom('mark').select('seq').where('volume_id', '=', volumeId).where('name', '=', name).executeTakeFirst();
+    const mark = await db
+      .selectFrom('mark')
+      .select('seq')
+      .where('volume_id', '=', volumeId)
+      .where('name', '=', name)
+      .executeTakeFirst();
     if (mark !== undefined) {
-      throw new MidmirrorError('conflict', `the mark "${name}" exists already, at write ${mark.seq}`, { hint: 'marks never move; choose another name' });
+      throw new MidmirrorError('conflict', `the mark "${name}" exists already, at write ${mark.seq}`, {
+        hint: 'marks never move; choose another name',
+      });
     }
   }
 

@@ -9,7 +9,12 @@ export interface Changes {
 }
 
 /** Extents of sectors (512 bytes) that differ, in order, from `after` on; at most `limit`. */
-export async function changesBetween(from: Mirror, to: Mirror, after: number, limit: number): Promise<Changes> {
+export async function changesBetween(
+  from: Mirror,
+  to: Mirror,
+  after: number,
+  limit: number,
+): Promise<Changes> {
   const extents: { offset: number; length: number }[] = [];
   const left = new Uint8Array(limits.compareBytes);
   const right = new Uint8Array(limits.compareBytes);
@@ -37,7 +42,12 @@ export async function changesBetween(from: Mirror, to: Mirror, after: number, li
 }
 
 /** How far from `at` on both points have their bytes at the same place, or not. */
-function placesAt(from: Mirror, to: Mirror, at: number, sizeBytes: number): { lengthBytes: number; same: boolean } {
+function placesAt(
+  from: Mirror,
+  to: Mirror,
+  at: number,
+  sizeBytes: number,
+): { lengthBytes: number; same: boolean } {
   const a = placeOf(from, at, sizeBytes);
   const b = placeOf(to, at, sizeBytes);
   return { lengthBytes: Math.min(a.end, b.end) - at, same: a.place === b.place };
@@ -45,7 +55,8 @@ function placesAt(from: Mirror, to: Mirror, at: number, sizeBytes: number): { le
 
 function placeOf(mirror: Mirror, at: number, sizeBytes: number): { end: number; place: string } {
   const c = mirror.vrmo.cursor(at);
-  if (!c.valid || c.start > at) return { end: c.valid ? Math.min(c.start, sizeBytes) : sizeBytes, place: 'mim' };
+  if (!c.valid || c.start > at)
+    return { end: c.valid ? Math.min(c.start, sizeBytes) : sizeBytes, place: 'mim' };
   const zero = (c.flags & 1) !== 0;
   return { end: c.end, place: zero ? 'zero' : `${c.flags & 4}/${c.source}/${c.offset + at - c.start}` };
 }

@@ -77,11 +77,20 @@ export class CloneDisk implements BlockDevice {
   }
 
   #worthwhile(): boolean {
-    return this.#short(0) || this.#held.length > 0 || this.#disk.journalBytesUsed > 2 * this.#disk.liveBytes + limits.cloneReserveSegments * this.#segmentBytes;
+    return (
+      this.#short(0) ||
+      this.#held.length > 0 ||
+      this.#disk.journalBytesUsed >
+        2 * this.#disk.liveBytes + limits.cloneReserveSegments * this.#segmentBytes
+    );
   }
 
   async #compact(): Promise<void> {
-    for (let round = this.#disk.segments.length; round > 0 && this.#worthwhile() && !this.#closing; round -= 1) {
+    for (
+      let round = this.#disk.segments.length;
+      round > 0 && this.#worthwhile() && !this.#closing;
+      round -= 1
+    ) {
       const oldest = this.#disk.segments[0];
       while (this.#disk.segments[0] === oldest && !this.#closing) {
         await this.#hold();

@@ -95,7 +95,10 @@ export class Clones implements ExportDirectory {
   }
 
   async list(): Promise<{ name: string; description: string }[]> {
-    return [...this.#open.values()].map(({ row }) => ({ name: row.name, description: `clone of write ${row.seq}` }));
+    return [...this.#open.values()].map(({ row }) => ({
+      name: row.name,
+      description: `clone of write ${row.seq}`,
+    }));
   }
 
   async create(index: VolumeIndex, point: ChosenPoint, name: string): Promise<void> {
@@ -107,21 +110,55 @@ export class Clones implements ExportDirectory {
     }
     const nowNs = clock.nowNs();
     const id = randomUUID().replaceAll('-', '').slice(0, 16);
-    const row: CloneRow = { name, id, volume_id: index.id, seq: point.seq, time_ns: toNs(BigInt(point.timeNs)), created_ns: toNs(nowNs) };
+    const row: CloneRow = {
+      name,
+      id,
+      volume_id: index.id,
+      seq: point.seq,
+      time_ns: toNs(BigInt(point.timeNs)),
+      created_ns: toNs(nowNs),
+    };
     await catalog.transaction(async (tx) => {
       const volume = await tx.selectFrom('volume').select('id').where('name', '=', name).executeTakeFirst();
       const clone = await tx.selectFrom('clone').select('id').where('name', '=', name).executeTakeFirst();
       if (volume !== undefined || clone !== undefined) {
-        throw new MidmirrorError('conflict', `the name "${name}" is taken by a ${volume === undefined ? 'clone' : 'volume'}`);
+        throw new MidmirrorError(
+          'conflict',
+          `the name "${name}" is taken by a ${volume === undefined ? 'clone' : 'volume'}`,
+        );
       }
-      await pinPoint(tx, { id: pinOf(id), volumeId: index.id, seq: point.seq, holder: 'clone', sinceNs: nowNs });
+      await pinPoint(tx, {
+        id: pinOf(id),
+        volumeId: index.id,
+        seq: point.seq,
+        holder: 'clone',
+        sinceNs: nowNs,
+      });
       await tx.insertInto('clone').values(row).execute();
-      await this.#tell(tx, { type: 'clone.created', volumeId: index.id, timeNs: nowNs.toString(), data: { name, seq: point.seq } });
+      await this.#tell(tx, {
+        type: 'clone.created',
+        volumeId: index.id,
+        timeNs: nowNs.toString(),
+        data: { name, seq: point.seq },
+      });
     });
     try {
       await files.makeDirectory(`${this.#directory(id)}/forward`);
-      const file: CloneFile = { format: 1, id, name, volumeId: index.id, seq: point.seq, timeNs: point.timeNs, createdNs: nowNs.toString() };
-      await replaceFile(files, this.#directory(id), 'clone.json', new TextEncoder().encode(`${JSON.stringify(file, null, 2)}\n`));
+      const file: CloneFile = {
+        format: 1,
+        id,
+        name,
+        volumeId: index.id,
+        seq: point.seq,
+        timeNs: point.timeNs,
+        createdNs: nowNs.toString(),
+      };
+      await replaceFile(
+        files,
+        this.#directory(id),
+        'clone.json',
+        new TextEncoder().encode(`${JSON.stringify(file, null, 2)}\n`),
+      );
       await this.#openClone(row);
     } catch (error) {
       await this.#remove(row);
@@ -133,9 +170,19 @@ export class Clones implements ExportDirectory {
     const broken = this.#broken.has(name);
     const open = broken ? null : this.#clone(name);
     if (open !== null && open.connections > 0) {
-      throw new MidmirrorError('conflict', `clone "${name}" is in use: ${open.connections} NBD connections are open`, { hint: 'disconnect the clients first' });
+      throw new MidmirrorError(
+        'conflict',
+        `clone "${name}" is in use: ${open.connections} NBD connections are open`,
+        { hint: 'disconnect the clients first' },
+      );
     }
-    const row = open?.row ?? (await this.#context.catalog.db.selectFrom('clone').selectAll().where('name', '=', name).executeTakeFirstOrThrow());
+    const row =
+      open?.row ??
+      (await this.#context.catalog.db
+        .selectFrom('clone')
+        .selectAll()
+        .where('name', '=', name)
+        .executeTakeFirstOrThrow());
     this.#open.delete(name);
     this.#broken.delete(name);
     await open?.disk.close();
@@ -155,15 +202,22 @@ export class Clones implements ExportDirectory {
     const clone = this.#open.get(name);
     if (clone !== undefined) return clone;
     if (this.#broken.has(name)) throw this.#broken.get(name);
-    throw new MidmirrorError('not-found', `there is no clone "${name}"`, { hint: `there are: ${[...this.#open.keys()].join(', ') || 'none'}` });
+    throw new MidmirrorError('not-found', `there is no clone "${name}"`, {
+      hint: `there are: ${[...this.#open.keys()].join(', ') || 'none'}`,
+    });
   }
 
   async #openClone(row: CloneRow): Promise<void> {
     const { files, clock, syncIntervalMs, requestBytesMax, log } = this.#context;
     const index = await this.#indexOf(row.volume_id);
-    const { mirror, release } = await index.turns.take(() => index.openMirror(row.seq, fromNs(row.time_ns), 'mirror'));
+    const { mirror, release } = await index.turns.take(() =>
+      index.openMirror(row.seq, fromNs(row.time_ns), 'mirror'),
+    );
     try {
-      const { segmentBytes } = parseVolumeFile(await readWhole(files, index.paths.volumeFile, 1 << 20), index.paths.volumeFile);
+      const { segmentBytes } = parseVolumeFile(
+        await readWhole(files, index.paths.volumeFile, 1 << 20),
+        index.paths.volumeFile,
+      );
       let disk: CloneDisk | null = null;
       const live = await LiveDisk.open({
         files,
@@ -171,7 +225,9 @@ export class Clones implements ExportDirectory {
         volumeId: row.id,
         sizeBytes: index.sizeBytes,
         segmentBytes,
-        segmentsMax: Math.ceil((limits.cloneJournalFactor * index.sizeBytes) / segmentBytes) + 2 * limits.cloneReserveSegments,
+        segmentsMax:
+          Math.ceil((limits.cloneJournalFactor * index.sizeBytes) / segmentBytes) +
+          2 * limits.cloneReserveSegments,
         requestBytesMax,
         syncIntervalMs,
         clock,
@@ -211,13 +267,23 @@ export class Clones implements ExportDirectory {
     await catalog.transaction(async (tx) => {
       await unpinPoint(tx, pinOf(row.id));
       await tx.deleteFrom('clone').where('id', '=', row.id).execute();
-      const event: DomainEvent = { type: 'clone.deleted', volumeId: row.volume_id, timeNs: clock.nowNs().toString(), data: { name: row.name } };
+      const event: DomainEvent = {
+        type: 'clone.deleted',
+        volumeId: row.volume_id,
+        timeNs: clock.nowNs().toString(),
+        data: { name: row.name },
+      };
       await this.#tell(tx, event);
     });
   }
 
   async #tell(tx: Parameters<Bus['publishIn']>[0], event: DomainEvent): Promise<void> {
-    await this.#context.bus.publishIn(tx, Streams.timeline, timelineSubject(event.volumeId, event.type), envelopeOf(event, SOURCE));
+    await this.#context.bus.publishIn(
+      tx,
+      Streams.timeline,
+      timelineSubject(event.volumeId, event.type),
+      envelopeOf(event, SOURCE),
+    );
   }
 
   #directory(id: string): string {

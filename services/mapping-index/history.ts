@@ -28,10 +28,16 @@ export async function historyOf(
 }
 
 /** What snapshots and the MIM hold of the range, oldest first; a place that several share is one version. */
-async function olderVersions(index: VolumeIndex, view: VolumeView, range: { offset: number; length: number }): Promise<Version[]> {
+async function olderVersions(
+  index: VolumeIndex,
+  view: VolumeView,
+  range: { offset: number; length: number },
+): Promise<Version[]> {
   const versions: Version[] = [];
   let before = new Map<string, Version>();
-  const points = view.snapshots.filter((row) => row.seq < view.volume.mim_seq).map((row) => ({ ...row, name: `snapshot ${row.snapshot}` }));
+  const points = view.snapshots
+    .filter((row) => row.seq < view.volume.mim_seq)
+    .map((row) => ({ ...row, name: `snapshot ${row.snapshot}` }));
   const steps = [...points, { seq: view.volume.mim_seq, snapshot: Number.MAX_SAFE_INTEGER, name: 'MIM' }];
   for (const step of steps) {
     const map = new ExtentMap();
@@ -64,7 +70,10 @@ async function olderVersions(index: VolumeIndex, view: VolumeView, range: { offs
   return versions;
 }
 
-function partsOf(map: ExtentMap, range: { offset: number; length: number }): { offset: number; length: number; place: string; zero: boolean }[] {
+function partsOf(
+  map: ExtentMap,
+  range: { offset: number; length: number },
+): { offset: number; length: number; place: string; zero: boolean }[] {
   const parts: { offset: number; length: number; place: string; zero: boolean }[] = [];
   const end = range.offset + range.length;
   const c = map.cursor(range.offset);
@@ -76,7 +85,12 @@ function partsOf(map: ExtentMap, range: { offset: number; length: number }): { o
       continue;
     }
     const until = Math.min(c.end, end);
-    parts.push({ offset: at, length: until - at, place: `object ${c.source}`, zero: (c.flags & ExtentFlag.zero) !== 0 });
+    parts.push({
+      offset: at,
+      length: until - at,
+      place: `object ${c.source}`,
+      zero: (c.flags & ExtentFlag.zero) !== 0,
+    });
     at = until;
     c.next();
   }
@@ -127,7 +141,8 @@ async function journaledVersions(
   }
   for (const segment of tail) {
     if (stored.has(segment.segment)) continue;
-    for (const { batch, bytes, at } of batchesOf(segment)) for (const d of descriptorsOf(bytes, at, batch)) take(batch, d, segment.segment);
+    for (const { batch, bytes, at } of batchesOf(segment))
+      for (const d of descriptorsOf(bytes, at, batch)) take(batch, d, segment.segment);
   }
   return versions;
 }

@@ -65,15 +65,26 @@ export class MappingIndex implements ExportDirectory {
     await catalog.db.deleteFrom('pin').where('holder', '=', 'mirror').execute();
     await this.#projector.start();
     await this.clones.start();
-    answer(bus, 'mapping-index.prepare', async ({ volumeId, syncId }) => ({ mirrors: await (await this.#serve(volumeId)).index.prepare(syncId) }));
-    answer(bus, 'mapping-index.advance', async ({ volumeId }) => ({ mirrors: await (await this.#serve(volumeId)).index.advance() }));
+    answer(bus, 'mapping-index.prepare', async ({ volumeId, syncId }) => ({
+      mirrors: await (await this.#serve(volumeId)).index.prepare(syncId),
+    }));
+    answer(bus, 'mapping-index.advance', async ({ volumeId }) => ({
+      mirrors: await (await this.#serve(volumeId)).index.advance(),
+    }));
     answer(bus, 'mapping-index.forget', ({ volumeId }) => this.#forget(volumeId));
-    answer(bus, 'mapping-index.resolve', ({ volumeId, at }) => this.#inTurn(volumeId, ({ points, view, latest, nowNs }) => points.choose(view, at, latest, nowNs)));
+    answer(bus, 'mapping-index.resolve', ({ volumeId, at }) =>
+      this.#inTurn(volumeId, ({ points, view, latest, nowNs }) => points.choose(view, at, latest, nowNs)),
+    );
     answer(bus, 'mapping-index.changes', (body) => this.#changes(body));
     answer(bus, 'mapping-index.history', ({ volumeId, offset, length, limit }) =>
       this.#inTurn(volumeId, ({ index, view, latest }) => {
         refuseOutside(index.sizeBytes, offset, length);
-        return historyOf(index, catalog, view, { offset, length, limit: Math.min(limit, limits.answersMax), latestSeq: latest.seq });
+        return historyOf(index, catalog, view, {
+          offset,
+          length,
+          limit: Math.min(limit, limits.answersMax),
+          latestSeq: latest.seq,
+        });
       }),
     );
     answer(bus, 'mapping-index.create-clone', async ({ volumeId, at, name }) => {
@@ -95,7 +106,9 @@ export class MappingIndex implements ExportDirectory {
       return { mirrors: index.mirrors.map((mirror) => ({ ...mirror, timeNs: mirror.timeNs.toString() })) };
     });
     answer(bus, 'mapping-index.activity', async ({ volumeId }) => ({
-      minutes: this.#projector.activityOf(volumeId).map((minute) => ({ ...minute, minuteNs: minute.minuteNs.toString() })),
+      minutes: this.#projector
+        .activityOf(volumeId)
+        .map((minute) => ({ ...minute, minuteNs: minute.minuteNs.toString() })),
     }));
   }
 
@@ -139,7 +152,11 @@ export class MappingIndex implements ExportDirectory {
       const to = await this.openPoint(body.volumeId, body.to);
       try {
         const limit = Math.min(body.limit, limits.answersMax);
-        return { from: from.point, to: to.point, ...(await changesBetween(from.mirror, to.mirror, body.after, limit)) };
+        return {
+          from: from.point,
+          to: to.point,
+          ...(await changesBetween(from.mirror, to.mirror, body.after, limit)),
+        };
       } finally {
         await to.release();
       }
@@ -151,7 +168,13 @@ export class MappingIndex implements ExportDirectory {
   /** With everything that has been answered to guests by now durable and known here. */
   async #inTurn<T>(
     volumeId: string,
-    act: (at: { index: VolumeIndex; points: Points; view: VolumeView; latest: Latest; nowNs: bigint }) => Promise<T>,
+    act: (at: {
+      index: VolumeIndex;
+      points: Points;
+      view: VolumeView;
+      latest: Latest;
+      nowNs: bigint;
+    }) => Promise<T>,
   ): Promise<T> {
     const { bus, clock } = this.#context;
     const nowNs = clock.nowNs();
@@ -172,7 +195,12 @@ export class MappingIndex implements ExportDirectory {
       if (meanwhile !== undefined) return meanwhile;
       const { catalog, poolDirectory } = this.#context;
       const volume = await volumeById(catalog.db, volumeId);
-      const index = await VolumeIndex.open(volume, poolDirectory, this.#projector.tail(volumeId), this.#context);
+      const index = await VolumeIndex.open(
+        volume,
+        poolDirectory,
+        this.#projector.tail(volumeId),
+        this.#context,
+      );
       const served = { index, points: new Points(index, catalog) };
       this.#served.set(volumeId, served);
       return served;
@@ -183,7 +211,9 @@ export class MappingIndex implements ExportDirectory {
     const clones = this.clones.countOf(volumeId);
     const mirrors = this.#served.get(volumeId)?.index.mirrors.length ?? 0;
     if (clones > 0 || mirrors > 0) {
-      throw new MidmirrorError('conflict', `the volume has ${clones} clones and ${mirrors} open mirrors`, { hint: 'delete the clones and close the mirrors first' });
+      throw new MidmirrorError('conflict', `the volume has ${clones} clones and ${mirrors} open mirrors`, {
+        hint: 'delete the clones and close the mirrors first',
+      });
     }
     await this.#close(volumeId);
     return { forgotten: true };

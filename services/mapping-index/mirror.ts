@@ -1,7 +1,13 @@
 // A mirror: the volume as it was at one point, read-only. Reads take the extent that its VRMO names, else the
 // MIM. When a sync is about to change the MIM, the VRMO changes first, and reads begun before are waited for.
 import { MidmirrorError } from '@midmirror/basis';
-import { type AllocationExtent, type BlockDevice, Errno, readPacer, type WriteCommand } from '@midmirror/block-device';
+import {
+  type AllocationExtent,
+  type BlockDevice,
+  Errno,
+  readPacer,
+  type WriteCommand,
+} from '@midmirror/block-device';
 import { ExtentFlag } from '@midmirror/extent-map';
 import type { MimImage, PieceReader } from '@midmirror/pool';
 import type { Vrmo } from '@midmirror/vrmo';
@@ -146,7 +152,12 @@ export class Mirror implements BlockDevice {
       }
       const until = Math.min(c.end, end);
       const { flags, source, offset, crc } = c;
-      parts.push({ start: at, length: until - at, extent: { flags, source, offset, length: c.length, crc }, skip: at - c.start });
+      parts.push({
+        start: at,
+        length: until - at,
+        extent: { flags, source, offset, length: c.length, crc },
+        skip: at - c.start,
+      });
       at = until;
       c.next();
     }
@@ -157,7 +168,11 @@ export class Mirror implements BlockDevice {
 export function refuseOutside(sizeBytes: number, offset: number, length: number): void {
   const whole = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length > 0;
   if (whole && offset + length <= sizeBytes) return;
-  throw new MidmirrorError('bad-request', `offset ${offset} with length ${length} does not lie in the volume`, {
-    hint: `the volume is ${sizeBytes} bytes long`,
-  });
+  throw new MidmirrorError(
+    'bad-request',
+    `offset ${offset} with length ${length} does not lie in the volume`,
+    {
+      hint: `the volume is ${sizeBytes} bytes long`,
+    },
+  );
 }

@@ -34,7 +34,11 @@ export class Points {
   /** The point that `text` names. Throws `bad-request`, `not-found` (mark, snapshot) or `point-unavailable`. */
   async choose(view: VolumeView, text: string, latest: Latest, nowNs: bigint): Promise<ChosenPoint> {
     const asked = parsePoint(text, nowNs);
-    const exactly = ({ seq, timeNs }: Found): ChosenPoint => ({ seq, timeNs: timeNs.toString(), distanceMs: null });
+    const exactly = ({ seq, timeNs }: Found): ChosenPoint => ({
+      seq,
+      timeNs: timeNs.toString(),
+      distanceMs: null,
+    });
     switch (asked.kind) {
       case 'latest':
         return exactly(latest);
@@ -42,9 +46,16 @@ export class Points {
         return exactly(await this.#atSeq(view, asked.seq, latest, text));
       case 'mark': {
         const { db } = this.#catalog;
-        const mark = await db.selectFrom('mark').selectAll().where('volume_id', '=', view.volume.id).where('name', '=', asked.name).executeTakeFirst();
+        const mark = await db
+          .selectFrom('mark')
+          .selectAll()
+          .where('volume_id', '=', view.volume.id)
+          .where('name', '=', asked.name)
+          .executeTakeFirst();
         if (mark === undefined) {
-          throw new MidmirrorError('not-found', `volume "${view.volume.name}" has no mark "${asked.name}"`, { hint: `\`mim points ${view.volume.name}\` lists them` });
+          throw new MidmirrorError('not-found', `volume "${view.volume.name}" has no mark "${asked.name}"`, {
+            hint: `\`mim points ${view.volume.name}\` lists them`,
+          });
         }
         this.#refuseGone(view, mark.seq, latest, text);
         return exactly({ seq: mark.seq, timeNs: fromNs(mark.time_ns) });
@@ -52,14 +63,26 @@ export class Points {
       case 'snapshot': {
         const row = view.snapshots.find(({ snapshot }) => snapshot === asked.snapshot);
         if (row === undefined) {
-          const there = view.snapshots.map(({ snapshot }) => snapshot).slice(-20).join(', ') || 'none';
-          throw new MidmirrorError('not-found', `volume "${view.volume.name}" has no snapshot ${asked.snapshot}`, { hint: `there are: ${there}` });
+          const there =
+            view.snapshots
+              .map(({ snapshot }) => snapshot)
+              .slice(-20)
+              .join(', ') || 'none';
+          throw new MidmirrorError(
+            'not-found',
+            `volume "${view.volume.name}" has no snapshot ${asked.snapshot}`,
+            { hint: `there are: ${there}` },
+          );
         }
         return exactly({ seq: row.seq, timeNs: fromNs(row.time_ns) });
       }
       case 'time': {
         const found = await this.#atTime(view, asked.timeNs, latest, text);
-        return { seq: found.seq, timeNs: found.timeNs.toString(), distanceMs: Number(found.timeNs - asked.timeNs) / 1e6 };
+        return {
+          seq: found.seq,
+          timeNs: found.timeNs.toString(),
+          distanceMs: Number(found.timeNs - asked.timeNs) / 1e6,
+        };
       }
     }
   }
@@ -81,7 +104,8 @@ export class Points {
       .where('last_seq', '>=', seq)
       .executeTakeFirst();
     const found = row === undefined ? null : timeIn(await this.#batchesOf(row.segment), seq);
-    if (found === null) throw new MidmirrorError('not-found', `write ${seq} is in no segment of volume "${view.volume.name}"`);
+    if (found === null)
+      throw new MidmirrorError('not-found', `write ${seq} is in no segment of volume "${view.volume.name}"`);
     return found;
   }
 
@@ -93,7 +117,9 @@ export class Points {
   earliest(view: VolumeView): Found {
     const oldest = view.snapshots[0];
     const { mim_seq, mim_ns } = view.volume;
-    return oldest !== undefined && oldest.seq < mim_seq ? { seq: oldest.seq, timeNs: fromNs(oldest.time_ns) } : { seq: mim_seq, timeNs: fromNs(mim_ns) };
+    return oldest !== undefined && oldest.seq < mim_seq
+      ? { seq: oldest.seq, timeNs: fromNs(oldest.time_ns) }
+      : { seq: mim_seq, timeNs: fromNs(mim_ns) };
   }
 
   async #atSeq(view: VolumeView, seq: number, latest: Latest, text: string): Promise<Found> {
@@ -104,7 +130,8 @@ export class Points {
 
   #refuseGone(view: VolumeView, seq: number, latest: Latest, text: string): void {
     const inWindow = seq >= view.volume.mim_seq && seq <= latest.seq;
-    if (!inWindow && !view.snapshots.some((row) => row.seq === seq)) throw this.#unavailable(view, latest, text);
+    if (!inWindow && !view.snapshots.some((row) => row.seq === seq))
+      throw this.#unavailable(view, latest, text);
   }
 
   async #atTime(view: VolumeView, timeNs: bigint, latest: Latest, text: string): Promise<Found> {
@@ -116,7 +143,8 @@ export class Points {
     }
     for (const row of view.snapshots.toReversed()) {
       const { timeNs: fromTime, untilNs } = snapshotTimes(row);
-      if (fromTime <= timeNs && untilNs !== null && timeNs < untilNs) return { seq: row.seq, timeNs: fromTime };
+      if (fromTime <= timeNs && untilNs !== null && timeNs < untilNs)
+        return { seq: row.seq, timeNs: fromTime };
     }
     throw this.#unavailable(view, latest, text, timeNs);
   }
@@ -146,8 +174,13 @@ export class Points {
     const known = this.#batches.get(segment);
     if (known !== undefined) return known;
     const footer = await (await this.#index.pieces.segment(segment)).footer();
-    if (footer === null) throw new MidmirrorError('corrupt', `segment ${segment} of volume "${this.#index.name}" was sealed and has no footer`);
-    if (this.#batches.size >= limits.batchIndexesMax) this.#batches.delete(this.#batches.keys().next().value!);
+    if (footer === null)
+      throw new MidmirrorError(
+        'corrupt',
+        `segment ${segment} of volume "${this.#index.name}" was sealed and has no footer`,
+      );
+    if (this.#batches.size >= limits.batchIndexesMax)
+      this.#batches.delete(this.#batches.keys().next().value!);
     this.#batches.set(segment, footer.batches);
     return footer.batches;
   }
@@ -157,17 +190,21 @@ export class Points {
     const window = `every write from ${view.volume.mim_seq} (${printTime(fromNs(view.volume.mim_ns))}) to ${latest.seq} (${printTime(latest.timeNs)})`;
     const near = timeNs === null ? view.snapshots.slice(-3) : nearest(view, timeNs);
     const older = near.map((row) => `snap:${row.snapshot} (${printTime(fromNs(row.time_ns))})`).join(', ');
-    return new MidmirrorError('point-unavailable', `${text} is not a point that volume "${view.volume.name}" still has`, {
-      hint: `it has ${window}${older === '' ? '' : `; older: ${older}`}`,
-      details: {
-        earliestSeq: earliest.seq,
-        earliestTime: printTime(earliest.timeNs),
-        windowSeq: view.volume.mim_seq,
-        windowTime: printTime(fromNs(view.volume.mim_ns)),
-        latestSeq: latest.seq,
-        latestTime: printTime(latest.timeNs),
+    return new MidmirrorError(
+      'point-unavailable',
+      `${text} is not a point that volume "${view.volume.name}" still has`,
+      {
+        hint: `it has ${window}${older === '' ? '' : `; older: ${older}`}`,
+        details: {
+          earliestSeq: earliest.seq,
+          earliestTime: printTime(earliest.timeNs),
+          windowSeq: view.volume.mim_seq,
+          windowTime: printTime(fromNs(view.volume.mim_ns)),
+          latestSeq: latest.seq,
+          latestTime: printTime(latest.timeNs),
+        },
       },
-    });
+    );
   }
 }
 

@@ -3,9 +3,22 @@
 // descriptor not yet in a run, and is stored with the runs.
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import type { Bus, BusMessage, Subscription } from '@midmirror/bus';
-import { type Catalog, type CatalogTransaction, deleteRun, insertRun, toNs, volumeById } from '@midmirror/catalog';
+import {
+  type Catalog,
+  type CatalogTransaction,
+  deleteRun,
+  insertRun,
+  toNs,
+  volumeById,
+} from '@midmirror/catalog';
 import { type DomainEvent, decodeDescriptors, eventOf, journalSubject, Streams } from '@midmirror/events';
-import { type Batch, descriptorsOf, type Descriptor, DescriptorKind, type SegmentFooter } from '@midmirror/journal';
+import {
+  type Batch,
+  descriptorsOf,
+  type Descriptor,
+  DescriptorKind,
+  type SegmentFooter,
+} from '@midmirror/journal';
 import { PieceReader, type PoolFiles, volumePaths } from '@midmirror/pool';
 import { batchesOf, Tail } from './tail.ts';
 
@@ -46,7 +59,11 @@ export class Projector {
   async start(): Promise<void> {
     const { bus } = this.#context;
     this.#seen = await this.#position(JOURNAL);
-    this.#journal = bus.consume({ stream: Streams.journal, after: this.#seen, handler: async (message) => this.#descriptors(message) });
+    this.#journal = bus.consume({
+      stream: Streams.journal,
+      after: this.#seen,
+      handler: async (message) => this.#descriptors(message),
+    });
     this.#timeline = bus.consume({
       stream: Streams.timeline,
       after: await this.#position(TIMELINE),
@@ -77,7 +94,8 @@ export class Projector {
   activityOf(volumeId: string): Activity[] {
     const minutes = new Map<bigint, Activity>();
     for (const segment of this.tail(volumeId).segments) {
-      for (const { batch, bytes, at } of batchesOf(segment)) for (const d of descriptorsOf(bytes, at, batch)) count(minutes, batch, d);
+      for (const { batch, bytes, at } of batchesOf(segment))
+        for (const d of descriptorsOf(bytes, at, batch)) count(minutes, batch, d);
     }
     return [...minutes.values()];
   }
@@ -91,7 +109,8 @@ export class Projector {
   async #event(event: DomainEvent, position: number): Promise<void> {
     const { catalog } = this.#context;
     if (event.type === 'segment.sealed') return await this.#sealed(event.volumeId, event.data, position);
-    if (event.type === 'segment.recycled') return await this.#recycled(event.volumeId, event.data.segment, position);
+    if (event.type === 'segment.recycled')
+      return await this.#recycled(event.volumeId, event.data.segment, position);
     if (event.type === 'volume.deleted') {
       await this.#context.deleted(event.volumeId);
       this.#tails.delete(event.volumeId);
@@ -100,7 +119,11 @@ export class Projector {
     await catalog.transaction((tx) => this.#storePosition(tx, TIMELINE, position));
   }
 
-  async #sealed(volumeId: string, sealed: { segment: number; firstSeq: number; lastSeq: number }, position: number): Promise<void> {
+  async #sealed(
+    volumeId: string,
+    sealed: { segment: number; firstSeq: number; lastSeq: number },
+    position: number,
+  ): Promise<void> {
     const { catalog, files, poolDirectory } = this.#context;
     const { segment, firstSeq, lastSeq } = sealed;
     const pieces = new PieceReader(files, volumePaths(`${poolDirectory}/volumes/${volumeId}`));
@@ -109,8 +132,23 @@ export class Projector {
       const activity = footer === null ? [] : await this.#activity(pieces, volumeId, footer);
       await catalog.transaction(async (tx) => {
         if (footer !== null) {
-          const run = { volume_id: volumeId, side: 'forward', source: segment, snapshot: 0, from_seq: firstSeq, to_seq: lastSeq, extents: footer.extents.size, data_bytes: 0 };
-          const known = await tx.selectFrom('run').select('id').where('volume_id', '=', volumeId).where('side', '=', 'forward').where('source', '=', segment).executeTakeFirst();
+          const run = {
+            volume_id: volumeId,
+            side: 'forward',
+            source: segment,
+            snapshot: 0,
+            from_seq: firstSeq,
+            to_seq: lastSeq,
+            extents: footer.extents.size,
+            data_bytes: 0,
+          };
+          const known = await tx
+            .selectFrom('run')
+            .select('id')
+            .where('volume_id', '=', volumeId)
+            .where('side', '=', 'forward')
+            .where('source', '=', segment)
+            .executeTakeFirst();
           await insertRun(tx, run, footer.extents);
           // Told twice (a restart seals and publishes again what it finds): counted once.
           if (known === undefined) for (const minute of activity) await addActivity(tx, volumeId, minute);
@@ -125,7 +163,12 @@ export class Projector {
   }
 
   /** Null: the segment has been recycled since, or its volume deleted. */
-  async #footer(pieces: PieceReader, volumeId: string, segment: number, lastSeq: number): Promise<SegmentFooter | null> {
+  async #footer(
+    pieces: PieceReader,
+    volumeId: string,
+    segment: number,
+    lastSeq: number,
+  ): Promise<SegmentFooter | null> {
     try {
       const footer = await (await pieces.segment(segment)).footer();
       if (footer !== null) return footer;
@@ -144,17 +187,25 @@ export class Projector {
     let writes = 0;
     if (tail !== undefined) for (const { batch } of batchesOf(tail)) writes += batch.writeCount;
     if (tail !== undefined && writes === footer.lastSeq - footer.firstSeq + 1) {
-      for (const { batch, bytes, at } of batchesOf(tail)) for (const d of descriptorsOf(bytes, at, batch)) count(minutes, batch, d);
+      for (const { batch, bytes, at } of batchesOf(tail))
+        for (const d of descriptorsOf(bytes, at, batch)) count(minutes, batch, d);
     } else {
       const reader = await pieces.segment(footer.segment);
-      for await (const { batch, bytes } of reader.batches(0, footer.lastSeq)) for (const d of descriptorsOf(bytes, 0, batch)) count(minutes, batch, d);
+      for await (const { batch, bytes } of reader.batches(0, footer.lastSeq))
+        for (const d of descriptorsOf(bytes, 0, batch)) count(minutes, batch, d);
     }
     return [...minutes.values()];
   }
 
   async #recycled(volumeId: string, last: number, position: number): Promise<void> {
     const { catalog, bus } = this.#context;
-    const gone = await catalog.db.selectFrom('run').select('source').where('volume_id', '=', volumeId).where('side', '=', 'forward').where('source', '<=', last).execute();
+    const gone = await catalog.db
+      .selectFrom('run')
+      .select('source')
+      .where('volume_id', '=', volumeId)
+      .where('side', '=', 'forward')
+      .where('source', '<=', last)
+      .execute();
     await catalog.transaction(async (tx) => {
       for (const { source } of gone) await deleteRun(tx, volumeId, 'forward', source);
       await this.#storePosition(tx, TIMELINE, position);
@@ -168,13 +219,18 @@ export class Projector {
   #resumeAfter(volumeId: string, segment: number): number {
     let first = this.#seen + 1;
     for (const [id, tail] of this.#tails) {
-      for (const other of tail.segments) if (id !== volumeId || other.segment !== segment) first = Math.min(first, other.firstPosition);
+      for (const other of tail.segments)
+        if (id !== volumeId || other.segment !== segment) first = Math.min(first, other.firstPosition);
     }
     return first - 1;
   }
 
   async #position(projector: string): Promise<number> {
-    const row = await this.#context.catalog.db.selectFrom('position').select('position').where('projector', '=', projector).executeTakeFirst();
+    const row = await this.#context.catalog.db
+      .selectFrom('position')
+      .select('position')
+      .where('projector', '=', projector)
+      .executeTakeFirst();
     return row?.position ?? 0;
   }
 

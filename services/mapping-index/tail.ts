@@ -24,7 +24,13 @@ export class Tail {
     if (first.done === true) return;
     const { segment } = first.value.batch;
     const known = this.#segments.get(segment);
-    if (known === undefined) this.#segments.set(segment, { segment, firstPosition: position, lastPosition: position, messages: [bytes] });
+    if (known === undefined)
+      this.#segments.set(segment, {
+        segment,
+        firstPosition: position,
+        lastPosition: position,
+        messages: [bytes],
+      });
     else if (position > known.lastPosition) {
       known.messages.push(bytes);
       known.lastPosition = position;
@@ -48,11 +54,13 @@ export class Tail {
   /** Everything before it is in runs; null: all is. */
   get firstPosition(): number | null {
     let first: number | null = null;
-    for (const { firstPosition } of this.#segments.values()) first = Math.min(first ?? firstPosition, firstPosition);
+    for (const { firstPosition } of this.#segments.values())
+      first = Math.min(first ?? firstPosition, firstPosition);
     return first;
   }
 }
 
 export function* batchesOf(segment: TailSegment): Generator<PlacedBatch> {
-  for (const bytes of segment.messages) for (const { at, batch } of packedBatches(bytes)) yield { batch, bytes, at };
+  for (const bytes of segment.messages)
+    for (const { at, batch } of packedBatches(bytes)) yield { batch, bytes, at };
 }

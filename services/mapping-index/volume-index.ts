@@ -3,14 +3,25 @@
 // catalogue that is half a step ahead.
 import { randomUUID } from 'node:crypto';
 import { type Clock, MidmirrorError } from '@midmirror/basis';
-import { type Catalog, fromNs, loadRun, pinPoint, runsOf, type SnapshotRow, type StoredRun, unpinPoint, type VolumeRow, volumeById } from '@midmirror/catalog';
+import {
+  type Catalog,
+  fromNs,
+  loadRun,
+  pinPoint,
+  runsOf,
+  type SnapshotRow,
+  type StoredRun,
+  unpinPoint,
+  type VolumeRow,
+  volumeById,
+} from '@midmirror/catalog';
 import { ExtentMap } from '@midmirror/extent-map';
 import { descriptorsOf, putDescriptor } from '@midmirror/journal';
 import { MimImage, PieceReader, type PoolFiles, type VolumePaths, volumePaths } from '@midmirror/pool';
 import { FlatVrmo, type Vrmo } from '@midmirror/vrmo';
 import { limits } from './limits.ts';
 import { Mirror } from './mirror.ts';
-import { batchesOf, Tail } from './tail.ts';
+import { batchesOf, type Tail } from './tail.ts';
 import { Turns } from './turns.ts';
 
 export interface IndexContext {
@@ -52,7 +63,13 @@ export class VolumeIndex {
   readonly #mim: MimImage;
   readonly #mirrors = new Map<number, OpenMirror>();
 
-  private constructor(volume: VolumeRow, poolDirectory: string, tail: Tail, context: IndexContext, mim: MimImage) {
+  private constructor(
+    volume: VolumeRow,
+    poolDirectory: string,
+    tail: Tail,
+    context: IndexContext,
+    mim: MimImage,
+  ) {
     this.id = volume.id;
     this.name = volume.name;
     this.sizeBytes = volume.size_bytes;
@@ -63,7 +80,12 @@ export class VolumeIndex {
     this.#mim = mim;
   }
 
-  static async open(volume: VolumeRow, poolDirectory: string, tail: Tail, context: IndexContext): Promise<VolumeIndex> {
+  static async open(
+    volume: VolumeRow,
+    poolDirectory: string,
+    tail: Tail,
+    context: IndexContext,
+  ): Promise<VolumeIndex> {
     const mim = await MimImage.open(context.files, volumePaths(`${poolDirectory}/volumes/${volume.id}`));
     return new VolumeIndex(volume, poolDirectory, tail, context, mim);
   }
@@ -81,23 +103,43 @@ export class VolumeIndex {
   async view(): Promise<VolumeView> {
     return await this.#context.catalog.transaction(async (tx) => {
       const volume = await volumeById(tx, this.id);
-      const sync = await tx.selectFrom('sync').select('to_seq').where('volume_id', '=', this.id).where('state', '=', 'prepared').executeTakeFirst();
-      const snapshots = await tx.selectFrom('snapshot').selectAll().where('volume_id', '=', this.id).orderBy('seq').execute();
+      const sync = await tx
+        .selectFrom('sync')
+        .select('to_seq')
+        .where('volume_id', '=', this.id)
+        .where('state', '=', 'prepared')
+        .executeTakeFirst();
+      const snapshots = await tx
+        .selectFrom('snapshot')
+        .selectAll()
+        .where('volume_id', '=', this.id)
+        .orderBy('seq')
+        .execute();
       return { volume, syncedSeq: sync?.to_seq ?? volume.mim_seq, snapshots };
     });
   }
 
   /** In a turn. The mirror of a point, pinned until `release`. Throws `point-unavailable`. */
-  async openMirror(seq: number, timeNs: bigint, holder: string): Promise<{ mirror: Mirror; release: () => Promise<void> }> {
+  async openMirror(
+    seq: number,
+    timeNs: bigint,
+    holder: string,
+  ): Promise<{ mirror: Mirror; release: () => Promise<void> }> {
     let open = this.#mirrors.get(seq);
     if (open === undefined) {
       if (this.#mirrors.size >= limits.mirrorsPerVolumeMax) {
-        throw new MidmirrorError('unavailable', `${limits.mirrorsPerVolumeMax} points of volume "${this.name}" are open already`, {
-          hint: 'close a mirror first',
-        });
+        throw new MidmirrorError(
+          'unavailable',
+          `${limits.mirrorsPerVolumeMax} points of volume "${this.name}" are open already`,
+          {
+            hint: 'close a mirror first',
+          },
+        );
       }
       const pinId = `${holder}-${randomUUID()}`;
-      await this.#context.catalog.transaction((tx) => pinPoint(tx, { id: pinId, volumeId: this.id, seq, holder, sinceNs: this.#context.clock.nowNs() }));
+      await this.#context.catalog.transaction((tx) =>
+        pinPoint(tx, { id: pinId, volumeId: this.id, seq, holder, sinceNs: this.#context.clock.nowNs() }),
+      );
       try {
         open = { ...(await this.#build(seq)), timeNs, readers: 0, pinId };
       } catch (error) {
@@ -128,7 +170,12 @@ export class VolumeIndex {
       // Maps that are built here lean on what earlier syncs brought to the MIM.
       await this.#mim.reload();
       const { db } = this.#context.catalog;
-      const sync = await db.selectFrom('sync').selectAll().where('volume_id', '=', this.id).where('sync_id', '=', syncId).executeTakeFirstOrThrow();
+      const sync = await db
+        .selectFrom('sync')
+        .selectAll()
+        .where('volume_id', '=', this.id)
+        .where('sync_id', '=', syncId)
+        .executeTakeFirstOrThrow();
       const runs = await runsOf(db, this.id, 'backward');
       const switching: Promise<void>[] = [];
       for (const open of this.#mirrors.values()) {
@@ -159,7 +206,8 @@ export class VolumeIndex {
       for (const open of this.#mirrors.values()) {
         if (open.side === 'forward' && open.mirror.seq >= mim_seq) {
           if (held?.last != null) open.mirror.vrmo.moveOntoMim(held.last);
-        } else if (open.side === 'forward' || [...open.runs].some((id) => !present.has(id))) await this.#rebuild(open);
+        } else if (open.side === 'forward' || [...open.runs].some((id) => !present.has(id)))
+          await this.#rebuild(open);
         switching.push(open.mirror.switchTo(open.mirror.vrmo));
       }
       await Promise.all(switching);
@@ -181,7 +229,8 @@ export class VolumeIndex {
       if (stored.has(segment.segment)) continue;
       for (const { batch, bytes, at } of batchesOf(segment)) {
         if (batch.firstSeq > seq) return;
-        for (const d of descriptorsOf(bytes, at, batch)) if (d.seq <= seq) putDescriptor(map, d, segment.segment);
+        for (const d of descriptorsOf(bytes, at, batch))
+          if (d.seq <= seq) putDescriptor(map, d, segment.segment);
       }
     }
   }
@@ -223,7 +272,11 @@ export class VolumeIndex {
       return { vrmo: new FlatVrmo(map), side: 'forward', runs: new Set() };
     }
     const snapshot = view.snapshots.find((row) => row.seq === seq);
-    if (snapshot === undefined) throw new MidmirrorError('point-unavailable', `write ${seq} of volume "${this.name}" is no longer a point of its own`);
+    if (snapshot === undefined)
+      throw new MidmirrorError(
+        'point-unavailable',
+        `write ${seq} of volume "${this.name}" is no longer a point of its own`,
+      );
     const runs = await this.backwardMap(snapshot.snapshot, map);
     return { vrmo: new FlatVrmo(map), side: 'backward', runs };
   }

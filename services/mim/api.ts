@@ -17,7 +17,10 @@ export class Api {
     const unix = /^unix:(\/.+)$/.exec(address);
     this.#socketPath = unix === null ? null : unix[1]!;
     if (unix === null && !/^https?:\/\/[^/]+\/?$/.test(address)) {
-      throw new MidmirrorError('bad-request', `"${address}" is not the address of an API; expected http://host:port or unix:/path`);
+      throw new MidmirrorError(
+        'bad-request',
+        `"${address}" is not the address of an API; expected http://host:port or unix:/path`,
+      );
     }
     this.#base = unix === null ? new URL(address) : null;
   }
@@ -32,11 +35,19 @@ export class Api {
   async open(method: string, path: string, body?: unknown): Promise<Answer> {
     const payload = body === undefined ? undefined : JSON.stringify(body);
     const answer = await new Promise<http.IncomingMessage>((resolve, reject) => {
-      const headers = payload === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) };
+      const headers =
+        payload === undefined
+          ? {}
+          : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) };
       const place =
         this.#base === null
           ? { socketPath: this.#socketPath!, path: `/v1${path}` }
-          : { protocol: this.#base.protocol, hostname: this.#base.hostname.replace(/^\[|\]$/g, ''), port: this.#base.port, path: `/v1${path}` };
+          : {
+              protocol: this.#base.protocol,
+              hostname: this.#base.hostname.replace(/^\[|\]$/g, ''),
+              port: this.#base.port,
+              path: `/v1${path}`,
+            };
       const send = this.#base?.protocol === 'https:' ? https.request : http.request;
       const request = send({ method, headers, ...place }, resolve);
       request.on('error', (cause) => reject(this.#unreachable(cause)));
@@ -48,10 +59,14 @@ export class Api {
 
   #unreachable(cause: Error): MidmirrorError {
     const where = this.#base?.origin ?? `unix:${this.#socketPath}`;
-    return new MidmirrorError('unavailable', `no appliance answers at ${where} (${(cause as NodeJS.ErrnoException).code ?? cause.message})`, {
-      hint: 'start one with `npm start`, or say where it is with --api or MIM_API',
-      cause,
-    });
+    return new MidmirrorError(
+      'unavailable',
+      `no appliance answers at ${where} (${(cause as NodeJS.ErrnoException).code ?? cause.message})`,
+      {
+        hint: 'start one with `npm start`, or say where it is with --api or MIM_API',
+        cause,
+      },
+    );
   }
 }
 

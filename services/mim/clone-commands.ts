@@ -20,8 +20,15 @@ export function cloneCommands(program: Command, open: () => Session): void {
     .requiredOption('--at <point>', 'the point')
     .action(async (volume: string, name: string, options: { at: string }) => {
       const session = open();
-      const made = await session.api.json<Clone>('POST', '/clones', { volume, at: pointText(options.at, new Date()), name });
-      session.answer(made, (c) => `Clone ${c.name} of ${volume} as of ${printPoint(c.point)} is ready. Connect to ${c.uri}`);
+      const made = await session.api.json<Clone>('POST', '/clones', {
+        volume,
+        at: pointText(options.at, new Date()),
+        name,
+      });
+      session.answer(
+        made,
+        (c) => `Clone ${c.name} of ${volume} as of ${printPoint(c.point)} is ready. Connect to ${c.uri}`,
+      );
     });
   clone
     .command('list')
@@ -31,7 +38,10 @@ export function cloneCommands(program: Command, open: () => Session): void {
       const { clones } = await session.api.json<{ clones: Clone[] }>('GET', '/clones');
       session.answer({ clones }, () => {
         if (clones.length === 0) return 'There is no clone.';
-        return table(['NAME', 'VOLUME', 'POINT', 'TIME', 'URI'], clones.map((c) => [c.name, c.volume, `write ${c.point.seq}`, c.point.time, c.uri]));
+        return table(
+          ['NAME', 'VOLUME', 'POINT', 'TIME', 'URI'],
+          clones.map((c) => [c.name, c.volume, `write ${c.point.seq}`, c.point.time, c.uri]),
+        );
       });
     });
   clone
@@ -40,7 +50,11 @@ export function cloneCommands(program: Command, open: () => Session): void {
     .action(async (name: string) => {
       const session = open();
       const shown = await session.api.json<Clone>('GET', `/clones/${encodeURIComponent(name)}`);
-      session.answer(shown, (c) => `Clone ${c.name} of ${c.volume} as of ${printPoint(c.point)}, made ${c.created}. Connect to ${c.uri}`);
+      session.answer(
+        shown,
+        (c) =>
+          `Clone ${c.name} of ${c.volume} as of ${printPoint(c.point)}, made ${c.created}. Connect to ${c.uri}`,
+      );
     });
   clone
     .command('delete <name>')

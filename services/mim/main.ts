@@ -19,7 +19,9 @@ function exitOf(error: unknown): number {
 
 const program = new Command('mim')
   .description('Rewinds disks: volumes of a Midmirror appliance, and every moment of them.')
-  .addOption(new Option('--api <url>', 'where the appliance answers').env('MIM_API').default('http://127.0.0.1:8080'))
+  .addOption(
+    new Option('--api <url>', 'where the appliance answers').env('MIM_API').default('http://127.0.0.1:8080'),
+  )
   .option('--json', 'answer in JSON')
   .showHelpAfterError('(`mim help` shows the commands)')
   .exitOverride();
@@ -29,7 +31,8 @@ volumeCommands(program, session);
 pointCommands(program, session);
 cloneCommands(program, session);
 rebuildCommand(program, session);
-for (const command of allOf(program)) command.exitOverride().option('--json', 'answer in JSON').hook('preAction', takeJson);
+for (const command of allOf(program))
+  command.exitOverride().option('--json', 'answer in JSON').hook('preAction', takeJson);
 
 function* allOf(command: Command): Generator<Command> {
   for (const child of command.commands) {
@@ -43,18 +46,24 @@ function takeJson(command: Command): void {
   if (command.opts<{ json?: boolean }>().json === true) program.setOptionValue('json', true);
 }
 
-process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : EXIT.failed));
+process.stdout.on('error', (error: NodeJS.ErrnoException) =>
+  process.exit(error.code === 'EPIPE' ? 0 : EXIT.failed),
+);
 try {
   await program.parseAsync();
 } catch (error) {
   const status = exitOf(error);
   if (!(error instanceof CommanderError)) {
     if (program.opts<{ json?: boolean }>().json === true) {
-      const { code, hint, details } = error instanceof MidmirrorError ? error : { code: 'internal', hint: undefined, details: {} };
-      process.stderr.write(`${JSON.stringify({ error: { code, message: messageOf(error), hint, details } })}\n`);
+      const { code, hint, details } =
+        error instanceof MidmirrorError ? error : { code: 'internal', hint: undefined, details: {} };
+      process.stderr.write(
+        `${JSON.stringify({ error: { code, message: messageOf(error), hint, details } })}\n`,
+      );
     } else {
       process.stderr.write(`mim: ${messageOf(error)}\n`);
-      if (error instanceof MidmirrorError && error.hint !== undefined) process.stderr.write(`  ${error.hint}\n`);
+      if (error instanceof MidmirrorError && error.hint !== undefined)
+        process.stderr.write(`  ${error.hint}\n`);
     }
   }
   process.exitCode = status;

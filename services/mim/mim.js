@@ -9,6 +9,7 @@ else {
   const node = fileURLToPath(new URL('../../node_modules/.bin/node', import.meta.url));
   const main = fileURLToPath(new URL('./main.ts', import.meta.url));
   const { status, error } = spawnSync(node, [main, ...process.argv.slice(2)], { stdio: 'inherit' });
-  if (error !== undefined) process.stderr.write(`mim needs Node 22.18 or newer, and ${node} can't be run: ${error.message}\n`);
+  if (error !== undefined)
+    process.stderr.write(`mim needs Node 22.18 or newer, and ${node} can't be run: ${error.message}\n`);
   process.exit(status ?? 1);
 }

@@ -44,17 +44,31 @@ export function pointCommands(program: Command, open: () => Session): void {
     .option('--limit <n>', 'newest so many of each', '20')
     .action(async (volume: string, options: { from?: string; to?: string; limit: string }) => {
       const session = open();
-      const query = [`limit=${encodeURIComponent(options.limit)}`, ...(['from', 'to'] as const).flatMap((name) => (options[name] === undefined ? [] : [`${name}=${at(options[name])}`]))];
-      session.answer(await session.api.json<Points>('GET', `${pathOf(volume)}/points?${query.join('&')}`), (points) => printPoints(volume, points));
+      const query = [
+        `limit=${encodeURIComponent(options.limit)}`,
+        ...(['from', 'to'] as const).flatMap((name) =>
+          options[name] === undefined ? [] : [`${name}=${at(options[name])}`],
+        ),
+      ];
+      session.answer(
+        await session.api.json<Points>('GET', `${pathOf(volume)}/points?${query.join('&')}`),
+        (points) => printPoints(volume, points),
+      );
     });
 
   program
     .command('resolve <volume>')
     .description('which point a text names')
-    .requiredOption('--at <point>', 'seq:1234, a time with zone, mark:name, snap:17, -5m, latest, "5 minutes ago"')
+    .requiredOption(
+      '--at <point>',
+      'seq:1234, a time with zone, mark:name, snap:17, -5m, latest, "5 minutes ago"',
+    )
     .action(async (volume: string, options: { at: string }) => {
       const session = open();
-      session.answer(await session.api.json<ShownPoint>('GET', `${pathOf(volume)}/resolve?at=${at(options.at)}`), printPoint);
+      session.answer(
+        await session.api.json<ShownPoint>('GET', `${pathOf(volume)}/resolve?at=${at(options.at)}`),
+        printPoint,
+      );
     });
 
   program
@@ -63,7 +77,10 @@ export function pointCommands(program: Command, open: () => Session): void {
     .requiredOption('--at <point>', 'the point')
     .action(async (volume: string, options: { at: string }) => {
       const session = open();
-      const point = await session.api.json<ShownPoint>('GET', `${pathOf(volume)}/resolve?at=${at(options.at)}`);
+      const point = await session.api.json<ShownPoint>(
+        'GET',
+        `${pathOf(volume)}/resolve?at=${at(options.at)}`,
+      );
       const { nbd } = await session.api.json<{ nbd: string }>('GET', '/appliance');
       session.note(`${volume} as of ${printPoint(point)}`);
       session.answer({ uri: mirrorUri(nbd, `${volume}@seq:${point.seq}`), point }, ({ uri }) => uri);
@@ -76,28 +93,44 @@ export function pointCommands(program: Command, open: () => Session): void {
     .requiredOption('--offset <bytes>', 'where to begin, such as 4096 or 1GiB')
     .requiredOption('--length <bytes>', 'how many')
     .option('--output <file>', 'write them to a file; default: to stdout, on a terminal as a hex dump')
-    .action(async (volume: string, options: { at: string; offset: string; length: string; output?: string }) => {
-      const session = open();
-      const offset = parseBytes(options.offset, '--offset');
-      const length = parseBytes(options.length, '--length');
-      const { headers, body } = await session.api.open('GET', `${pathOf(volume)}/bytes?at=${at(options.at)}&offset=${offset}&length=${length}`);
-      const distance = headers['midmirror-distance-ms'];
-      const point: ShownPoint = { seq: Number(headers['midmirror-seq']), time: String(headers['midmirror-time']), distanceMs: distance === undefined ? null : Number(distance) };
-      if (options.output !== undefined) {
-        await pipeline(body, createWriteStream(options.output));
-        session.answer({ point, offset, length, output: options.output }, () => `${printBytes(length)} of ${volume} as of ${printPoint(point)} are in ${options.output}`);
-        return;
-      }
-      session.note(`${volume} as of ${printPoint(point)}`);
-      const parts: Buffer[] = [];
-      for await (const part of body) {
-        if (session.json || process.stdout.isTTY) parts.push(part as Buffer);
-        else if (!process.stdout.write(part as Buffer)) await new Promise((resolve) => process.stdout.once('drain', resolve));
-      }
-      const bytes = Buffer.concat(parts);
-      if (session.json) session.answer({ point, offset, length, base64: bytes.toString('base64') }, () => '');
-      else for (const line of parts.length === 0 ? [] : hexDump(bytes, offset)) process.stdout.write(`${line}\n`);
-    });
+    .action(
+      async (volume: string, options: { at: string; offset: string; length: string; output?: string }) => {
+        const session = open();
+        const offset = parseBytes(options.offset, '--offset');
+        const length = parseBytes(options.length, '--length');
+        const { headers, body } = await session.api.open(
+          'GET',
+          `${pathOf(volume)}/bytes?at=${at(options.at)}&offset=${offset}&length=${length}`,
+        );
+        const distance = headers['midmirror-distance-ms'];
+        const point: ShownPoint = {
+          seq: Number(headers['midmirror-seq']),
+          time: String(headers['midmirror-time']),
+          distanceMs: distance === undefined ? null : Number(distance),
+        };
+        if (options.output !== undefined) {
+          await pipeline(body, createWriteStream(options.output));
+          session.answer(
+            { point, offset, length, output: options.output },
+            () => `${printBytes(length)} of ${volume} as of ${printPoint(point)} are in ${options.output}`,
+          );
+          return;
+        }
+        session.note(`${volume} as of ${printPoint(point)}`);
+        const parts: Buffer[] = [];
+        for await (const part of body) {
+          if (session.json || process.stdout.isTTY) parts.push(part as Buffer);
+          else if (!process.stdout.write(part as Buffer))
+            await new Promise((resolve) => process.stdout.once('drain', resolve));
+        }
+        const bytes = Buffer.concat(parts);
+        if (session.json)
+          session.answer({ point, offset, length, base64: bytes.toString('base64') }, () => '');
+        else
+          for (const line of parts.length === 0 ? [] : hexDump(bytes, offset))
+            process.stdout.write(`${line}\n`);
+      },
+    );
 
   program
     .command('diff <volume>')
@@ -121,7 +154,10 @@ export function pointCommands(program: Command, open: () => Session): void {
     .action(async (volume: string, options: { offset: string; length: string; limit: string }) => {
       const session = open();
       const query = `offset=${parseBytes(options.offset, '--offset')}&length=${parseBytes(options.length, '--length')}&limit=${encodeURIComponent(options.limit)}`;
-      const history = await session.api.json<{ versions: Version[]; truncated: boolean }>('GET', `${pathOf(volume)}/history?${query}`);
+      const history = await session.api.json<{ versions: Version[]; truncated: boolean }>(
+        'GET',
+        `${pathOf(volume)}/history?${query}`,
+      );
       session.answer(history, printHistory);
     });
 }
@@ -129,21 +165,43 @@ export function pointCommands(program: Command, open: () => Session): void {
 /** The URI of an export: its name goes where the scheme puts it. */
 export function mirrorUri(nbd: string, name: string): string {
   const escaped = encodeURIComponent(name).replaceAll('%40', '@').replaceAll('%3A', ':');
-  return nbd.startsWith('nbd+unix://') ? nbd.replace('nbd+unix://', `nbd+unix:///${escaped}`) : `${nbd}/${escaped}`;
+  return nbd.startsWith('nbd+unix://')
+    ? nbd.replace('nbd+unix://', `nbd+unix:///${escaped}`)
+    : `${nbd}/${escaped}`;
 }
 
 function printPoints(volume: string, { window, snapshots, marks, activity }: Points): string {
-  const parts = [`Every write from ${window.earliest.seq} (${window.earliest.time}) to ${window.latest.seq} (${window.latest.time}).`];
+  const parts = [
+    `Every write from ${window.earliest.seq} (${window.earliest.time}) to ${window.latest.seq} (${window.latest.time}).`,
+  ];
   if (marks.length > 0) {
-    const rows = marks.map((mark) => [mark.name, mark.kind, `write ${mark.seq}`, mark.time, mark.available ? `${volume}@mark:${mark.name}` : 'not kept any more']);
+    const rows = marks.map((mark) => [
+      mark.name,
+      mark.kind,
+      `write ${mark.seq}`,
+      mark.time,
+      mark.available ? `${volume}@mark:${mark.name}` : 'not kept any more',
+    ]);
     parts.push(table(['MARK', 'KIND', 'POINT', 'TIME', 'READ AS'], rows));
   }
   if (snapshots.length > 0) {
-    const rows = snapshots.map((row) => [String(row.snapshot), row.state, `write ${row.seq}`, row.time, printBytes(row.bytes), row.reason]);
+    const rows = snapshots.map((row) => [
+      String(row.snapshot),
+      row.state,
+      `write ${row.seq}`,
+      row.time,
+      printBytes(row.bytes),
+      row.reason,
+    ]);
     parts.push(table(['SNAPSHOT', 'STATE', 'POINT', 'TIME', 'BYTES', 'WHY'], rows));
   }
   if (activity.length > 0) {
-    const rows = activity.map((minute) => [minute.time, String(minute.writes), printBytes(minute.bytes), `${minute.firstSeq} to ${minute.lastSeq}`]);
+    const rows = activity.map((minute) => [
+      minute.time,
+      String(minute.writes),
+      printBytes(minute.bytes),
+      `${minute.firstSeq} to ${minute.lastSeq}`,
+    ]);
     parts.push(table(['MINUTE', 'WRITES', 'BYTES', 'NUMBERS'], rows));
   }
   return parts.join('\n\n');

@@ -17,14 +17,17 @@ export function rebuildCommand(program: Command, open: () => Session): void {
       const directory = resolve(options.dataDir);
       const files = nodeFiles();
       if (!(await files.exists(`${directory}/pool`))) {
-        throw new MidmirrorError('not-found', `${directory} has no pool`, { hint: 'name the data directory of the appliance with --data-dir' });
+        throw new MidmirrorError('not-found', `${directory} has no pool`, {
+          hint: 'name the data directory of the appliance with --data-dir',
+        });
       }
       const lock = lockDirectory(directory);
       try {
         const stamp = new Date().toISOString().replaceAll(/[:.]/g, '-');
         const report = await rebuildCatalog(files, directory, stamp);
         session.answer(report, printReport);
-        if (report.refused.length > 0 || report.volumes.some((volume) => volume.lost.length > 0)) process.exitCode = 1;
+        if (report.refused.length > 0 || report.volumes.some((volume) => volume.lost.length > 0))
+          process.exitCode = 1;
       } finally {
         lock.release();
       }
@@ -32,10 +35,15 @@ export function rebuildCommand(program: Command, open: () => Session): void {
 }
 
 function printReport({ volumes, clones, refused, previous }: RebuildReport): string {
-  const lines = volumes.map((v) => `Volume ${v.name}: the MIM at write ${v.mimSeq}, ${v.snapshots} snapshots, ${v.marks} marks.${v.lost.map((lost) => `\n  lost: ${lost}`).join('')}`);
+  const lines = volumes.map(
+    (v) =>
+      `Volume ${v.name}: the MIM at write ${v.mimSeq}, ${v.snapshots} snapshots, ${v.marks} marks.${v.lost.map((lost) => `\n  lost: ${lost}`).join('')}`,
+  );
   for (const name of clones) lines.push(`Clone ${name}.`);
   for (const { where, what } of refused) lines.push(`Not taken: ${where}\n  ${what}`);
   if (previous !== null) lines.push(`The old catalogue is kept as ${previous}`);
-  lines.push('The catalogue is made. Start the appliance: it learns from the journal what is newer than the MIM.');
+  lines.push(
+    'The catalogue is made. Start the appliance: it learns from the journal what is newer than the MIM.',
+  );
   return lines.join('\n');
 }

@@ -32,9 +32,16 @@ export function volumeCommands(program: Command, open: () => Session): void {
     .option('--policy <field=value...>', 'fields of its policy, such as keepDaily=30')
     .action(async (name: string, options: { size: string; policy?: string[] }) => {
       const session = open();
-      const body = { name, sizeBytes: parseBytes(options.size, '--size'), policy: policyOf(options.policy ?? []) };
+      const body = {
+        name,
+        sizeBytes: parseBytes(options.size, '--size'),
+        policy: policyOf(options.policy ?? []),
+      };
       const made = await session.api.json<Volume>('POST', '/volumes', body);
-      session.answer(made, (v) => `Volume ${v.name}, ${printBytes(v.sizeBytes)}, is ready. Connect to ${v.uri}`);
+      session.answer(
+        made,
+        (v) => `Volume ${v.name}, ${printBytes(v.sizeBytes)}, is ready. Connect to ${v.uri}`,
+      );
     });
   volume
     .command('list')
@@ -42,7 +49,11 @@ export function volumeCommands(program: Command, open: () => Session): void {
     .action(async () => {
       const session = open();
       const { volumes } = await session.api.json<{ volumes: Volume[] }>('GET', '/volumes');
-      session.answer({ volumes }, () => (volumes.length === 0 ? 'There is no volume yet: `mim volume create db --size 10GiB` makes one.' : listOf(volumes)));
+      session.answer({ volumes }, () =>
+        volumes.length === 0
+          ? 'There is no volume yet: `mim volume create db --size 10GiB` makes one.'
+          : listOf(volumes),
+      );
     });
   volume
     .command('show <name>')
@@ -70,7 +81,12 @@ export function volumeCommands(program: Command, open: () => Session): void {
     .option('--yes', 'really')
     .action(async (name: string, options: { yes?: boolean }) => {
       const session = open();
-      if (options.yes !== true) throw new MidmirrorError('bad-request', `this deletes volume "${name}" with every moment of it, for good`, { hint: 'add --yes if that is meant' });
+      if (options.yes !== true)
+        throw new MidmirrorError(
+          'bad-request',
+          `this deletes volume "${name}" with every moment of it, for good`,
+          { hint: 'add --yes if that is meant' },
+        );
       await session.api.json('DELETE', `/volumes/${encodeURIComponent(name)}`);
       session.answer({ deleted: name }, () => `Volume ${name} is deleted.`);
     });
@@ -81,8 +97,15 @@ export function volumeCommands(program: Command, open: () => Session): void {
     .option('--kind <kind>', 'bookmark, application or group', 'bookmark')
     .action(async (volumeName: string, name: string, options: { kind: string }) => {
       const session = open();
-      const mark = await session.api.json<ShownPoint & { name: string }>('POST', `/volumes/${encodeURIComponent(volumeName)}/marks`, { name, kind: options.kind });
-      session.answer(mark, ({ seq, time }) => `Mark ${name} is at write ${seq}, ${time}. Read it as ${volumeName}@mark:${name}`);
+      const mark = await session.api.json<ShownPoint & { name: string }>(
+        'POST',
+        `/volumes/${encodeURIComponent(volumeName)}/marks`,
+        { name, kind: options.kind },
+      );
+      session.answer(
+        mark,
+        ({ seq, time }) => `Mark ${name} is at write ${seq}, ${time}. Read it as ${volumeName}@mark:${name}`,
+      );
     });
 
   program
@@ -93,13 +116,25 @@ export function volumeCommands(program: Command, open: () => Session): void {
     .action(async (volumeName: string, options: { upTo?: string; closeSnapshot?: boolean }) => {
       const session = open();
       session.progress(`syncing ${volumeName} …`);
-      const body = { ...(options.upTo === undefined ? {} : { upTo: pointText(options.upTo, new Date()) }), closeSnapshot: options.closeSnapshot ?? false };
+      const body = {
+        ...(options.upTo === undefined ? {} : { upTo: pointText(options.upTo, new Date()) }),
+        closeSnapshot: options.closeSnapshot ?? false,
+      };
       const moved = await session.api
-        .json<{ fromSeq: number; toSeq: number; syncs: number; extents: number; bytes: number; snapshot: number | null; mim: ShownPoint }>('POST', `/volumes/${encodeURIComponent(volumeName)}/syncs`, body)
+        .json<{
+          fromSeq: number;
+          toSeq: number;
+          syncs: number;
+          extents: number;
+          bytes: number;
+          snapshot: number | null;
+          mim: ShownPoint;
+        }>('POST', `/volumes/${encodeURIComponent(volumeName)}/syncs`, body)
         .finally(() => session.progress(''));
       session.answer(moved, ({ fromSeq, toSeq, syncs, extents, bytes, snapshot, mim }) => {
         const kept = snapshot === null ? '' : ` What it held before is snapshot ${snapshot}.`;
-        if (syncs === 0) return `Nothing to move: the MIM is at write ${mim.seq}, ${mim.time}.${kept === '' ? '' : ` Snapshot ${snapshot} keeps this point.`}`;
+        if (syncs === 0)
+          return `Nothing to move: the MIM is at write ${mim.seq}, ${mim.time}.${kept === '' ? '' : ` Snapshot ${snapshot} keeps this point.`}`;
         return `The MIM moved from write ${fromSeq} to write ${toSeq}, ${mim.time}: ${extents} extents, ${printBytes(bytes)}, in ${syncs} ${syncs === 1 ? 'step' : 'steps'}.${kept}`;
       });
     });
@@ -111,11 +146,21 @@ export function volumeCommands(program: Command, open: () => Session): void {
     .action(async (volumeName: string, options: { dryRun?: boolean }) => {
       const session = open();
       const dryRun = options.dryRun === true;
-      const done = await session.api.json<{ drops: (ShownPoint & { snapshot: number; bytes: number })[]; freedBytes: number }>('POST', `/volumes/${encodeURIComponent(volumeName)}/retention?dryRun=${dryRun}`);
+      const done = await session.api.json<{
+        drops: (ShownPoint & { snapshot: number; bytes: number })[];
+        freedBytes: number;
+      }>('POST', `/volumes/${encodeURIComponent(volumeName)}/retention?dryRun=${dryRun}`);
       session.answer({ dryRun, ...done }, ({ drops, freedBytes }) => {
         if (drops.length === 0) return 'The policy keeps every snapshot there is.';
-        const rows = drops.map((drop) => [String(drop.snapshot), drop.time, `write ${drop.seq}`, printBytes(drop.bytes)]);
-        const freed = dryRun ? `Would go: ${drops.length} snapshots, at most ${printBytes(freedBytes)}.` : `Gone: ${drops.length} snapshots, ${printBytes(freedBytes)} freed.`;
+        const rows = drops.map((drop) => [
+          String(drop.snapshot),
+          drop.time,
+          `write ${drop.seq}`,
+          printBytes(drop.bytes),
+        ]);
+        const freed = dryRun
+          ? `Would go: ${drops.length} snapshots, at most ${printBytes(freedBytes)}.`
+          : `Gone: ${drops.length} snapshots, ${printBytes(freedBytes)} freed.`;
         return `${table(['SNAPSHOT', 'TIME', 'POINT', 'BYTES'], rows)}\n${freed}`;
       });
     });
@@ -127,13 +172,21 @@ export function volumeCommands(program: Command, open: () => Session): void {
     .description('drop one snapshot; what older ones need of it is kept')
     .action(async (volumeName: string, snapshot: string) => {
       const session = open();
-      const done = await session.api.json<{ freedBytes: number }>('DELETE', `/volumes/${encodeURIComponent(volumeName)}/snapshots/${encodeURIComponent(snapshot)}`);
-      session.answer(done, ({ freedBytes }) => `Snapshot ${snapshot} is dropped, ${printBytes(freedBytes)} freed.`);
+      const done = await session.api.json<{ freedBytes: number }>(
+        'DELETE',
+        `/volumes/${encodeURIComponent(volumeName)}/snapshots/${encodeURIComponent(snapshot)}`,
+      );
+      session.answer(
+        done,
+        ({ freedBytes }) => `Snapshot ${snapshot} is dropped, ${printBytes(freedBytes)} freed.`,
+      );
     });
 
   program
     .command('verify <volume>')
-    .description('check every record, object and bookkeeping page against its checksum, and the catalogue against the pool')
+    .description(
+      'check every record, object and bookkeeping page against its checksum, and the catalogue against the pool',
+    )
     .action(async (volumeName: string) => {
       const session = open();
       const report = await verify(session, volumeName);
@@ -156,9 +209,16 @@ async function verify(session: Session, volumeName: string): Promise<VerifyRepor
   let rest = '';
   let report: VerifyReport | null = null;
   const take = (line: string): void => {
-    const step = JSON.parse(line) as { progress?: { files: number; filesTotal: number; bytes: number }; report?: VerifyReport; problem?: Problem };
+    const step = JSON.parse(line) as {
+      progress?: { files: number; filesTotal: number; bytes: number };
+      report?: VerifyReport;
+      problem?: Problem;
+    };
     if (step.problem !== undefined) throw problemError(step.problem);
-    if (step.progress !== undefined) session.progress(`verified ${step.progress.files} of ${step.progress.filesTotal} files, ${printBytes(step.progress.bytes)}`);
+    if (step.progress !== undefined)
+      session.progress(
+        `verified ${step.progress.files} of ${step.progress.filesTotal} files, ${printBytes(step.progress.bytes)}`,
+      );
     report = step.report ?? report;
   };
   for await (const part of body) {
@@ -167,7 +227,8 @@ async function verify(session: Session, volumeName: string): Promise<VerifyRepor
     for (const line of lines) take(line);
   }
   session.progress('');
-  if (report === null) throw new MidmirrorError('unavailable', 'the appliance stopped in the middle of the verification');
+  if (report === null)
+    throw new MidmirrorError('unavailable', 'the appliance stopped in the middle of the verification');
   return report;
 }
 
@@ -182,7 +243,16 @@ function verifyText(volumeName: string): (report: VerifyReport) => string {
 function listOf(volumes: readonly Volume[]): string {
   const rows = volumes.map((v) =>
     v.problem === undefined
-      ? [v.name, printBytes(v.sizeBytes), v.state, `${v.latest.seq}`, printSeconds(v.window.heldSeconds), `${Math.round((100 * v.journal.bytesUsed) / v.journal.bytesMax)} %`, String(v.snapshots), v.uri]
+      ? [
+          v.name,
+          printBytes(v.sizeBytes),
+          v.state,
+          `${v.latest.seq}`,
+          printSeconds(v.window.heldSeconds),
+          `${Math.round((100 * v.journal.bytesUsed) / v.journal.bytesMax)} %`,
+          String(v.snapshots),
+          v.uri,
+        ]
       : [v.name, printBytes(v.sizeBytes), v.state, '-', '-', '-', '-', v.problem.detail],
   );
   return table(['NAME', 'SIZE', 'STATE', 'WRITES', 'WINDOW', 'JOURNAL', 'SNAPSHOTS', 'URI'], rows);
@@ -194,7 +264,10 @@ function showOf(v: Volume): string {
     ['state', v.state],
     ['connect to', v.uri],
     ['latest', `write ${v.latest.seq}, ${v.latest.time}`],
-    ['every moment since', `write ${v.mim.seq}, ${v.mim.time} (${printSeconds(v.window.heldSeconds)} held, ${printSeconds(v.window.wantedSeconds)} wanted)`],
+    [
+      'every moment since',
+      `write ${v.mim.seq}, ${v.mim.time} (${printSeconds(v.window.heldSeconds)} held, ${printSeconds(v.window.wantedSeconds)} wanted)`,
+    ],
     ['oldest point', `write ${v.earliestPoint.seq}, ${v.earliestPoint.time}`],
     ['journal', `${printBytes(v.journal.bytesUsed)} of ${printBytes(v.journal.bytesMax)}`],
     ['snapshots', String(v.snapshots)],

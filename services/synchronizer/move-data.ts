@@ -65,7 +65,8 @@ function holeBytes(length: number): number {
 /** Writes the movelist to the MIM; durable when it resolves. Repeating it does no harm. */
 export async function applyMoves(mim: MimWriter, moves: ExtentMap, pieces: PieceReader): Promise<void> {
   const data: number[] = [];
-  for (const c = moves.cursor(); c.valid; c.next()) if ((c.flags & ExtentFlag.zero) === 0) data.push(c.start, c.length);
+  for (const c = moves.cursor(); c.valid; c.next())
+    if ((c.flags & ExtentFlag.zero) === 0) data.push(c.start, c.length);
   // Marked before the first byte is written: what a mark misses would read as a hole.
   await mim.mark(data);
   let pending: Uint8Array[] = [];
@@ -84,7 +85,8 @@ export async function applyMoves(mim: MimWriter, moves: ExtentMap, pieces: Piece
       await mim.zero(start, length);
       continue;
     }
-    if (pendingBytes > 0 && (pendingStart + pendingBytes !== start || pendingBytes >= WRITE_BYTES)) await drain();
+    if (pendingBytes > 0 && (pendingStart + pendingBytes !== start || pendingBytes >= WRITE_BYTES))
+      await drain();
     const bytes = new Uint8Array(length);
     if (!pieces.tryRead(flags, source, offset, length, crc, bytes, 0)) {
       await pieces.read({ flags, source, offset, length, crc }, 0, length, bytes, 0);

@@ -2,7 +2,14 @@
 // those of its ranges that are still on the MIM for the open snapshot, to be saved first [0065].
 import { ExtentMap } from '@midmirror/extent-map';
 import { descriptorsOf, putDescriptor } from '@midmirror/journal';
-import { type PieceReader, parseSegmentName, type PoolFiles, readSegmentFooter, readSegmentHeader, type VolumePaths } from '@midmirror/pool';
+import {
+  type PieceReader,
+  parseSegmentName,
+  type PoolFiles,
+  readSegmentFooter,
+  readSegmentHeader,
+  type VolumePaths,
+} from '@midmirror/pool';
 import { MidmirrorError } from '@midmirror/basis';
 
 /** Net change of the writes in `(afterSeq, toSeq]`, and the time of its first and last write. */

@@ -1,7 +1,16 @@
 // Retention: which snapshots go by the policy, and how one goes: its run is merged into its older neighbour's,
 // the data that the neighbour needs is written to new objects, the rest is given back.
 import { type Bus, ask } from '@midmirror/bus';
-import { type CatalogTransaction, deleteRun, fromNs, insertRun, loadRun, runsOf, type SnapshotRow, volumeById } from '@midmirror/catalog';
+import {
+  type CatalogTransaction,
+  deleteRun,
+  fromNs,
+  insertRun,
+  loadRun,
+  runsOf,
+  type SnapshotRow,
+  volumeById,
+} from '@midmirror/catalog';
 import { envelopeOf, Streams, timelineSubject } from '@midmirror/events';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { keptSnapshots, parsePolicy } from '@midmirror/policy';
@@ -25,10 +34,25 @@ export async function droppable(volumeId: string, context: VolumeSyncContext): P
   const { db } = context.catalog;
   const volume = await volumeById(db, volumeId);
   const policy = parsePolicy(JSON.parse(volume.policy));
-  const rows = await db.selectFrom('snapshot').selectAll().where('volume_id', '=', volumeId).orderBy('seq').execute();
-  const pins = new Set((await db.selectFrom('pin').select('seq').where('volume_id', '=', volumeId).execute()).map((pin) => pin.seq));
-  const marks = await db.selectFrom('mark').select(['seq', 'kind']).where('volume_id', '=', volumeId).execute();
-  const marked = new Set(marks.filter((mark) => (policy.keepMarks as string[]).includes(mark.kind)).map((mark) => mark.seq));
+  const rows = await db
+    .selectFrom('snapshot')
+    .selectAll()
+    .where('volume_id', '=', volumeId)
+    .orderBy('seq')
+    .execute();
+  const pins = new Set(
+    (await db.selectFrom('pin').select('seq').where('volume_id', '=', volumeId).execute()).map(
+      (pin) => pin.seq,
+    ),
+  );
+  const marks = await db
+    .selectFrom('mark')
+    .select(['seq', 'kind'])
+    .where('volume_id', '=', volumeId)
+    .execute();
+  const marked = new Set(
+    marks.filter((mark) => (policy.keepMarks as string[]).includes(mark.kind)).map((mark) => mark.seq),
+  );
   const candidates = rows.map((row) => ({
     snapshot: row.snapshot,
     timeNs: fromNs(row.time_ns),
@@ -42,18 +66,32 @@ export async function droppable(volumeId: string, context: VolumeSyncContext): P
       snapshot: row.snapshot,
       seq: row.seq,
       timeNs: fromNs(row.time_ns).toString(),
-      bytes: runs.filter((run) => run.snapshot === row.snapshot).reduce((sum, run) => sum + run.data_bytes, 0),
+      bytes: runs
+        .filter((run) => run.snapshot === row.snapshot)
+        .reduce((sum, run) => sum + run.data_bytes, 0),
     }));
 }
 
 /** Drops one closed snapshot. Refuses with `conflict` when it is open or pinned. The bytes given back. */
-export async function dropSnapshot(sync: VolumeSync, number: number, context: VolumeSyncContext): Promise<number> {
+export async function dropSnapshot(
+  sync: VolumeSync,
+  number: number,
+  context: VolumeSyncContext,
+): Promise<number> {
   const { catalog, bus, files } = context;
-  const rows = await catalog.db.selectFrom('snapshot').selectAll().where('volume_id', '=', sync.id).orderBy('seq').execute();
+  const rows = await catalog.db
+    .selectFrom('snapshot')
+    .selectAll()
+    .where('volume_id', '=', sync.id)
+    .orderBy('seq')
+    .execute();
   const index = rows.findIndex((row) => row.snapshot === number);
   const row = rows[index];
   if (row === undefined) throw new MidmirrorError('not-found', `there is no snapshot ${number}`);
-  if (row.state === 'open') throw new MidmirrorError('conflict', `snapshot ${number} is open: syncs still add to it`, { hint: 'close it by a sync first' });
+  if (row.state === 'open')
+    throw new MidmirrorError('conflict', `snapshot ${number} is open: syncs still add to it`, {
+      hint: 'close it by a sync first',
+    });
   const neighbour = rows[index - 1];
   const runs = (await runsOf(catalog.db, sync.id, 'backward')).filter((run) => run.snapshot === number);
   const pieces = new PieceReader(files, sync.paths);
@@ -69,7 +107,15 @@ export async function dropSnapshot(sync: VolumeSync, number: number, context: Vo
     await refusePinned(tx, row);
     for (const { object, extents, dataBytes } of written) {
       const span = { from_seq: runs[0]!.from_seq, to_seq: runs.at(-1)!.to_seq };
-      const run = { volume_id: sync.id, side: 'backward', source: object, snapshot: neighbour!.snapshot, ...span, extents: extents.size, data_bytes: dataBytes };
+      const run = {
+        volume_id: sync.id,
+        side: 'backward',
+        source: object,
+        snapshot: neighbour!.snapshot,
+        ...span,
+        extents: extents.size,
+        data_bytes: dataBytes,
+      };
       await insertRun(tx, run, extents);
     }
     for (const run of runs) await deleteRun(tx, sync.id, 'backward', run.source);
@@ -141,13 +187,30 @@ async function mergeInto(
 }
 
 async function refusePinned(tx: CatalogTransaction, row: SnapshotRow): Promise<void> {
-  const pin = await tx.selectFrom('pin').select('holder').where('volume_id', '=', row.volume_id).where('seq', '=', row.seq).executeTakeFirst();
+  const pin = await tx
+    .selectFrom('pin')
+    .select('holder')
+    .where('volume_id', '=', row.volume_id)
+    .where('seq', '=', row.seq)
+    .executeTakeFirst();
   if (pin === undefined) return;
-  throw new MidmirrorError('conflict', `snapshot ${row.snapshot} is pinned by a ${pin.holder}`, { hint: 'close the mirror or delete the clone first' });
+  throw new MidmirrorError('conflict', `snapshot ${row.snapshot} is pinned by a ${pin.holder}`, {
+    hint: 'close the mirror or delete the clone first',
+  });
 }
 
-async function tell(tx: CatalogTransaction, bus: Bus, volumeId: string, snapshot: number, freedBytes: number, context: VolumeSyncContext): Promise<void> {
+async function tell(
+  tx: CatalogTransaction,
+  bus: Bus,
+  volumeId: string,
+  snapshot: number,
+  freedBytes: number,
+  context: VolumeSyncContext,
+): Promise<void> {
   const type = 'snapshot.dropped';
-  const event = envelopeOf({ type, volumeId, timeNs: context.clock.nowNs().toString(), data: { snapshot, freedBytes } }, '/midmirror/synchronizer');
+  const event = envelopeOf(
+    { type, volumeId, timeNs: context.clock.nowNs().toString(), data: { snapshot, freedBytes } },
+    '/midmirror/synchronizer',
+  );
   await bus.publishIn(tx, Streams.timeline, timelineSubject(volumeId, type), event);
 }

@@ -4,8 +4,17 @@ import type { CatalogReader, SnapshotRow } from '@midmirror/catalog';
 
 const LABEL_BYTES_MAX = 2000;
 
-export async function snapshotLabel(db: CatalogReader, snapshot: Pick<SnapshotRow, 'volume_id' | 'seq' | 'reason'>): Promise<string> {
-  const rows = await db.selectFrom('mark').select(['name', 'kind']).where('volume_id', '=', snapshot.volume_id).where('seq', '=', snapshot.seq).orderBy('name').execute();
+export async function snapshotLabel(
+  db: CatalogReader,
+  snapshot: Pick<SnapshotRow, 'volume_id' | 'seq' | 'reason'>,
+): Promise<string> {
+  const rows = await db
+    .selectFrom('mark')
+    .select(['name', 'kind'])
+    .where('volume_id', '=', snapshot.volume_id)
+    .where('seq', '=', snapshot.seq)
+    .orderBy('name')
+    .execute();
   const reason = snapshot.reason.slice(0, 200);
   let text = JSON.stringify({ reason, marks: [] });
   for (let count = 1; count <= rows.length; count += 1) {

@@ -42,7 +42,9 @@ export class Synchronizer {
 
   async start(): Promise<void> {
     const { bus, catalog } = this.#context;
-    answer(bus, 'synchronizer.sync', ({ volumeId, upToSeq, closeSnapshot }) => this.#request(volumeId, upToSeq, closeSnapshot));
+    answer(bus, 'synchronizer.sync', ({ volumeId, upToSeq, closeSnapshot }) =>
+      this.#request(volumeId, upToSeq, closeSnapshot),
+    );
     answer(bus, 'synchronizer.relieve', async ({ volumeId }) => {
       this.#relieve(volumeId);
       return { accepted: true };
@@ -50,14 +52,21 @@ export class Synchronizer {
     answer(bus, 'synchronizer.retention', ({ volumeId, dryRun }) => this.#retention(volumeId, dryRun));
     answer(bus, 'synchronizer.drop-snapshot', async ({ volumeId, snapshot }) => {
       const entry = await this.#entry(volumeId);
-      return { freedBytes: await this.#inTurn(entry, () => dropSnapshot(entry.sync, snapshot, this.#context)) };
+      return {
+        freedBytes: await this.#inTurn(entry, () => dropSnapshot(entry.sync, snapshot, this.#context)),
+      };
     });
     answer(bus, 'synchronizer.forget', async ({ volumeId }) => {
       await this.#forget(volumeId);
       return { forgotten: true };
     });
     const after = await bus.lastPosition(Streams.timeline);
-    for (const volume of await catalog.db.selectFrom('volume').selectAll().where('state', '=', 'active').execute()) await this.#add(volume);
+    for (const volume of await catalog.db
+      .selectFrom('volume')
+      .selectAll()
+      .where('state', '=', 'active')
+      .execute())
+      await this.#add(volume);
     this.#timeline = bus.consume({
       stream: Streams.timeline,
       after,
@@ -85,7 +94,14 @@ export class Synchronizer {
     if (known !== undefined) return known;
     const directory = `${this.#context.poolDirectory}/volumes/${volume.id}`;
     const sync = new VolumeSync(volume.id, directory, this.#context);
-    const entry: Entry = { sync, tail: Promise.resolve(), timer: null, cron: null, cronText: null, relieving: false };
+    const entry: Entry = {
+      sync,
+      tail: Promise.resolve(),
+      timer: null,
+      cron: null,
+      cronText: null,
+      relieving: false,
+    };
     this.#entries.set(volume.id, entry);
     this.#background(entry, volume.name, () => sync.resume());
     await entry.tail;
@@ -95,7 +111,12 @@ export class Synchronizer {
 
   async #created(volumeId: string): Promise<void> {
     const { db } = this.#context.catalog;
-    const volume = await db.selectFrom('volume').selectAll().where('id', '=', volumeId).where('state', '=', 'active').executeTakeFirst();
+    const volume = await db
+      .selectFrom('volume')
+      .selectAll()
+      .where('id', '=', volumeId)
+      .where('state', '=', 'active')
+      .executeTakeFirst();
     if (volume !== undefined) await this.#add(volume); // else it has been deleted since
   }
 
@@ -109,7 +130,10 @@ export class Synchronizer {
     if (entry === undefined) return;
     const policy = parsePolicy(JSON.parse(volume.policy));
     if (entry.timer !== null) clearInterval(entry.timer);
-    entry.timer = setInterval(() => this.#background(entry, volume.name, () => this.#byPolicy(volume.id)), policy.syncEverySeconds * 1000);
+    entry.timer = setInterval(
+      () => this.#background(entry, volume.name, () => this.#byPolicy(volume.id)),
+      policy.syncEverySeconds * 1000,
+    );
     entry.timer.unref();
     if (entry.cronText === policy.syncAt) return;
     entry.cron?.stop();
@@ -117,7 +141,9 @@ export class Synchronizer {
     entry.cron =
       policy.syncAt === null
         ? null
-        : new Cron(policy.syncAt, { timezone: 'UTC', unref: true }, () => this.#background(entry, volume.name, () => this.#syncNow(volume.id, true, 'time of day')));
+        : new Cron(policy.syncAt, { timezone: 'UTC', unref: true }, () =>
+            this.#background(entry, volume.name, () => this.#syncNow(volume.id, true, 'time of day')),
+          );
   }
 
   /** A request may come before the event that tells of the volume. */
@@ -144,7 +170,10 @@ export class Synchronizer {
     const entry = await this.#entry(volumeId);
     const { seq } = await ask(this.#context.bus, 'ingest.publish', { volumeId });
     if (upToSeq !== null && upToSeq > seq) {
-      throw new MidmirrorError('point-unavailable', `write ${upToSeq} has not been made yet; the latest is ${seq}`);
+      throw new MidmirrorError(
+        'point-unavailable',
+        `write ${upToSeq} has not been made yet; the latest is ${seq}`,
+      );
     }
     const target = upToSeq ?? seq;
     if (target === seq) await ask(this.#context.bus, 'ingest.rotate', { volumeId });
@@ -197,7 +226,12 @@ export class Synchronizer {
       try {
         const status = await ask(this.#context.bus, 'ingest.status', { volumeId });
         const { db } = this.#context.catalog;
-        const segments = await db.selectFrom('segment').select('last_seq').where('volume_id', '=', volumeId).orderBy('segment').execute();
+        const segments = await db
+          .selectFrom('segment')
+          .select('last_seq')
+          .where('volume_id', '=', volumeId)
+          .orderBy('segment')
+          .execute();
         const wanted = status.journalBytesUsed - status.journalBytesMax * RELIEVED_SHARE;
         const share = Math.max(0, wanted) / Math.max(1, status.journalBytesUsed);
         const count = Math.min(segments.length, Math.ceil(segments.length * share));
@@ -209,7 +243,11 @@ export class Synchronizer {
     });
   }
 
-  async #retention(volumeId: string, dryRun: boolean, inTurnAlready = false): Promise<{ drops: Drop[]; freedBytes: number }> {
+  async #retention(
+    volumeId: string,
+    dryRun: boolean,
+    inTurnAlready = false,
+  ): Promise<{ drops: Drop[]; freedBytes: number }> {
     const entry = await this.#entry(volumeId);
     const drops = await droppable(volumeId, this.#context);
     let freedBytes = 0;
@@ -230,4 +268,3 @@ export class Synchronizer {
     await entry.tail;
   }
 }
-

@@ -2,12 +2,35 @@
 // restart goes on from what the catalogue and mim.state say. Step names are those of the fault port.
 import { type Clock, MidmirrorError } from '@midmirror/basis';
 import { type Bus, ask } from '@midmirror/bus';
-import { type Catalog, type CatalogReader, type CatalogTransaction, fromNs, insertRun, loadRun, runsOf, type SyncRow, toNs, type VolumeRow, volumeById } from '@midmirror/catalog';
+import {
+  type Catalog,
+  type CatalogReader,
+  type CatalogTransaction,
+  fromNs,
+  insertRun,
+  loadRun,
+  runsOf,
+  type SyncRow,
+  toNs,
+  type VolumeRow,
+  volumeById,
+} from '@midmirror/catalog';
 import { type DomainEvent, envelopeOf, Streams, timelineSubject } from '@midmirror/events';
 import { ExtentMap } from '@midmirror/extent-map';
 import type { ObjectHeader } from '@midmirror/journal';
 import { parsePolicy, type VolumePolicy } from '@midmirror/policy';
-import { MimWriter, ObjectWriter, objectName, PieceReader, type PoolFiles, parseObjectName, readMimState, volumePaths, writeMimState, type VolumePaths } from '@midmirror/pool';
+import {
+  MimWriter,
+  ObjectWriter,
+  objectName,
+  PieceReader,
+  type PoolFiles,
+  parseObjectName,
+  readMimState,
+  volumePaths,
+  writeMimState,
+  type VolumePaths,
+} from '@midmirror/pool';
 import { applyMoves, saveRanges } from './move-data.ts';
 import { backwardRanges, forwardMovelist } from './movelist.ts';
 import { snapshotLabel } from './snapshot-label.ts';
@@ -56,7 +79,12 @@ export class VolumeSync {
   async resume(): Promise<void> {
     await this.#removeOrphans();
     const { db } = this.#context.catalog;
-    const row = await db.selectFrom('sync').selectAll().where('volume_id', '=', this.id).where('state', '!=', 'applied').executeTakeFirst();
+    const row = await db
+      .selectFrom('sync')
+      .selectAll()
+      .where('volume_id', '=', this.id)
+      .where('state', '!=', 'applied')
+      .executeTakeFirst();
     if (row !== undefined) {
       const snapshot = await this.#snapshot(row.snapshot);
       await this.#perform({ ...row, snapshotSeq: snapshot.seq, snapshotNs: fromNs(snapshot.time_ns) });
@@ -68,7 +96,14 @@ export class VolumeSync {
   /** Moves the MIM up to `toSeq`, which is durable. Points that must stay are stations on the way. */
   async syncUpTo(toSeq: number, closeSnapshot: boolean, cause: string): Promise<SyncResult> {
     const volume = await volumeById(this.#context.catalog.db, this.id);
-    const result: SyncResult = { fromSeq: volume.mim_seq, toSeq: volume.mim_seq, syncs: 0, extents: 0, bytes: 0, snapshot: null };
+    const result: SyncResult = {
+      fromSeq: volume.mim_seq,
+      toSeq: volume.mim_seq,
+      syncs: 0,
+      extents: 0,
+      bytes: 0,
+      snapshot: null,
+    };
     while (result.toSeq < toSeq) {
       const plan = await this.#plan(toSeq, cause);
       const moved = await this.#perform(plan);
@@ -97,7 +132,11 @@ export class VolumeSync {
       const policy = parsePolicy(JSON.parse(volume.policy));
       const toSeq = await this.#station(tx, volume, policy, wantedSeq);
       const snapshot = await this.#snapshotFor(tx, volume, policy, cause);
-      const last = await tx.selectFrom('sync').select((e) => e.fn.max('sync_id').as('id')).where('volume_id', '=', this.id).executeTakeFirst();
+      const last = await tx
+        .selectFrom('sync')
+        .select((e) => e.fn.max('sync_id').as('id'))
+        .where('volume_id', '=', this.id)
+        .executeTakeFirst();
       const row: SyncRow = {
         volume_id: this.id,
         sync_id: (last?.id ?? 0) + 1,
@@ -121,7 +160,12 @@ export class VolumeSync {
   }
 
   /** The first point on the way that must stay: a pinned one, or a mark that survives. */
-  async #station(tx: CatalogTransaction, volume: VolumeRow, policy: VolumePolicy, wantedSeq: number): Promise<number> {
+  async #station(
+    tx: CatalogTransaction,
+    volume: VolumeRow,
+    policy: VolumePolicy,
+    wantedSeq: number,
+  ): Promise<number> {
     const between = <T extends 'pin' | 'mark'>(table: T) =>
       tx
         .selectFrom(table as 'pin')
@@ -146,8 +190,19 @@ export class VolumeSync {
   }
 
   async #snapshotFor(tx: CatalogTransaction, volume: VolumeRow, policy: VolumePolicy, cause: string) {
-    const open = await tx.selectFrom('snapshot').selectAll().where('volume_id', '=', this.id).where('state', '=', 'open').executeTakeFirst();
-    const reason = await this.#reasonForSnapshot(tx, volume, policy, open === undefined ? null : fromNs(open.time_ns), cause);
+    const open = await tx
+      .selectFrom('snapshot')
+      .selectAll()
+      .where('volume_id', '=', this.id)
+      .where('state', '=', 'open')
+      .executeTakeFirst();
+    const reason = await this.#reasonForSnapshot(
+      tx,
+      volume,
+      policy,
+      open === undefined ? null : fromNs(open.time_ns),
+      cause,
+    );
     if (open !== undefined && (reason === null || open.seq === volume.mim_seq)) return open;
     return await this.#openSnapshot(tx, volume, reason ?? cause, open?.snapshot ?? null);
   }
@@ -161,9 +216,19 @@ export class VolumeSync {
     cause: string,
   ): Promise<string | null> {
     if (openNs === null) return cause;
-    const pin = await tx.selectFrom('pin').select('holder').where('volume_id', '=', this.id).where('seq', '=', volume.mim_seq).executeTakeFirst();
+    const pin = await tx
+      .selectFrom('pin')
+      .select('holder')
+      .where('volume_id', '=', this.id)
+      .where('seq', '=', volume.mim_seq)
+      .executeTakeFirst();
     if (pin !== undefined) return `pinned by a ${pin.holder}`;
-    const marks = await tx.selectFrom('mark').selectAll().where('volume_id', '=', this.id).where('seq', '=', volume.mim_seq).execute();
+    const marks = await tx
+      .selectFrom('mark')
+      .selectAll()
+      .where('volume_id', '=', this.id)
+      .where('seq', '=', volume.mim_seq)
+      .execute();
     const mark = marks.find((row) => (policy.keepMarks as string[]).includes(row.kind));
     if (mark !== undefined) return `mark ${mark.name}`;
     const ageNs = fromNs(volume.mim_ns) - openNs;
@@ -173,8 +238,18 @@ export class VolumeSync {
   async #openSnapshot(tx: CatalogTransaction, volume: VolumeRow, reason: string, closing: number | null) {
     const nowNs = this.#context.clock.nowNs();
     if (closing !== null) {
-      await tx.updateTable('snapshot').set({ state: 'closed' }).where('volume_id', '=', this.id).where('snapshot', '=', closing).execute();
-      await this.#tell(tx, { type: 'snapshot.closed', volumeId: this.id, timeNs: nowNs.toString(), data: { snapshot: closing } });
+      await tx
+        .updateTable('snapshot')
+        .set({ state: 'closed' })
+        .where('volume_id', '=', this.id)
+        .where('snapshot', '=', closing)
+        .execute();
+      await this.#tell(tx, {
+        type: 'snapshot.closed',
+        volumeId: this.id,
+        timeNs: nowNs.toString(),
+        data: { snapshot: closing },
+      });
     }
     const row = {
       volume_id: this.id,
@@ -196,28 +271,53 @@ export class VolumeSync {
   async #openSnapshotHere(reason: string): Promise<number> {
     const { files, catalog } = this.#context;
     const volume = await volumeById(catalog.db, this.id);
-    const open = await catalog.db.selectFrom('snapshot').selectAll().where('volume_id', '=', this.id).where('state', '=', 'open').executeTakeFirst();
+    const open = await catalog.db
+      .selectFrom('snapshot')
+      .selectAll()
+      .where('volume_id', '=', this.id)
+      .where('state', '=', 'open')
+      .executeTakeFirst();
     if (open?.seq === volume.mim_seq) return open.snapshot;
     // An object that holds nothing: the pool knows of the snapshot before anybody is promised it (I7).
     const snapshot = await this.#nextSnapshot(catalog.db, open?.snapshot ?? 0);
     const label = await snapshotLabel(catalog.db, { volume_id: this.id, seq: volume.mim_seq, reason });
     const span = { fromSeq: volume.mim_seq, toSeq: volume.mim_seq };
     const writer = await ObjectWriter.create(files, this.#paths.backward, {
-      ...{ volumeId: this.id, object: this.takeObject(), epoch: 1, syncId: 0, snapshot, snapshotSeq: volume.mim_seq },
+      ...{
+        volumeId: this.id,
+        object: this.takeObject(),
+        epoch: 1,
+        syncId: 0,
+        snapshot,
+        snapshotSeq: volume.mim_seq,
+      },
       ...{ snapshotNs: fromNs(volume.mim_ns), snapshotUntilNs: 0n, ...span, part: 0, label },
     });
     await writer.finish(true);
     await catalog.transaction(async (tx) => {
       await this.#openSnapshot(tx, volume, reason, open?.snapshot ?? null);
       const { object } = writer.header;
-      const run = { volume_id: this.id, side: 'backward', source: object, snapshot, from_seq: volume.mim_seq, to_seq: volume.mim_seq, extents: 0, data_bytes: 0 };
+      const run = {
+        volume_id: this.id,
+        side: 'backward',
+        source: object,
+        snapshot,
+        from_seq: volume.mim_seq,
+        to_seq: volume.mim_seq,
+        extents: 0,
+        data_bytes: 0,
+      };
       await insertRun(tx, run, writer.extents);
     });
     return snapshot;
   }
 
   async #nextSnapshot(db: CatalogReader, closing: number): Promise<number> {
-    const last = await db.selectFrom('snapshot').select((e) => e.fn.max('snapshot').as('n')).where('volume_id', '=', this.id).executeTakeFirst();
+    const last = await db
+      .selectFrom('snapshot')
+      .select((e) => e.fn.max('snapshot').as('n'))
+      .where('volume_id', '=', this.id)
+      .executeTakeFirst();
     return Math.max(last?.n ?? 0, closing) + 1;
   }
 
@@ -228,7 +328,13 @@ export class VolumeSync {
     const pieces = new PieceReader(files, this.#paths);
     const mim = await MimWriter.open(files, this.#paths);
     try {
-      const { moves, firstNs, lastNs } = await forwardMovelist(files, this.#paths, pieces, plan.from_seq, plan.to_seq);
+      const { moves, firstNs, lastNs } = await forwardMovelist(
+        files,
+        this.#paths,
+        pieces,
+        plan.from_seq,
+        plan.to_seq,
+      );
       const done: Plan = { ...plan, to_ns: toNs(lastNs) };
       if (plan.state === 'planned') {
         await this.#saveAndPrepare(done, moves, mim, firstNs);
@@ -270,7 +376,13 @@ export class VolumeSync {
       part,
       label,
     });
-    const objects = await saveRanges(files, this.#paths.backward, mim, backwardRanges(moves, saved), headerOf);
+    const objects = await saveRanges(
+      files,
+      this.#paths.backward,
+      mim,
+      backwardRanges(moves, saved),
+      headerOf,
+    );
     await this.#context.reached('saved');
     await catalog.transaction(async (tx) => {
       for (const { object, extents, dataBytes } of objects) {
@@ -289,21 +401,56 @@ export class VolumeSync {
           extents,
         );
       }
-      await tx.updateTable('snapshot').set({ until_ns: toNs(untilNs) }).where('volume_id', '=', this.id).where('snapshot', '=', plan.snapshot).execute();
-      await tx.updateTable('sync').set({ state: 'prepared', to_ns: plan.to_ns }).where('volume_id', '=', this.id).where('sync_id', '=', plan.sync_id).execute();
-      const data = { syncId: plan.sync_id, fromSeq: plan.from_seq, toSeq: plan.to_seq, snapshot: plan.snapshot };
-      await this.#tell(tx, { type: 'sync.prepared', volumeId: this.id, timeNs: this.#context.clock.nowNs().toString(), data });
+      await tx
+        .updateTable('snapshot')
+        .set({ until_ns: toNs(untilNs) })
+        .where('volume_id', '=', this.id)
+        .where('snapshot', '=', plan.snapshot)
+        .execute();
+      await tx
+        .updateTable('sync')
+        .set({ state: 'prepared', to_ns: plan.to_ns })
+        .where('volume_id', '=', this.id)
+        .where('sync_id', '=', plan.sync_id)
+        .execute();
+      const data = {
+        syncId: plan.sync_id,
+        fromSeq: plan.from_seq,
+        toSeq: plan.to_seq,
+        snapshot: plan.snapshot,
+      };
+      await this.#tell(tx, {
+        type: 'sync.prepared',
+        volumeId: this.id,
+        timeNs: this.#context.clock.nowNs().toString(),
+        data,
+      });
     });
   }
 
   /** Steps 6 to 8. */
-  async #apply(plan: Plan, moves: ExtentMap, mim: MimWriter, pieces: PieceReader, lastNs: bigint): Promise<void> {
+  async #apply(
+    plan: Plan,
+    moves: ExtentMap,
+    mim: MimWriter,
+    pieces: PieceReader,
+    lastNs: bigint,
+  ): Promise<void> {
     const { files, catalog, bus, clock } = this.#context;
     const before = await readMimState(files, this.#paths);
-    if (before === null) throw new MidmirrorError('corrupt', `${this.#paths.mimState}: both slots are damaged`);
-    const writing = await writeMimState(files, this.#paths, before, { syncId: plan.sync_id, targetSeq: plan.to_seq });
+    if (before === null)
+      throw new MidmirrorError('corrupt', `${this.#paths.mimState}: both slots are damaged`);
+    const writing = await writeMimState(files, this.#paths, before, {
+      syncId: plan.sync_id,
+      targetSeq: plan.to_seq,
+    });
     await applyMoves(mim, moves, pieces);
-    await writeMimState(files, this.#paths, writing, { mimSeq: plan.to_seq, mimNs: lastNs, syncId: 0, targetSeq: 0 });
+    await writeMimState(files, this.#paths, writing, {
+      mimSeq: plan.to_seq,
+      mimNs: lastNs,
+      syncId: 0,
+      targetSeq: 0,
+    });
     await this.#context.reached('applied');
     const nowNs = clock.nowNs();
     let bytes = 0;
@@ -315,8 +462,18 @@ export class VolumeSync {
         .where('volume_id', '=', this.id)
         .where('sync_id', '=', plan.sync_id)
         .execute();
-      await tx.updateTable('volume').set({ mim_seq: plan.to_seq, mim_ns: plan.to_ns }).where('id', '=', this.id).execute();
-      const data = { syncId: plan.sync_id, fromSeq: plan.from_seq, toSeq: plan.to_seq, toTimeNs: lastNs.toString(), snapshot: plan.snapshot };
+      await tx
+        .updateTable('volume')
+        .set({ mim_seq: plan.to_seq, mim_ns: plan.to_ns })
+        .where('id', '=', this.id)
+        .execute();
+      const data = {
+        syncId: plan.sync_id,
+        fromSeq: plan.from_seq,
+        toSeq: plan.to_seq,
+        toTimeNs: lastNs.toString(),
+        snapshot: plan.snapshot,
+      };
       await this.#tell(tx, { type: 'mim.advanced', volumeId: this.id, timeNs: nowNs.toString(), data });
     });
     await this.#context.reached('told');
@@ -332,7 +489,8 @@ export class VolumeSync {
       const object = parseObjectName(name);
       if (object !== null) this.#nextObject = Math.max(this.#nextObject, object + 1);
       const unfinished = name.endsWith('.obj.new');
-      if (unfinished || (object !== null && !known.has(object))) await files.unlink(`${this.#paths.backward}/${name}`);
+      if (unfinished || (object !== null && !known.has(object)))
+        await files.unlink(`${this.#paths.backward}/${name}`);
     }
     for (const object of known) this.#nextObject = Math.max(this.#nextObject, object + 1);
   }
@@ -343,10 +501,20 @@ export class VolumeSync {
 
   async #snapshot(snapshot: number) {
     const { db } = this.#context.catalog;
-    return await db.selectFrom('snapshot').selectAll().where('volume_id', '=', this.id).where('snapshot', '=', snapshot).executeTakeFirstOrThrow();
+    return await db
+      .selectFrom('snapshot')
+      .selectAll()
+      .where('volume_id', '=', this.id)
+      .where('snapshot', '=', snapshot)
+      .executeTakeFirstOrThrow();
   }
 
   async #tell(tx: Parameters<Bus['publishIn']>[0], event: DomainEvent): Promise<void> {
-    await this.#context.bus.publishIn(tx, Streams.timeline, timelineSubject(this.id, event.type), envelopeOf(event, SOURCE));
+    await this.#context.bus.publishIn(
+      tx,
+      Streams.timeline,
+      timelineSubject(this.id, event.type),
+      envelopeOf(event, SOURCE),
+    );
   }
 }

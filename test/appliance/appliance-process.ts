@@ -17,19 +17,31 @@ export interface Ran {
 
 /** The environment without what a developer's shell may have set for an appliance of theirs. */
 export function cleanEnvironment(more: Record<string, string> = {}): NodeJS.ProcessEnv {
-  const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('MIM_') && name !== 'NODE_TEST_CONTEXT');
-  return { ...Object.fromEntries(kept), PATH: `${ROOT}/node_modules/.bin:${process.env['PATH']}:/usr/sbin:/sbin`, ...more };
+  const kept = Object.entries(process.env).filter(
+    ([name]) => !name.startsWith('MIM_') && name !== 'NODE_TEST_CONTEXT',
+  );
+  return {
+    ...Object.fromEntries(kept),
+    PATH: `${ROOT}/node_modules/.bin:${process.env['PATH']}:/usr/sbin:/sbin`,
+    ...more,
+  };
 }
 
 /** Runs a program to its end. A tool that is missing fails the test with what to do. */
-export function run(program: string, args: readonly string[], options: { env?: Record<string, string>; input?: string | Uint8Array; cwd?: string } = {}): Promise<Ran> {
+export function run(
+  program: string,
+  args: readonly string[],
+  options: { env?: Record<string, string>; input?: string | Uint8Array; cwd?: string } = {},
+): Promise<Ran> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, { env: cleanEnvironment(options.env), cwd: options.cwd ?? ROOT });
     let stdout = '';
     let stderr = '';
     child.stdout.setEncoding('latin1').on('data', (text: string) => (stdout += text));
     child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-    child.on('error', (cause) => reject(new Error(`${program} can't be run; \`npm test\` installs it`, { cause })));
+    child.on('error', (cause) =>
+      reject(new Error(`${program} can't be run; \`npm test\` installs it`, { cause })),
+    );
     child.on('close', (status) => resolve({ status, stdout, stderr }));
     child.stdin.on('error', () => {}); // a program that does not read its input
     child.stdin.end(options.input ?? '');
@@ -37,9 +49,17 @@ export function run(program: string, args: readonly string[], options: { env?: R
 }
 
 /** As `run`; fails the test unless the status is 0. Its standard output. */
-export async function succeed(program: string, args: readonly string[], options: Parameters<typeof run>[2] = {}): Promise<string> {
+export async function succeed(
+  program: string,
+  args: readonly string[],
+  options: Parameters<typeof run>[2] = {},
+): Promise<string> {
   const { status, stdout, stderr } = await run(program, args, options);
-  assert.equal(status, 0, `${program} ${args.join(' ')} ended with ${status}\n${stdout.slice(-2000)}\n${stderr.slice(-2000)}`);
+  assert.equal(
+    status,
+    0,
+    `${program} ${args.join(' ')} ended with ${status}\n${stdout.slice(-2000)}\n${stderr.slice(-2000)}`,
+  );
   return stdout;
 }
 
@@ -57,14 +77,24 @@ export class ApplianceProcess {
 
   static async start(dataDirectory: string, env: Record<string, string> = {}): Promise<ApplianceProcess> {
     // What `npm start` runs, without npm in between.
-    const { scripts } = JSON.parse(readFileSync(`${ROOT}/package.json`, 'utf8')) as { scripts: { start: string } };
+    const { scripts } = JSON.parse(readFileSync(`${ROOT}/package.json`, 'utf8')) as {
+      scripts: { start: string };
+    };
     const child = spawn('/bin/sh', ['-c', `exec env ${scripts.start}`], {
       cwd: ROOT,
-      env: cleanEnvironment({ MIM_DATA_DIR: dataDirectory, MIM_NBD_LISTEN: '127.0.0.1:0', MIM_API_LISTEN: '127.0.0.1:0', ...env }),
+      env: cleanEnvironment({
+        MIM_DATA_DIR: dataDirectory,
+        MIM_NBD_LISTEN: '127.0.0.1:0',
+        MIM_API_LISTEN: '127.0.0.1:0',
+        ...env,
+      }),
     });
     const started = new ApplianceProcess(child);
     await new Promise<void>((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error(`the appliance did not start:\n${started.output}`)), START_MS_MAX);
+      const timer = setTimeout(
+        () => reject(new Error(`the appliance did not start:\n${started.output}`)),
+        START_MS_MAX,
+      );
       const take = (text: string): void => {
         started.output += text;
         if (!started.output.includes('Ctrl-C')) return;
@@ -120,7 +150,11 @@ export class ApplianceProcess {
   }
 
   async post<T>(path: string, body: unknown): Promise<T> {
-    const answer = await fetch(`${this.api}/v1${path}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
+    const answer = await fetch(`${this.api}/v1${path}`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    });
     const text = await answer.text();
     assert.ok(answer.ok, `POST ${path}: ${text}`);
     return JSON.parse(text) as T;
@@ -138,7 +172,10 @@ export async function withFolder(act: (folder: string) => Promise<void>): Promis
 }
 
 /** An appliance on a folder of its own; killed and removed after the test, whatever happens. */
-export async function withAppliance(env: Record<string, string>, act: (appliance: ApplianceProcess, folder: string) => Promise<void>): Promise<void> {
+export async function withAppliance(
+  env: Record<string, string>,
+  act: (appliance: ApplianceProcess, folder: string) => Promise<void>,
+): Promise<void> {
   await withFolder(async (folder) => {
     const appliance = await ApplianceProcess.start(`${folder}/data`, env);
     try {

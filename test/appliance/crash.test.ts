@@ -8,7 +8,9 @@ import { ApplianceProcess, withFolder } from './appliance-process.ts';
 import { checkPoint, Guest, GUEST_BYTES } from './guest.ts';
 
 const PLACES = [
-  ...['planned', 'saved', 'prepared', 'switched', 'applied', 'told', 'recycled'].map((step) => `sync:${step}`),
+  ...['planned', 'saved', 'prepared', 'switched', 'applied', 'told', 'recycled'].map(
+    (step) => `sync:${step}`,
+  ),
   ...['durable', 'sealed', 'published', 'recycling', 'recycled'].map((place) => `journal:${place}`),
 ];
 
@@ -17,7 +19,11 @@ interface VolumeView {
   mim: { seq: number };
 }
 
-async function checkAll(appliance: ApplianceProcess, guest: Guest, marks: readonly { name: string; seq: number }[]): Promise<void> {
+async function checkAll(
+  appliance: ApplianceProcess,
+  guest: Guest,
+  marks: readonly { name: string; seq: number }[],
+): Promise<void> {
   const { latest, mim } = await appliance.get<VolumeView>('/volumes/db');
   guest.survived(latest.seq);
   await checkPoint(appliance.uri('db'), guest, latest.seq);
@@ -25,8 +31,11 @@ async function checkAll(appliance: ApplianceProcess, guest: Guest, marks: readon
   const between = mim.seq + guest.random.below(latest.seq - mim.seq + 1);
   await checkPoint(appliance.uri(`db@seq:${between}`), guest, between);
   for (const { name, seq } of marks) await checkPoint(appliance.uri(`db@mark:${name}`), guest, seq);
-  const { snapshots } = await appliance.get<{ snapshots: { snapshot: number; seq: number }[] }>('/volumes/db/points');
-  for (const { snapshot, seq } of snapshots) await checkPoint(appliance.uri(`db@snap:${snapshot}`), guest, seq);
+  const { snapshots } = await appliance.get<{ snapshots: { snapshot: number; seq: number }[] }>(
+    '/volumes/db/points',
+  );
+  for (const { snapshot, seq } of snapshots)
+    await checkPoint(appliance.uri(`db@snap:${snapshot}`), guest, seq);
   const report = await appliance.mim('verify', 'db');
   assert.equal(report.status, 0, report.stdout);
 }
@@ -48,10 +57,12 @@ for (const place of PLACES) {
       assert.equal(await appliance.stop(), 0);
 
       // Some places are passed in the start already.
-      const doomed = await ApplianceProcess.start(`${folder}/data`, { MIM_TEST_CRASH_AT: place }).catch((error: Error) => {
-        assert.match(error.message, /ended with null/);
-        return null;
-      });
+      const doomed = await ApplianceProcess.start(`${folder}/data`, { MIM_TEST_CRASH_AT: place }).catch(
+        (error: Error) => {
+          assert.match(error.message, /ended with null/);
+          return null;
+        },
+      );
       if (doomed !== null) {
         const dying = (async () => {
           await guest.connect(doomed.uri('db'));

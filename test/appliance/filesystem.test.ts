@@ -9,17 +9,31 @@ import { test } from 'node:test';
 import { cleanEnvironment, run, succeed, withAppliance } from './appliance-process.ts';
 
 /** Serves an export as a file through FUSE and gives it to a loop device; undone in the opposite order. */
-async function withLoop(uri: string, folder: string, name: string, readOnly: boolean, act: (device: string) => Promise<void>): Promise<void> {
+async function withLoop(
+  uri: string,
+  folder: string,
+  name: string,
+  readOnly: boolean,
+  act: (device: string) => Promise<void>,
+): Promise<void> {
   const point = `${folder}/${name}`;
   mkdirSync(point);
-  const fuse = spawn('nbdfuse', [...(readOnly ? ['--readonly'] : []), point, uri], { env: cleanEnvironment(), stdio: ['ignore', 'ignore', 'pipe'] });
+  const fuse = spawn('nbdfuse', [...(readOnly ? ['--readonly'] : []), point, uri], {
+    env: cleanEnvironment(),
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
   let complaint = '';
   fuse.stderr.setEncoding('utf8').on('data', (text: string) => (complaint += text));
   const ended = new Promise<void>((resolve) => fuse.on('close', () => resolve()));
   try {
     await Promise.race([ended, untilThere(`${point}/nbd`)]);
-    assert.ok(existsSync(`${point}/nbd`), `nbdfuse serves the export (it needs root and /dev/fuse): ${complaint}`);
-    const device = (await succeed('losetup', ['--find', '--show', ...(readOnly ? ['--read-only'] : []), `${point}/nbd`])).trim();
+    assert.ok(
+      existsSync(`${point}/nbd`),
+      `nbdfuse serves the export (it needs root and /dev/fuse): ${complaint}`,
+    );
+    const device = (
+      await succeed('losetup', ['--find', '--show', ...(readOnly ? ['--read-only'] : []), `${point}/nbd`])
+    ).trim();
     try {
       await act(device);
     } finally {
@@ -32,10 +46,16 @@ async function withLoop(uri: string, folder: string, name: string, readOnly: boo
 }
 
 async function untilThere(path: string): Promise<void> {
-  for (let i = 0; i < 200 && !existsSync(path); i += 1) await new Promise((resolve) => setTimeout(resolve, 25));
+  for (let i = 0; i < 200 && !existsSync(path); i += 1)
+    await new Promise((resolve) => setTimeout(resolve, 25));
 }
 
-async function withMount(device: string, at: string, options: string, act: () => Promise<void> | void): Promise<void> {
+async function withMount(
+  device: string,
+  at: string,
+  options: string,
+  act: () => Promise<void> | void,
+): Promise<void> {
   mkdirSync(at);
   await succeed('mount', ['-o', options, device, at]);
   try {
@@ -47,7 +67,14 @@ async function withMount(device: string, at: string, options: string, act: () =>
 
 function digests(folder: string): Map<string, string> {
   const found = new Map<string, string>();
-  for (const name of readdirSync(folder)) if (name !== 'lost+found') found.set(name, createHash('sha256').update(readFileSync(`${folder}/${name}`)).digest('hex'));
+  for (const name of readdirSync(folder))
+    if (name !== 'lost+found')
+      found.set(
+        name,
+        createHash('sha256')
+          .update(readFileSync(`${folder}/${name}`))
+          .digest('hex'),
+      );
   return found;
 }
 
@@ -81,7 +108,9 @@ test('an ext4 rewound to a mark has every file as it was', () =>
     });
     await withLoop(appliance.uri('midwrite'), folder, 'clone', false, async (device) => {
       // Mounting replays the journal, as after a power loss; then there is nothing to repair.
-      await withMount(device, `${folder}/new`, 'rw', () => assert.ok(readdirSync(`${folder}/new`).length > 100));
+      await withMount(device, `${folder}/new`, 'rw', () =>
+        assert.ok(readdirSync(`${folder}/new`).length > 100),
+      );
       await succeed('e2fsck', ['-fn', device]);
     });
     assert.equal((await appliance.mim('verify', 'disk')).status, 0);

@@ -24,14 +24,17 @@ test('a full disk refuses writes, serves the rest, and recovers', () =>
       let written = 1;
       let refusal: { errno?: number } | null = null;
       for (; refusal === null && written < 512; written += 1) {
-        await client.write(written * MIB, Buffer.alloc(MIB, 1 + (written % 250))).catch((error: { errno?: number }) => {
-          refusal = error;
-        });
+        await client
+          .write(written * MIB, Buffer.alloc(MIB, 1 + (written % 250)))
+          .catch((error: { errno?: number }) => {
+            refusal = error;
+          });
       }
       assert.equal((refusal as { errno?: number } | null)?.errno, 28, 'the write is refused with ENOSPC');
       written -= 1;
       const intact = async (reader: NbdClient, upTo: number): Promise<void> => {
-        for (let i = 1; i < upTo; i += 7) assert.ok((await reader.read(i * MIB, MIB)).equals(Buffer.alloc(MIB, 1 + (i % 250))), `MiB ${i}`);
+        for (let i = 1; i < upTo; i += 7)
+          assert.ok((await reader.read(i * MIB, MIB)).equals(Buffer.alloc(MIB, 1 + (i % 250))), `MiB ${i}`);
       };
       await intact(client, written);
       const mirror = await NbdClient.connect(started.uri('db@mark:early'));

@@ -33,7 +33,8 @@ export class Guest {
 
   image(seq: number): Buffer {
     const bytes = Buffer.alloc(GUEST_BYTES);
-    for (const { start, length, fill } of this.submitted.slice(0, seq)) bytes.fill(fill, start, start + length);
+    for (const { start, length, fill } of this.submitted.slice(0, seq))
+      bytes.fill(fill, start, start + length);
     return bytes;
   }
 
@@ -46,7 +47,12 @@ export class Guest {
       const kind = this.random.chance(0.85) ? 'write' : this.random.pick(['zeroes', 'trim'] as const);
       const fill = kind === 'write' ? 1 + this.random.below(255) : 0;
       this.submitted.push({ start, length, fill });
-      const done = kind === 'write' ? this.#client.write(start, Buffer.alloc(length, fill)) : kind === 'trim' ? this.#client.trim(start, length) : this.#client.zeroes(start, length);
+      const done =
+        kind === 'write'
+          ? this.#client.write(start, Buffer.alloc(length, fill))
+          : kind === 'trim'
+            ? this.#client.trim(start, length)
+            : this.#client.zeroes(start, length);
       writes.push(done.then(() => void (this.answered += 1)));
     }
     await Promise.all(writes);
@@ -74,7 +80,10 @@ export async function checkPoint(uri: string, guest: Guest, seq: number): Promis
   const expected = guest.image(seq);
   for (let at = 0; at < GUEST_BYTES; at += 1 << 20) {
     const bytes = await client.read(at, 1 << 20);
-    assert.ok(bytes.equals(expected.subarray(at, at + (1 << 20))), `${uri} holds the volume as of write ${seq} (I2, I3), from ${at} on`);
+    assert.ok(
+      bytes.equals(expected.subarray(at, at + (1 << 20))),
+      `${uri} holds the volume as of write ${seq} (I2, I3), from ${at} on`,
+    );
   }
   await client.close();
 }

@@ -106,7 +106,13 @@ export class NbdClient {
     return taken;
   }
 
-  #request(command: number, start: number, length: number, flags: number, data: Uint8Array | null): Promise<Buffer> {
+  #request(
+    command: number,
+    start: number,
+    length: number,
+    flags: number,
+    data: Uint8Array | null,
+  ): Promise<Buffer> {
     if (this.#dead !== null) return Promise.reject(this.#dead);
     const cookie = this.#next++;
     return new Promise((resolve, reject) => {

@@ -1,7 +1,17 @@
 // Files that are damaged, foreign, half-written or gone: what is found is named by file and offset, never served
 // (I8); and the catalogue made again from the pool alone shows every point as it was (I7).
 import assert from 'node:assert/strict';
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { test } from 'node:test';
 import { SeededRandom } from '@midmirror/basis';
 import { ApplianceProcess, run, withFolder } from './appliance-process.ts';
@@ -81,7 +91,9 @@ function newestSegment(folder: string): string {
     const file = openSync(`${forward}/${name}`, 'r');
     readSync(file, head, 0, 20, 4096);
     closeSync(file);
-    return head.subarray(0, 4).equals(Buffer.from('MIMB')) && head.readUInt32LE(16) === Number(name.slice(7, -4));
+    return (
+      head.subarray(0, 4).equals(Buffer.from('MIMB')) && head.readUInt32LE(16) === Number(name.slice(7, -4))
+    );
   });
   return `${forward}/${used.at(-1)}`;
 }
@@ -104,7 +116,10 @@ test('the catalogue is made again from the pool alone', () =>
     const data = `${folder}/data`;
     const kept = await makeHistory(data);
     for (const suffix of ['', '-wal', '-shm']) rmSync(`${data}/catalog.db${suffix}`, { force: true });
-    await assert.rejects(ApplianceProcess.start(data), /catalog\.db is gone, and the pool holds 1 volumes[\s\S]*mim rebuild --data-dir/);
+    await assert.rejects(
+      ApplianceProcess.start(data),
+      /catalog\.db is gone, and the pool holds 1 volumes[\s\S]*mim rebuild --data-dir/,
+    );
     const rebuilt = await mim('rebuild', '--data-dir', data);
     assert.equal(rebuilt.status, 0, rebuilt.stdout + rebuilt.stderr);
     assert.match(rebuilt.stdout, /Volume db: the MIM at write 220/);
@@ -171,7 +186,10 @@ test('damaged data is found by reads and by verify, and is never served', () =>
       let refused = 0;
       for (let at = 0; at < GUEST_BYTES; at += 16_384) {
         try {
-          assert.ok((await client.read(at, 16_384)).equals(expected.subarray(at, at + 16_384)), 'never wrong data');
+          assert.ok(
+            (await client.read(at, 16_384)).equals(expected.subarray(at, at + 16_384)),
+            'never wrong data',
+          );
         } catch (error) {
           if ((error as { errno?: number }).errno !== 5) throw error;
           refused += 1;
@@ -182,8 +200,14 @@ test('damaged data is found by reads and by verify, and is never served', () =>
       const report = await appliance.mim('--json', 'verify', 'db');
       assert.equal(report.status, 1);
       const { problems } = JSON.parse(report.stdout) as { problems: { where: string; what: string }[] };
-      assert.ok(problems.some(({ where, what }) => where.startsWith(`${segment} at `) && /checksum/.test(what)), JSON.stringify(problems));
-      assert.ok(problems.some(({ where }) => where.startsWith(`${object} at 4096`)), JSON.stringify(problems));
+      assert.ok(
+        problems.some(({ where, what }) => where.startsWith(`${segment} at `) && /checksum/.test(what)),
+        JSON.stringify(problems),
+      );
+      assert.ok(
+        problems.some(({ where }) => where.startsWith(`${object} at 4096`)),
+        JSON.stringify(problems),
+      );
     } finally {
       appliance.kill();
       await appliance.ended;
@@ -212,8 +236,14 @@ test('foreign, half-written and unknown files', () =>
       const text = JSON.stringify({ format: 7, id: 'x', name: 'db', sizeBytes: 4096 });
       writeFileSync(`${volume}/volume.json`, text);
       appliance = await ApplianceProcess.start(data);
-      assert.match(appliance.output, /volume db can't be opened: .*volume\.json has format 7; this Midmirror reads format 1/);
-      const listed = await appliance.json<{ volumes: { state: string; problem: { detail: string } }[] }>('volume', 'list');
+      assert.match(
+        appliance.output,
+        /volume db can't be opened: .*volume\.json has format 7; this Midmirror reads format 1/,
+      );
+      const listed = await appliance.json<{ volumes: { state: string; problem: { detail: string } }[] }>(
+        'volume',
+        'list',
+      );
       assert.equal(listed.volumes[0]!.state, 'broken');
       await appliance.json('volume', 'create', 'other', '--size', '1MiB');
       const client = await NbdClient.connect(appliance.uri('other'));
@@ -221,7 +251,10 @@ test('foreign, half-written and unknown files', () =>
       assert.equal(await appliance.stop(), 0);
 
       writeFileSync(`${data}/catalog.db`, Buffer.alloc(8192, 0x41));
-      await assert.rejects(ApplianceProcess.start(data), /catalog\.db is not a sound catalogue[\s\S]*mim rebuild/);
+      await assert.rejects(
+        ApplianceProcess.start(data),
+        /catalog\.db is not a sound catalogue[\s\S]*mim rebuild/,
+      );
     } finally {
       appliance.kill();
       await appliance.ended;

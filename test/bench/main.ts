@@ -12,7 +12,14 @@ import { type Server, startAppliance, startNbdkit, startQemuNbd } from './server
 const GIB = 2 ** 30;
 const DISK_BYTES = GIB;
 
-const { values } = parseArgs({ options: { seconds: { type: 'string', default: '5' }, rounds: { type: 'string', default: '3' }, out: { type: 'string', default: 'bench.json' }, only: { type: 'string' } } });
+const { values } = parseArgs({
+  options: {
+    seconds: { type: 'string', default: '5' },
+    rounds: { type: 'string', default: '3' },
+    out: { type: 'string', default: 'bench.json' },
+    only: { type: 'string' },
+  },
+});
 const seconds = Number(values.seconds);
 const rounds = Number(values.rounds);
 
@@ -30,18 +37,37 @@ const lines: Line[] = [];
 
 function medians(runs: readonly Measured[]): Measured {
   const of = (pick: (m: Measured) => number): number => median(runs.map(pick));
-  return { iops: of((m) => m.iops), megabytesPerSecond: of((m) => m.megabytesPerSecond), p50Us: of((m) => m.p50Us), p99Us: of((m) => m.p99Us), cpu: of((m) => m.cpu), rssMiB: of((m) => m.rssMiB) };
+  return {
+    iops: of((m) => m.iops),
+    megabytesPerSecond: of((m) => m.megabytesPerSecond),
+    p50Us: of((m) => m.p50Us),
+    p99Us: of((m) => m.p99Us),
+    cpu: of((m) => m.cpu),
+    rssMiB: of((m) => m.rssMiB),
+  };
 }
 
 function say(line: Line): void {
   lines.push(line);
-  const shown = (m: Measured | null): string => (m === null ? '' : `${m.iops.toFixed(0)} IOPS ${m.megabytesPerSecond.toFixed(0)} MB/s p50 ${m.p50Us.toFixed(0)} µs p99 ${m.p99Us.toFixed(0)} µs CPU ${m.cpu.toFixed(2)} RSS ${m.rssMiB.toFixed(0)} MiB`);
-  process.stdout.write(`${line.case}\n  ratio ${line.ratio.toFixed(2)} to ${line.peer} (bar ${line.bar}, goal ${line.goal})\n  ours   ${shown(line.ours)}\n`);
+  const shown = (m: Measured | null): string =>
+    m === null
+      ? ''
+      : `${m.iops.toFixed(0)} IOPS ${m.megabytesPerSecond.toFixed(0)} MB/s p50 ${m.p50Us.toFixed(0)} µs p99 ${m.p99Us.toFixed(0)} µs CPU ${m.cpu.toFixed(2)} RSS ${m.rssMiB.toFixed(0)} MiB`;
+  process.stdout.write(
+    `${line.case}\n  ratio ${line.ratio.toFixed(2)} to ${line.peer} (bar ${line.bar}, goal ${line.goal})\n  ours   ${shown(line.ours)}\n`,
+  );
   if (line.theirs !== null) process.stdout.write(`  theirs ${shown(line.theirs)}\n`);
 }
 
 /** Alternates between the two, so that a slow minute of the machine hits both. */
-async function sideBySide(name: string, bars: [string, string], load: Load, ours: () => Promise<Measured>, theirs: () => Promise<Measured>, peer: string): Promise<void> {
+async function sideBySide(
+  name: string,
+  bars: [string, string],
+  load: Load,
+  ours: () => Promise<Measured>,
+  theirs: () => Promise<Measured>,
+  peer: string,
+): Promise<void> {
   if (values.only !== undefined && !name.includes(values.only)) return;
   const mine: Measured[] = [];
   const other: Measured[] = [];
@@ -56,7 +82,15 @@ async function sideBySide(name: string, bars: [string, string], load: Load, ours
 }
 
 function load(change: Partial<Load>): Load {
-  return { rw: 'randwrite', blockBytes: 4096, depth: 32, fsync: 0, sizeBytes: DISK_BYTES, seconds, ...change };
+  return {
+    rw: 'randwrite',
+    blockBytes: 4096,
+    depth: 32,
+    fsync: 0,
+    sizeBytes: DISK_BYTES,
+    seconds,
+    ...change,
+  };
 }
 
 async function main(): Promise<void> {
@@ -78,7 +112,11 @@ async function main(): Promise<void> {
   process.stdout.write(`\n${JSON.stringify(report.machine)}\nwritten to ${values.out}\n`);
 }
 
-async function cases(ours: Awaited<ReturnType<typeof startAppliance>>, nbdkit: Server, qemu: Server): Promise<void> {
+async function cases(
+  ours: Awaited<ReturnType<typeof startAppliance>>,
+  nbdkit: Server,
+  qemu: Server,
+): Promise<void> {
   const { appliance } = ours;
   const sync = (volume: string): Promise<unknown> => appliance.post(`/volumes/${volume}/syncs`, {});
   const fresh = async (name: string, sizeBytes = DISK_BYTES): Promise<string> => {
@@ -103,21 +141,58 @@ async function cases(ours: Awaited<ReturnType<typeof startAppliance>>, nbdkit: S
   const first = await measure(uri, ours.pid, random);
   await settle();
   const amplification = (writtenBytes(ours.pid) - before) / (first.iops * 4096 * random.seconds);
-  if (values.only === undefined) say({ case: 'bytes written to the pool per guest byte, 4 KiB random writes, no sync', peer: 'the guest', bar: '≤ 1.05', goal: '', ratio: amplification, ours: first, theirs: null });
+  if (values.only === undefined)
+    say({
+      case: 'bytes written to the pool per guest byte, 4 KiB random writes, no sync',
+      peer: 'the guest',
+      bar: '≤ 1.05',
+      goal: '',
+      ratio: amplification,
+      ours: first,
+      theirs: null,
+    });
   const rested = async (name: string, at: string, kind: Load): Promise<Measured> => {
     await sync(name);
     return await measure(at, ours.pid, kind);
   };
-  await sideBySide('4 KiB random write, depth 32', ['≥ 0.7', '≥ 1.0'], random, () => rested('random', uri, random), () => measure(nbdkit.uri(''), nbdkit.pid, random), nbdkit.name);
-  await sideBySide('4 KiB random write, depth 32, qcow2', ['≥ 2.0', '≥ 3.0'], random, () => rested('random', uri, random), () => measure(qemu.uri(''), qemu.pid, random), qemu.name);
+  await sideBySide(
+    '4 KiB random write, depth 32',
+    ['≥ 0.7', '≥ 1.0'],
+    random,
+    () => rested('random', uri, random),
+    () => measure(nbdkit.uri(''), nbdkit.pid, random),
+    nbdkit.name,
+  );
+  await sideBySide(
+    '4 KiB random write, depth 32, qcow2',
+    ['≥ 2.0', '≥ 3.0'],
+    random,
+    () => rested('random', uri, random),
+    () => measure(qemu.uri(''), qemu.pid, random),
+    qemu.name,
+  );
 
   const sequential = load({ rw: 'write', blockBytes: 128 << 10, depth: 16 });
   const sequentialUri = await steady('sequential');
-  await sideBySide('128 KiB sequential write, depth 16', ['≥ 0.6', '≥ 0.9'], sequential, () => rested('sequential', sequentialUri, sequential), () => measure(nbdkit.uri(''), nbdkit.pid, sequential), nbdkit.name);
+  await sideBySide(
+    '128 KiB sequential write, depth 16',
+    ['≥ 0.6', '≥ 0.9'],
+    sequential,
+    () => rested('sequential', sequentialUri, sequential),
+    () => measure(nbdkit.uri(''), nbdkit.pid, sequential),
+    nbdkit.name,
+  );
 
   const flushed = load({ depth: 1, fsync: 1 });
   const flushedUri = await steady('flushed');
-  await sideBySide('4 KiB random write, depth 1, flush after each', ['≥ 1.0', '≥ 1.8'], flushed, () => rested('flushed', flushedUri, flushed), () => measure(nbdkit.uri(''), nbdkit.pid, flushed), nbdkit.name);
+  await sideBySide(
+    '4 KiB random write, depth 1, flush after each',
+    ['≥ 1.0', '≥ 1.8'],
+    flushed,
+    () => rested('flushed', flushedUri, flushed),
+    () => measure(nbdkit.uri(''), nbdkit.pid, flushed),
+    nbdkit.name,
+  );
 
   // Every block written and moved to the MIM, then about half of them written again.
   const half = 512 << 20;
@@ -126,10 +201,24 @@ async function cases(ours: Awaited<ReturnType<typeof startAppliance>>, nbdkit: S
   await measure(mixed, ours.pid, { ...fill, sizeBytes: half });
   await sync('mixed');
   await measure(mixed, ours.pid, load({ sizeBytes: half, seconds: 2 }));
-  await sideBySide('4 KiB random read, half journal half MIM, depth 32', ['≥ 0.6', '≥ 1.0'], reads, () => measure(mixed, ours.pid, reads), () => measure(nbdkit.uri(''), nbdkit.pid, reads), nbdkit.name);
+  await sideBySide(
+    '4 KiB random read, half journal half MIM, depth 32',
+    ['≥ 0.6', '≥ 1.0'],
+    reads,
+    () => measure(mixed, ours.pid, reads),
+    () => measure(nbdkit.uri(''), nbdkit.pid, reads),
+    nbdkit.name,
+  );
   const { seq } = await appliance.get<{ seq: number }>('/volumes/mixed/resolve?at=latest');
   const mirror = ours.uri(`mixed@seq:${seq}`);
-  await sideBySide('4 KiB random read of a mirror', ['≥ 0.5', '≥ 0.9'], reads, () => measure(mirror, ours.pid, reads), () => measure(mixed, ours.pid, reads), 'the live volume');
+  await sideBySide(
+    '4 KiB random read of a mirror',
+    ['≥ 0.5', '≥ 0.9'],
+    reads,
+    () => measure(mirror, ours.pid, reads),
+    () => measure(mixed, ours.pid, reads),
+    'the live volume',
+  );
 
   const syncing = await steady('syncing');
   await sideBySide(
@@ -160,12 +249,25 @@ async function memory(): Promise<void> {
     await server.appliance.post('/volumes', { name: 'large', sizeBytes: 64 * GIB });
     let extents = 0;
     for (let round = 0; round < 60 && extents < 1_000_000; round += 1) {
-      await measure(server.uri('large'), server.pid, load({ blockBytes: 512, sizeBytes: 64 * GIB, seconds: 5 }));
-      extents = (await server.appliance.get<{ journal: { extents: number } }>('/volumes/large')).journal.extents;
+      await measure(
+        server.uri('large'),
+        server.pid,
+        load({ blockBytes: 512, sizeBytes: 64 * GIB, seconds: 5 }),
+      );
+      extents = (await server.appliance.get<{ journal: { extents: number } }>('/volumes/large')).journal
+        .extents;
     }
     await settle();
     const rss = rssMiB(server.pid);
-    say({ case: `memory: 64 GiB volume, ${extents} live journal extents, RSS in MiB`, peer: 'nothing', bar: '< 200', goal: '', ratio: rss, ours: null, theirs: null });
+    say({
+      case: `memory: 64 GiB volume, ${extents} live journal extents, RSS in MiB`,
+      peer: 'nothing',
+      bar: '< 200',
+      goal: '',
+      ratio: rss,
+      ours: null,
+      theirs: null,
+    });
   } finally {
     await server.stop();
     rmSync(folder, { recursive: true, force: true });
@@ -178,9 +280,14 @@ async function settle(): Promise<void> {
 }
 
 function machine(): Record<string, string | number> {
-  const version = (program: string): string => execFileSync(program, ['--version'], { encoding: 'utf8' }).split('\n')[0]!;
-  const mounts = readFileSync('/proc/mounts', 'utf8').split('\n').map((line) => line.split(' '));
-  const home = mounts.filter(([, at]) => at !== undefined && ROOT.startsWith(at)).sort((a, b) => b[1]!.length - a[1]!.length)[0];
+  const version = (program: string): string =>
+    execFileSync(program, ['--version'], { encoding: 'utf8' }).split('\n')[0]!;
+  const mounts = readFileSync('/proc/mounts', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' '));
+  const home = mounts
+    .filter(([, at]) => at !== undefined && ROOT.startsWith(at))
+    .sort((a, b) => b[1]!.length - a[1]!.length)[0];
   return {
     cpu: cpus()[0]!.model,
     cores: cpus().length,

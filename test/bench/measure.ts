@@ -48,7 +48,9 @@ export async function measure(uri: string, serverPid: number, load: Load): Promi
     '--output-format=json',
   ]);
   const seconds = (performance.now() - began) / 1000;
-  const { jobs } = JSON.parse(out.slice(out.indexOf('{'))) as { jobs: { error: number; read: FioJob; write: FioJob }[] };
+  const { jobs } = JSON.parse(out.slice(out.indexOf('{'))) as {
+    jobs: { error: number; read: FioJob; write: FioJob }[];
+  };
   const [job] = jobs;
   assert.equal(job!.error, 0, 'fio ends without an error');
   const side = load.rw === 'randread' ? job!.read : job!.write;

@@ -34,11 +34,22 @@ export async function startQemuNbd(folder: string, sizeBytes: number): Promise<S
   const socket = `${folder}/qemu.sock`;
   const file = `${folder}/qemu.qcow2`;
   await succeed('qemu-img', ['create', '-q', '-f', 'qcow2', file, String(sizeBytes)]);
-  return await startPeer('qemu-nbd qcow2', socket, 'qemu-nbd', ['--persistent', '--shared=8', '-f', 'qcow2', '-k', socket, file]);
+  return await startPeer('qemu-nbd qcow2', socket, 'qemu-nbd', [
+    '--persistent',
+    '--shared=8',
+    '-f',
+    'qcow2',
+    '-k',
+    socket,
+    file,
+  ]);
 }
 
 async function startPeer(name: string, socket: string, program: string, args: string[]): Promise<Server> {
-  const child: ChildProcess = spawn(program, args, { env: cleanEnvironment(), stdio: ['ignore', 'ignore', 'inherit'] });
+  const child: ChildProcess = spawn(program, args, {
+    env: cleanEnvironment(),
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
   for (let i = 0; i < 200 && !existsSync(socket); i += 1) await pause(25);
   if (!existsSync(socket)) throw new Error(`${name} did not start`);
   return {

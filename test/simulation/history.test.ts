@@ -12,7 +12,15 @@ async function step(world: World): Promise<void> {
     [6, () => world.flush()],
     [5, () => world.mark()],
     [10, () => world.sync()],
-    [5, async () => void (await Promise.all([world.sync(), world.readMirrors(), world.write().then(() => world.write())]))],
+    [
+      5,
+      async () =>
+        void (await Promise.all([
+          world.sync(),
+          world.readMirrors(),
+          world.write().then(() => world.write()),
+        ])),
+    ],
     [5, () => world.retention()],
     [5, () => world.openMirror()],
     [4, () => world.closeMirror()],
@@ -57,10 +65,21 @@ async function run(seed: number, steps: number, realFiles: boolean): Promise<Set
 
 function arm(world: World): void {
   const death: Death = world.random.chance(0.5) ? 'process' : 'power';
-  const places = ['planned', 'saved', 'prepared', 'switched', 'applied', 'told', 'recycled'].map((step) => `sync:${step}`);
+  const places = ['planned', 'saved', 'prepared', 'switched', 'applied', 'told', 'recycled'].map(
+    (step) => `sync:${step}`,
+  );
   world.killAt = world.random.chance(0.5)
     ? { changes: 1 + world.random.below(40), death }
-    : { place: world.random.pick([...places, 'journal:durable', 'journal:sealed', 'journal:published', 'journal:recycling']), death };
+    : {
+        place: world.random.pick([
+          ...places,
+          'journal:durable',
+          'journal:sealed',
+          'journal:published',
+          'journal:recycling',
+        ]),
+        death,
+      };
 }
 
 const given = process.env['MIM_TEST_SEED'];
@@ -69,7 +88,8 @@ const given = process.env['MIM_TEST_SEED'];
 async function runAll(count: number, steps: number, realFiles: boolean): Promise<void> {
   const seeds = given === undefined ? Array.from({ length: count }, (_, i) => i + 1) : [Number(given)];
   const lane = async (): Promise<void> => {
-    for (let seed = seeds.shift(); seed !== undefined; seed = seeds.shift()) await run(seed, steps, realFiles);
+    for (let seed = seeds.shift(); seed !== undefined; seed = seeds.shift())
+      await run(seed, steps, realFiles);
   };
   await Promise.all([lane(), lane(), lane(), lane(), lane()]);
 }

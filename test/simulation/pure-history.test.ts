@@ -51,7 +51,9 @@ class Model {
   backward(from: Snapshot): ExtentMap {
     const map = new ExtentMap();
     for (const snapshot of this.snapshots.slice(this.snapshots.indexOf(from))) {
-      for (const run of snapshot.runs) for (const c = run.cursor(); c.valid; c.next()) map.putUnder(c.start, c.length, c.flags, c.source, c.offset, c.crc);
+      for (const run of snapshot.runs)
+        for (const c = run.cursor(); c.valid; c.next())
+          map.putUnder(c.start, c.length, c.flags, c.source, c.offset, c.crc);
     }
     return map;
   }
@@ -59,14 +61,19 @@ class Model {
   sync(share: number, close: boolean): void {
     const target = this.mimSeq + Math.floor((this.history.length - this.mimSeq) * share);
     if (target === this.mimSeq) return;
-    const held = this.mirrors.filter((mirror) => mirror.seq > this.mimSeq && mirror.seq < target).map((mirror) => mirror.seq);
+    const held = this.mirrors
+      .filter((mirror) => mirror.seq > this.mimSeq && mirror.seq < target)
+      .map((mirror) => mirror.seq);
     const station = Math.min(target, ...held);
     const pinned = this.mirrors.some((mirror) => mirror.seq === this.mimSeq);
-    if (this.snapshots.length === 0 || close || pinned) if (this.snapshots.at(-1)?.seq !== this.mimSeq) this.snapshots.push({ seq: this.mimSeq, runs: [] });
+    if (this.snapshots.length === 0 || close || pinned)
+      if (this.snapshots.at(-1)?.seq !== this.mimSeq) this.snapshots.push({ seq: this.mimSeq, runs: [] });
     const open = this.snapshots.at(-1)!;
     const moves = this.forward(this.mimSeq, station);
     const before = new ExtentMap();
-    for (const run of open.runs) for (const c = run.cursor(); c.valid; c.next()) before.putUnder(c.start, c.length, c.flags, c.source, c.offset, c.crc);
+    for (const run of open.runs)
+      for (const c = run.cursor(); c.valid; c.next())
+        before.putUnder(c.start, c.length, c.flags, c.source, c.offset, c.crc);
     const run = new ExtentMap();
     const ranges = backwardRanges(moves, before);
     for (let i = 0; i < ranges.length; i += 2) {
@@ -84,7 +91,9 @@ class Model {
   }
 
   drop(pick: number): void {
-    const closed = this.snapshots.slice(0, -1).filter((snapshot) => !this.mirrors.some((mirror) => mirror.seq === snapshot.seq));
+    const closed = this.snapshots
+      .slice(0, -1)
+      .filter((snapshot) => !this.mirrors.some((mirror) => mirror.seq === snapshot.seq));
     const snapshot = closed[pick % Math.max(1, closed.length)];
     if (snapshot === undefined) return;
     const at = this.snapshots.indexOf(snapshot);
@@ -97,7 +106,8 @@ class Model {
     const window = this.history.length - this.mimSeq + 1;
     const at = pick % (older.length + window);
     const snapshot = older[at];
-    if (snapshot !== undefined) this.mirrors.push({ seq: snapshot.seq, vrmo: new FlatVrmo(this.backward(snapshot)) });
+    if (snapshot !== undefined)
+      this.mirrors.push({ seq: snapshot.seq, vrmo: new FlatVrmo(this.backward(snapshot)) });
     else {
       const seq = this.mimSeq + at - older.length;
       this.mirrors.push({ seq, vrmo: new FlatVrmo(this.forward(this.mimSeq, seq)) });
@@ -109,7 +119,12 @@ class Model {
     for (const c = vrmo.cursor(0); c.valid; c.next()) {
       for (let sector = c.start / SECTOR; sector < c.end / SECTOR; sector += 1) {
         const within = c.offset / SECTOR + sector - c.start / SECTOR;
-        image[sector] = c.flags & ExtentFlag.zero ? 0 : c.flags & ExtentFlag.backward ? this.saved[c.source]![within]! : c.source;
+        image[sector] =
+          c.flags & ExtentFlag.zero
+            ? 0
+            : c.flags & ExtentFlag.backward
+              ? this.saved[c.source]![within]!
+              : c.source;
       }
     }
     return image;
@@ -117,24 +132,48 @@ class Model {
 
   check(): void {
     assert.deepEqual(this.mim, this.naive(this.mimSeq), 'the MIM');
-    for (const { seq, vrmo } of this.mirrors) assert.deepEqual(this.read(vrmo), this.naive(seq), `the open mirror of ${seq}`);
+    for (const { seq, vrmo } of this.mirrors)
+      assert.deepEqual(this.read(vrmo), this.naive(seq), `the open mirror of ${seq}`);
     for (const snapshot of this.snapshots) {
-      if (snapshot.seq < this.mimSeq) assert.deepEqual(this.read(new FlatVrmo(this.backward(snapshot))), this.naive(snapshot.seq), `snapshot ${snapshot.seq}`);
+      if (snapshot.seq < this.mimSeq)
+        assert.deepEqual(
+          this.read(new FlatVrmo(this.backward(snapshot))),
+          this.naive(snapshot.seq),
+          `snapshot ${snapshot.seq}`,
+        );
     }
     for (let seq = this.mimSeq; seq <= this.history.length; seq += 3) {
-      assert.deepEqual(this.read(new FlatVrmo(this.forward(this.mimSeq, seq))), this.naive(seq), `point ${seq}`);
+      assert.deepEqual(
+        this.read(new FlatVrmo(this.forward(this.mimSeq, seq))),
+        this.naive(seq),
+        `point ${seq}`,
+      );
     }
   }
 }
 
 const write = fc
-  .record({ kind: fc.constant('write' as const), start: fc.nat(SECTORS - 1), length: fc.integer({ min: 1, max: 6 }), zero: fc.boolean() })
+  .record({
+    kind: fc.constant('write' as const),
+    start: fc.nat(SECTORS - 1),
+    length: fc.integer({ min: 1, max: 6 }),
+    zero: fc.boolean(),
+  })
   .map((step) => ({ ...step, length: Math.min(step.length, SECTORS - step.start) }));
-const sync = fc.record({ kind: fc.constant('sync' as const), share: fc.double({ min: 0, max: 1, noNaN: true }), close: fc.boolean() });
+const sync = fc.record({
+  kind: fc.constant('sync' as const),
+  share: fc.double({ min: 0, max: 1, noNaN: true }),
+  close: fc.boolean(),
+});
 const drop = fc.record({ kind: fc.constant('drop' as const), pick: fc.nat(20) });
 const mirror = fc.record({ kind: fc.constant('mirror' as const), pick: fc.nat(60) });
 const steps: fc.Arbitrary<Step[]> = fc.array(
-  fc.oneof({ arbitrary: write, weight: 8 }, { arbitrary: sync, weight: 3 }, { arbitrary: drop, weight: 1 }, { arbitrary: mirror, weight: 1 }),
+  fc.oneof(
+    { arbitrary: write, weight: 8 },
+    { arbitrary: sync, weight: 3 },
+    { arbitrary: drop, weight: 1 },
+    { arbitrary: mirror, weight: 1 },
+  ),
   { minLength: 1, maxLength: 40 },
 );
 

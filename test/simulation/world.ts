@@ -90,16 +90,37 @@ export class World {
     const clock = { nowNs: () => (this.#nowNs += 1000n) };
     const log = (): void => {};
     const shared = { files, catalog, bus, clock, poolDirectory, log };
-    const config = { syncIntervalMs: 3_600_000, segmentBytes: SEGMENT, journalBytesMax: SEGMENTS_MAX * SEGMENT, requestBytesMax: REQUEST_MAX };
-    const ingest = new Ingest(poolDirectory, { ...shared, config, reached: (place) => this.#place(`journal:${place}`) });
-    const mapping = new MappingIndex({ ...shared, syncIntervalMs: config.syncIntervalMs, requestBytesMax: REQUEST_MAX });
+    const config = {
+      syncIntervalMs: 3_600_000,
+      segmentBytes: SEGMENT,
+      journalBytesMax: SEGMENTS_MAX * SEGMENT,
+      requestBytesMax: REQUEST_MAX,
+    };
+    const ingest = new Ingest(poolDirectory, {
+      ...shared,
+      config,
+      reached: (place) => this.#place(`journal:${place}`),
+    });
+    const mapping = new MappingIndex({
+      ...shared,
+      syncIntervalMs: config.syncIntervalMs,
+      requestBytesMax: REQUEST_MAX,
+    });
     const synchronizer = new Synchronizer({ ...shared, reached: (step) => this.#place(`sync:${step}`) });
     this.running = { catalog, bus, ingest, mapping, synchronizer };
     await ingest.start();
     await mapping.start();
     await synchronizer.start();
     if (this.volumeId === '') {
-      const policy = parsePolicy({ snapshotEverySeconds: 1, keepLast: 2, keepHourly: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepYearly: 0 });
+      const policy = parsePolicy({
+        snapshotEverySeconds: 1,
+        keepLast: 2,
+        keepHourly: 0,
+        keepDaily: 0,
+        keepWeekly: 0,
+        keepMonthly: 0,
+        keepYearly: 0,
+      });
       const made = await ask(bus, 'ingest.create-volume', { name: 'db', sizeBytes: SIZE, policy });
       this.volumeId = made.volumeId;
     }
@@ -229,14 +250,24 @@ export class World {
     await opened.release();
   }
 
-  async #writes(device: BlockDevice, submitted: Write[], fua: boolean, answered: (count: number) => void): Promise<void> {
+  async #writes(
+    device: BlockDevice,
+    submitted: Write[],
+    fua: boolean,
+    answered: (count: number) => void,
+  ): Promise<void> {
     const count = 1 + this.random.below(5);
     const commands = Array.from({ length: count }, () => this.#command(device, submitted, fua, answered));
     device.kick();
     await Promise.all(commands);
   }
 
-  #command(device: BlockDevice, submitted: Write[], fua: boolean, answered: (count: number) => void): Promise<void> {
+  #command(
+    device: BlockDevice,
+    submitted: Write[],
+    fua: boolean,
+    answered: (count: number) => void,
+  ): Promise<void> {
     const sectors = 1 + this.random.below(this.random.chance(0.1) ? REQUEST_MAX / 512 : 16);
     const length = 512 * sectors;
     const start = 512 * this.random.below((SIZE - length) / 512 + 1);
@@ -271,7 +302,11 @@ export class World {
 
   async mark(): Promise<void> {
     const name = this.newName('mark');
-    const { seq } = await ask(this.running.bus, 'ingest.mark', { volumeId: this.volumeId, name, kind: this.random.pick(['bookmark', 'application', 'group']) });
+    const { seq } = await ask(this.running.bus, 'ingest.mark', {
+      volumeId: this.volumeId,
+      name,
+      kind: this.random.pick(['bookmark', 'application', 'group']),
+    });
     this.flushed = Math.max(this.flushed, seq);
     this.marks.push({ name, seq });
   }
@@ -280,7 +315,11 @@ export class World {
     const { mim } = await this.retained();
     const latest = this.answered;
     const upToSeq = this.random.chance(0.4) ? null : mim + this.random.below(latest - mim + 1);
-    await ask(this.running.bus, 'synchronizer.sync', { volumeId: this.volumeId, upToSeq, closeSnapshot: this.random.chance(0.3) });
+    await ask(this.running.bus, 'synchronizer.sync', {
+      volumeId: this.volumeId,
+      upToSeq,
+      closeSnapshot: this.random.chance(0.3),
+    });
   }
 
   async retention(): Promise<void> {
@@ -292,15 +331,30 @@ export class World {
     const closed = snapshots.filter((row) => row.state === 'closed');
     if (closed.length === 0) return;
     const { snapshot } = this.random.pick(closed);
-    await ask(this.running.bus, 'synchronizer.drop-snapshot', { volumeId: this.volumeId, snapshot }).catch((error: unknown) => {
-      if (!(error instanceof MidmirrorError && error.code === 'conflict')) throw error; // pinned: rightly refused
-    });
+    await ask(this.running.bus, 'synchronizer.drop-snapshot', { volumeId: this.volumeId, snapshot }).catch(
+      (error: unknown) => {
+        if (!(error instanceof MidmirrorError && error.code === 'conflict')) throw error; // pinned: rightly refused
+      },
+    );
   }
 
-  async retained(): Promise<{ mim: number; latest: number; snapshots: { snapshot: number; seq: number; state: string }[] }> {
+  async retained(): Promise<{
+    mim: number;
+    latest: number;
+    snapshots: { snapshot: number; seq: number; state: string }[];
+  }> {
     const { catalog, bus } = this.running;
-    const volume = await catalog.db.selectFrom('volume').selectAll().where('id', '=', this.volumeId).executeTakeFirstOrThrow();
-    const snapshots = await catalog.db.selectFrom('snapshot').selectAll().where('volume_id', '=', this.volumeId).orderBy('seq').execute();
+    const volume = await catalog.db
+      .selectFrom('volume')
+      .selectAll()
+      .where('id', '=', this.volumeId)
+      .executeTakeFirstOrThrow();
+    const snapshots = await catalog.db
+      .selectFrom('snapshot')
+      .selectAll()
+      .where('volume_id', '=', this.volumeId)
+      .orderBy('seq')
+      .execute();
     const status = await ask(bus, 'ingest.status', { volumeId: this.volumeId });
     return { mim: volume.mim_seq, latest: status.seq, snapshots };
   }
@@ -342,9 +396,13 @@ export class World {
         const length = 512 * (1 + this.random.below(64));
         const start = 512 * this.random.below((SIZE - length) / 512 + 1);
         const target = Buffer.alloc(length);
-        if (!opened.device.tryRead(start, length, target, 0)) await opened.device.read(start, length, target, 0);
+        if (!opened.device.tryRead(start, length, target, 0))
+          await opened.device.read(start, length, target, 0);
         if (!this.mirrors.some((mirror) => mirror.opened === opened)) return; // closed meanwhile
-        assert.ok(target.equals(expected.subarray(start, start + length)), `mirror of ${seq} reads ${start}+${length} as it was (I3)`);
+        assert.ok(
+          target.equals(expected.subarray(start, start + length)),
+          `mirror of ${seq} reads ${start}+${length} as it was (I3)`,
+        );
         await new Promise<void>((resolve) => setImmediate(resolve));
       }
     }
@@ -354,7 +412,11 @@ export class World {
     const seq = await this.somePoint();
     const name = this.newName('clone');
     try {
-      await ask(this.running.bus, 'mapping-index.create-clone', { volumeId: this.volumeId, at: `seq:${seq}`, name });
+      await ask(this.running.bus, 'mapping-index.create-clone', {
+        volumeId: this.volumeId,
+        at: `seq:${seq}`,
+        name,
+      });
     } catch (error) {
       if (error instanceof MidmirrorError && error.code === 'point-unavailable') return;
       throw error;
@@ -382,10 +444,16 @@ export class World {
     await live.release();
     for (const [name, clone] of this.clones) {
       const opened = await this.running.mapping.open(name);
-      assert.ok((await readAll(opened.device)).equals(this.cloneImage(clone)), `clone ${name} of ${clone.seq}`);
+      assert.ok(
+        (await readAll(opened.device)).equals(this.cloneImage(clone)),
+        `clone ${name} of ${clone.seq}`,
+      );
       await opened.release();
     }
-    await this.checkRefused(snapshots.map((row) => row.seq), mim);
+    await this.checkRefused(
+      snapshots.map((row) => row.seq),
+      mim,
+    );
   }
 
   async checkPoint(seq: number): Promise<void> {
@@ -403,7 +471,10 @@ export class World {
   async checkRefused(kept: readonly number[], mim: number): Promise<void> {
     for (let seq = 0; seq < mim; seq += 7) {
       if (kept.includes(seq)) continue;
-      await assert.rejects(this.running.mapping.open(`db@seq:${seq}`), (error: MidmirrorError) => error.code === 'point-unavailable');
+      await assert.rejects(
+        this.running.mapping.open(`db@seq:${seq}`),
+        (error: MidmirrorError) => error.code === 'point-unavailable',
+      );
     }
   }
 }

@@ -39,7 +39,11 @@ export function busContract(name: string, make: () => Promise<BusUnderTest>): vo
   withBus('a consumer sees messages in order, those of before and those to come', async (under) => {
     for (let i = 0; i < 100; i += 1) await under.bus.publish(STREAM, 'mim.timeline.a.x', envelope(`m${i}`));
     const seen: string[] = [];
-    const subscription = under.bus.consume({ stream: STREAM, after: 0, handler: async (message) => void seen.push(textOf(message)) });
+    const subscription = under.bus.consume({
+      stream: STREAM,
+      after: 0,
+      handler: async (message) => void seen.push(textOf(message)),
+    });
     const { position } = await under.bus.publish(STREAM, 'mim.timeline.b.x', envelope('last'));
     await subscription.reached(position);
     assert.deepEqual(seen, [...Array.from({ length: 100 }, (_, i) => `m${i}`), 'last']);
@@ -49,9 +53,14 @@ export function busContract(name: string, make: () => Promise<BusUnderTest>): vo
 
   withBus('a consumer goes on after the position it gives', async (under) => {
     const positions: number[] = [];
-    for (const id of ['a', 'b', 'c']) positions.push((await under.bus.publish(STREAM, 's', envelope(id))).position);
+    for (const id of ['a', 'b', 'c'])
+      positions.push((await under.bus.publish(STREAM, 's', envelope(id))).position);
     const seen: string[] = [];
-    const subscription = under.bus.consume({ stream: STREAM, after: positions[1]!, handler: async (message) => void seen.push(textOf(message)) });
+    const subscription = under.bus.consume({
+      stream: STREAM,
+      after: positions[1]!,
+      handler: async (message) => void seen.push(textOf(message)),
+    });
     await subscription.reached(positions[2]!);
     assert.deepEqual(seen, ['c']);
     await subscription.stop();
@@ -76,7 +85,11 @@ export function busContract(name: string, make: () => Promise<BusUnderTest>): vo
     );
     await under.transaction((tx) => under.bus.publishIn(tx, STREAM, 's', envelope('kept')));
     const seen: string[] = [];
-    const subscription = under.bus.consume({ stream: STREAM, after: 0, handler: async (message) => void seen.push(textOf(message)) });
+    const subscription = under.bus.consume({
+      stream: STREAM,
+      after: 0,
+      handler: async (message) => void seen.push(textOf(message)),
+    });
     await subscription.reached(await under.bus.lastPosition(STREAM));
     assert.deepEqual(seen, ['kept']);
     await subscription.stop();
@@ -84,9 +97,17 @@ export function busContract(name: string, make: () => Promise<BusUnderTest>): vo
 
   withBus('headers and binary data arrive as they were', async (under) => {
     const data = Uint8Array.from({ length: 256 }, (_, i) => i);
-    const { position } = await under.bus.publish('MIM_JOURNAL', 's', { id: 'b', headers: { 'ce-subject': 'v', 'x-y': 'ä' }, data });
+    const { position } = await under.bus.publish('MIM_JOURNAL', 's', {
+      id: 'b',
+      headers: { 'ce-subject': 'v', 'x-y': 'ä' },
+      data,
+    });
     let got: BusMessage | null = null;
-    const subscription = under.bus.consume({ stream: 'MIM_JOURNAL', after: 0, handler: async (message) => void (got = message) });
+    const subscription = under.bus.consume({
+      stream: 'MIM_JOURNAL',
+      after: 0,
+      handler: async (message) => void (got = message),
+    });
     await subscription.reached(position);
     assert.deepEqual([...got!.data], [...data]);
     assert.equal(got!.headers['x-y'], 'ä');
@@ -94,36 +115,50 @@ export function busContract(name: string, make: () => Promise<BusUnderTest>): vo
     await subscription.stop();
   });
 
-  withBus('a handler that fails is tried again; one that never succeeds leaves a dead letter and the next follows', async (under) => {
-    await under.bus.publish(STREAM, 's', envelope('flaky'));
-    await under.bus.publish(STREAM, 's', envelope('poison'));
-    const { position } = await under.bus.publish(STREAM, 's', envelope('good'));
-    const tries = new Map<string, number>();
-    const subscription = under.bus.consume({
-      stream: STREAM,
-      after: 0,
-      handler: async (message) => {
-        const text = textOf(message);
-        tries.set(text, (tries.get(text) ?? 0) + 1);
-        if (text === 'poison' || (text === 'flaky' && tries.get(text)! < 3)) throw new Error(`no ${text} today`);
-      },
-    });
-    await subscription.reached(position);
-    assert.equal(tries.get('flaky'), 3);
-    assert.ok(tries.get('poison')! > 1, 'redelivered');
-    assert.ok(tries.get('poison')! < 50, 'and not for ever');
-    const dead = await under.bus.deadLetters();
-    assert.deepEqual(dead.map(textOf), ['poison']);
-    assert.match(dead[0]!.headers['mim-dead-reason']!, /no poison today/);
-    await subscription.stop();
-  });
+  withBus(
+    'a handler that fails is tried again; one that never succeeds leaves a dead letter and the next follows',
+    async (under) => {
+      await under.bus.publish(STREAM, 's', envelope('flaky'));
+      await under.bus.publish(STREAM, 's', envelope('poison'));
+      const { position } = await under.bus.publish(STREAM, 's', envelope('good'));
+      const tries = new Map<string, number>();
+      const subscription = under.bus.consume({
+        stream: STREAM,
+        after: 0,
+        handler: async (message) => {
+          const text = textOf(message);
+          tries.set(text, (tries.get(text) ?? 0) + 1);
+          if (text === 'poison' || (text === 'flaky' && tries.get(text)! < 3))
+            throw new Error(`no ${text} today`);
+        },
+      });
+      await subscription.reached(position);
+      assert.equal(tries.get('flaky'), 3);
+      assert.ok(tries.get('poison')! > 1, 'redelivered');
+      assert.ok(tries.get('poison')! < 50, 'and not for ever');
+      const dead = await under.bus.deadLetters();
+      assert.deepEqual(dead.map(textOf), ['poison']);
+      assert.match(dead[0]!.headers['mim-dead-reason']!, /no poison today/);
+      await subscription.stop();
+    },
+  );
 
   withBus('purging removes a subject up to a position and nothing else', async (under) => {
     const positions: number[] = [];
-    for (const [subject, id] of [['a', '1'], ['b', '2'], ['a', '3'], ['a', '4']] as const) positions.push((await under.bus.publish(STREAM, subject, envelope(id))).position);
+    for (const [subject, id] of [
+      ['a', '1'],
+      ['b', '2'],
+      ['a', '3'],
+      ['a', '4'],
+    ] as const)
+      positions.push((await under.bus.publish(STREAM, subject, envelope(id))).position);
     await under.bus.purge(STREAM, 'a', positions[2]!);
     const seen: string[] = [];
-    const subscription = under.bus.consume({ stream: STREAM, after: 0, handler: async (message) => void seen.push(textOf(message)) });
+    const subscription = under.bus.consume({
+      stream: STREAM,
+      after: 0,
+      handler: async (message) => void seen.push(textOf(message)),
+    });
     await subscription.reached(positions[3]!);
     assert.deepEqual(seen, ['2', '4']);
     await subscription.stop();
@@ -135,15 +170,24 @@ export function busContract(name: string, make: () => Promise<BusUnderTest>): vo
     under.bus.respond('mim.request.test.refuse', async () => {
       throw new MidmirrorError('conflict', 'not now', { hint: 'later' });
     });
-    await assert.rejects(under.bus.request('mim.request.test.refuse', {}), (error: MidmirrorError) => error.code === 'conflict' && error.hint === 'later');
-    await assert.rejects(under.bus.request('mim.request.test.nobody', {}), (error: MidmirrorError) => error.code === 'unavailable');
+    await assert.rejects(
+      under.bus.request('mim.request.test.refuse', {}),
+      (error: MidmirrorError) => error.code === 'conflict' && error.hint === 'later',
+    );
+    await assert.rejects(
+      under.bus.request('mim.request.test.nobody', {}),
+      (error: MidmirrorError) => error.code === 'unavailable',
+    );
     under.bus.respond('mim.request.test.slow', () => new Promise(() => {}));
     await assert.rejects(under.bus.request('mim.request.test.slow', {}, 20), /did not answer within 20 ms/);
   });
 
   withBus('closing ends requests under way', async (under) => {
     under.bus.respond('mim.request.test.slow', () => new Promise(() => {}));
-    const asking = assert.rejects(under.bus.request('mim.request.test.slow', {}), (error: MidmirrorError) => error.code === 'unavailable');
+    const asking = assert.rejects(
+      under.bus.request('mim.request.test.slow', {}),
+      (error: MidmirrorError) => error.code === 'unavailable',
+    );
     await under.bus.close();
     await asking;
   });

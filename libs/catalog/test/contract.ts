@@ -1,9 +1,20 @@
 // What every catalogue does, whichever database: transactions, big numbers, runs in pages, pins.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { MidmirrorError, SeededRandom } from '@midmirror/basis';
+import { type MidmirrorError, SeededRandom } from '@midmirror/basis';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
-import { type Catalog, fromNs, insertRun, loadRun, pinPoint, runsOf, toNs, unpinPoint, volumeById, volumeByName } from '../index.ts';
+import {
+  type Catalog,
+  fromNs,
+  insertRun,
+  loadRun,
+  pinPoint,
+  runsOf,
+  toNs,
+  unpinPoint,
+  volumeById,
+  volumeByName,
+} from '../index.ts';
 
 export interface CatalogUnderTest {
   catalog: Catalog;
@@ -13,7 +24,16 @@ export interface CatalogUnderTest {
 }
 
 const NOW = 1_764_000_000_123_456_789n;
-const VOLUME = { id: 'v1', name: 'db', size_bytes: 2 ** 44, policy: '{}', state: 'active', created_ns: toNs(NOW), mim_seq: 100, mim_ns: toNs(NOW) };
+const VOLUME = {
+  id: 'v1',
+  name: 'db',
+  size_bytes: 2 ** 44,
+  policy: '{}',
+  state: 'active',
+  created_ns: toNs(NOW),
+  mim_seq: 100,
+  mim_ns: toNs(NOW),
+};
 
 export function catalogContract(name: string, make: () => Promise<CatalogUnderTest>): void {
   const withCatalog = (title: string, act: (under: CatalogUnderTest) => Promise<void>): void => {
@@ -28,35 +48,45 @@ export function catalogContract(name: string, make: () => Promise<CatalogUnderTe
   };
 
   withCatalog('numbers to 2^53 and times in nanoseconds come back as they were', async ({ catalog }) => {
-    await catalog.db.insertInto('volume').values({ ...VOLUME, mim_seq: Number.MAX_SAFE_INTEGER }).execute();
+    await catalog.db
+      .insertInto('volume')
+      .values({ ...VOLUME, mim_seq: Number.MAX_SAFE_INTEGER })
+      .execute();
     const row = await volumeById(catalog.db, 'v1');
     assert.equal(row.mim_seq, Number.MAX_SAFE_INTEGER);
     assert.equal(fromNs(row.mim_ns), NOW);
     assert.ok(toNs(9n) < toNs(10n) && toNs(NOW) < toNs(NOW + 1n), 'text order is time order');
   });
 
-  withCatalog('a transaction that fails leaves nothing, one that commits is there after reopening', async (under) => {
-    await assert.rejects(
-      under.catalog.transaction(async (tx) => {
-        await tx.insertInto('volume').values(VOLUME).execute();
-        throw new Error('no');
-      }),
-    );
-    assert.deepEqual(await under.catalog.db.selectFrom('volume').selectAll().execute(), []);
-    let told = 0;
-    under.catalog.onCommit(() => void (told += 1));
-    await under.catalog.transaction((tx) => tx.insertInto('volume').values(VOLUME).execute());
-    assert.equal(told, 1);
-    await under.reopen();
-    assert.equal((await volumeByName(under.catalog.db, 'db')).id, 'v1');
-  });
+  withCatalog(
+    'a transaction that fails leaves nothing, one that commits is there after reopening',
+    async (under) => {
+      await assert.rejects(
+        under.catalog.transaction(async (tx) => {
+          await tx.insertInto('volume').values(VOLUME).execute();
+          throw new Error('no');
+        }),
+      );
+      assert.deepEqual(await under.catalog.db.selectFrom('volume').selectAll().execute(), []);
+      let told = 0;
+      under.catalog.onCommit(() => void (told += 1));
+      await under.catalog.transaction((tx) => tx.insertInto('volume').values(VOLUME).execute());
+      assert.equal(told, 1);
+      await under.reopen();
+      assert.equal((await volumeByName(under.catalog.db, 'db')).id, 'v1');
+    },
+  );
 
   withCatalog('concurrent transactions follow one another', async ({ catalog }) => {
     await catalog.db.insertInto('volume').values(VOLUME).execute();
     const add = (): Promise<unknown> =>
       catalog.transaction(async (tx) => {
         const { mim_seq } = await volumeById(tx, 'v1');
-        await tx.updateTable('volume').set({ mim_seq: mim_seq + 1 }).where('id', '=', 'v1').execute();
+        await tx
+          .updateTable('volume')
+          .set({ mim_seq: mim_seq + 1 })
+          .where('id', '=', 'v1')
+          .execute();
       });
     await Promise.all(Array.from({ length: 30 }, add));
     assert.equal((await volumeById(catalog.db, 'v1')).mim_seq, 130);
@@ -64,8 +94,17 @@ export function catalogContract(name: string, make: () => Promise<CatalogUnderTe
 
   withCatalog('names are unique, and an unknown one is refused with those there are', async ({ catalog }) => {
     await catalog.db.insertInto('volume').values(VOLUME).execute();
-    await assert.rejects(catalog.db.insertInto('volume').values({ ...VOLUME, id: 'v2' }).execute(), (error: MidmirrorError) => error.code === 'conflict');
-    await assert.rejects(volumeByName(catalog.db, 'other'), (error: MidmirrorError) => error.code === 'not-found' && /there are: db/.test(error.hint ?? ''));
+    await assert.rejects(
+      catalog.db
+        .insertInto('volume')
+        .values({ ...VOLUME, id: 'v2' })
+        .execute(),
+      (error: MidmirrorError) => error.code === 'conflict',
+    );
+    await assert.rejects(
+      volumeByName(catalog.db, 'other'),
+      (error: MidmirrorError) => error.code === 'not-found' && /there are: db/.test(error.hint ?? ''),
+    );
   });
 
   withCatalog('runs of thousands of extents come back, over and under what is there', async ({ catalog }) => {
@@ -73,9 +112,25 @@ export function catalogContract(name: string, make: () => Promise<CatalogUnderTe
     const map = new ExtentMap();
     for (let i = 0; i < 3000; i += 1) {
       const flags = random.pick([ExtentFlag.whole, ExtentFlag.zero, ExtentFlag.backward]);
-      map.put(512 * (random.below(2 ** 30) + 2 ** 33), 512 * (1 + random.below(16)), flags, random.below(2 ** 31), random.below(2 ** 31), random.below(2 ** 31));
+      map.put(
+        512 * (random.below(2 ** 30) + 2 ** 33),
+        512 * (1 + random.below(16)),
+        flags,
+        random.below(2 ** 31),
+        random.below(2 ** 31),
+        random.below(2 ** 31),
+      );
     }
-    const run = { volume_id: 'v1', side: 'backward', source: 7, snapshot: 2, from_seq: 5, to_seq: 9, extents: map.size, data_bytes: 0 };
+    const run = {
+      volume_id: 'v1',
+      side: 'backward',
+      source: 7,
+      snapshot: 2,
+      from_seq: 5,
+      to_seq: 9,
+      extents: map.size,
+      data_bytes: 0,
+    };
     for (let twice = 0; twice < 2; twice += 1) await catalog.transaction((tx) => insertRun(tx, run, map));
     const [stored, ...others] = await runsOf(catalog.db, 'v1', 'backward');
     assert.equal(others.length, 0, 'learnt twice, stored once');
@@ -84,28 +139,61 @@ export function catalogContract(name: string, make: () => Promise<CatalogUnderTe
       await loadRun(catalog.db, stored!.id, back, under);
       assert.equal(back.size, map.size);
       for (const [a, b] = [map.cursor(), back.cursor()]; a.valid; a.next(), b.next()) {
-        assert.deepEqual([b.start, b.length, b.flags, b.source, b.offset, b.crc], [a.start, a.length, a.flags, a.source, a.offset, a.crc]);
+        assert.deepEqual(
+          [b.start, b.length, b.flags, b.source, b.offset, b.crc],
+          [a.start, a.length, a.flags, a.source, a.offset, a.crc],
+        );
       }
     }
   });
 
-  withCatalog('a point can be pinned in the window and at snapshots, and nowhere else', async ({ catalog }) => {
-    await catalog.db.insertInto('volume').values(VOLUME).execute();
-    const snapshot = { volume_id: 'v1', snapshot: 1, seq: 40, time_ns: toNs(NOW), until_ns: null, state: 'closed', opened_ns: toNs(NOW), reason: 'test' };
-    await catalog.db.insertInto('snapshot').values(snapshot).execute();
-    const pin = (seq: number): Promise<void> => catalog.transaction((tx) => pinPoint(tx, { id: `p${seq}`, volumeId: 'v1', seq, holder: 'mirror', sinceNs: NOW }));
-    const refused = (seq: number): Promise<void> => assert.rejects(pin(seq), (error: MidmirrorError) => error.code === 'point-unavailable');
-    await pin(100);
-    await pin(150);
-    await pin(40);
-    await refused(41);
-    await refused(99);
-    // A sync to 120 is planned: what lies before it is no longer of its own.
-    const sync = { volume_id: 'v1', sync_id: 1, snapshot: 1, from_seq: 100, from_ns: toNs(NOW), to_seq: 120, to_ns: toNs(NOW), state: 'planned', cause: 'test', started_ns: toNs(NOW), finished_ns: null, extents: 0, bytes: 0 };
-    await catalog.db.insertInto('sync').values(sync).execute();
-    await refused(110);
-    await unpinPoint(catalog.db, 'p100');
-    await refused(100);
-    await pin(120);
-  });
+  withCatalog(
+    'a point can be pinned in the window and at snapshots, and nowhere else',
+    async ({ catalog }) => {
+      await catalog.db.insertInto('volume').values(VOLUME).execute();
+      const snapshot = {
+        volume_id: 'v1',
+        snapshot: 1,
+        seq: 40,
+        time_ns: toNs(NOW),
+        until_ns: null,
+        state: 'closed',
+        opened_ns: toNs(NOW),
+        reason: 'test',
+      };
+      await catalog.db.insertInto('snapshot').values(snapshot).execute();
+      const pin = (seq: number): Promise<void> =>
+        catalog.transaction((tx) =>
+          pinPoint(tx, { id: `p${seq}`, volumeId: 'v1', seq, holder: 'mirror', sinceNs: NOW }),
+        );
+      const refused = (seq: number): Promise<void> =>
+        assert.rejects(pin(seq), (error: MidmirrorError) => error.code === 'point-unavailable');
+      await pin(100);
+      await pin(150);
+      await pin(40);
+      await refused(41);
+      await refused(99);
+      // A sync to 120 is planned: what lies before it is no longer of its own.
+      const sync = {
+        volume_id: 'v1',
+        sync_id: 1,
+        snapshot: 1,
+        from_seq: 100,
+        from_ns: toNs(NOW),
+        to_seq: 120,
+        to_ns: toNs(NOW),
+        state: 'planned',
+        cause: 'test',
+        started_ns: toNs(NOW),
+        finished_ns: null,
+        extents: 0,
+        bytes: 0,
+      };
+      await catalog.db.insertInto('sync').values(sync).execute();
+      await refused(110);
+      await unpinPoint(catalog.db, 'p100');
+      await refused(100);
+      await pin(120);
+    },
+  );
 }

@@ -32,7 +32,8 @@ async function refused(prepare: (path: string) => void, message: RegExp): Promis
   }
 }
 
-test('a file that is no database is refused', () => refused((path) => writeFileSync(path, 'a letter to my aunt '.repeat(400)), /not a sound catalogue/));
+test('a file that is no database is refused', () =>
+  refused((path) => writeFileSync(path, 'a letter to my aunt '.repeat(400)), /not a sound catalogue/));
 
 test('a database of something else is refused', () =>
   refused((path) => {

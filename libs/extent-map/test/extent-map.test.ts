@@ -65,23 +65,27 @@ test('any sequence of puts, under-puts and erasures maps every block as the naiv
 
 test('many small extents split, empty and refill leaves as the naive twin does', () => {
   fc.assert(
-    fc.property(fc.integer(), fc.array(fc.nat(20_000), { minLength: 2000, maxLength: 4000 }), (salt, blocks) => {
-      const map = new ExtentMap();
-      const naive = new NaiveExtentMap();
-      blocks.forEach((block, i) => {
-        const start = block * 512;
-        const wide = (i + salt) % 97 === 0;
-        const length = wide ? 512 * 3000 : 512 * (1 + (i % 3));
-        if (wide) {
-          map.erase(start, length);
-          naive.erase(start, length);
-        } else {
-          map.put(start, length, ExtentFlag.whole, i, i * 512, length);
-          naive.put(start, length, { zero: false, backward: false, source: i, offset: i * 512 }, false);
-        }
-      });
-      check(map, naive);
-    }),
+    fc.property(
+      fc.integer(),
+      fc.array(fc.nat(20_000), { minLength: 2000, maxLength: 4000 }),
+      (salt, blocks) => {
+        const map = new ExtentMap();
+        const naive = new NaiveExtentMap();
+        blocks.forEach((block, i) => {
+          const start = block * 512;
+          const wide = (i + salt) % 97 === 0;
+          const length = wide ? 512 * 3000 : 512 * (1 + (i % 3));
+          if (wide) {
+            map.erase(start, length);
+            naive.erase(start, length);
+          } else {
+            map.put(start, length, ExtentFlag.whole, i, i * 512, length);
+            naive.put(start, length, { zero: false, backward: false, source: i, offset: i * 512 }, false);
+          }
+        });
+        check(map, naive);
+      },
+    ),
     { numRuns: 20 },
   );
 });
@@ -103,7 +107,10 @@ test('addresses beyond 4 GiB and zero extents near 4 GiB keep their numbers', ()
   const cursor = map.cursor(2 ** 44);
   assert.equal(cursor.length, 4096);
   cursor.next();
-  assert.deepEqual([cursor.start, cursor.source, cursor.offset, cursor.crc], [2 ** 44 + 4096, 7, 2 ** 31 + 512, 9]);
+  assert.deepEqual(
+    [cursor.start, cursor.source, cursor.offset, cursor.crc],
+    [2 ** 44 + 4096, 7, 2 ** 31 + 512, 9],
+  );
   cursor.next();
   assert.equal(cursor.end, 2 ** 44 + long);
 });

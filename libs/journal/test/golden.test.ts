@@ -55,7 +55,10 @@ function makeSegment(): Uint8Array {
   let at: number = Format.segmentHeaderBytes;
   let previousCrc = 0;
   let seq = 41;
-  const add = (writeCount: number, parts: { kind: number; flags: number; start: number; length: number; data: Uint8Array | null }[]): void => {
+  const add = (
+    writeCount: number,
+    parts: { kind: number; flags: number; start: number; length: number; data: Uint8Array | null }[],
+  ): void => {
     builder.reset();
     let dataOffset = at + Format.batchHeaderBytes + parts.length * Format.descriptorBytes;
     for (const { kind, flags, start, length, data } of parts) {
@@ -64,7 +67,17 @@ function makeSegment(): Uint8Array {
     }
     const dataBytes = parts.reduce((sum, part) => sum + (part.data?.length ?? 0), 0);
     const timeNs = TIME + BigInt(at);
-    const head = builder.finish({ epoch: 3, segment: 7, offset: at, firstSeq: seq, timeNs, durableSeq: 40, writeCount, dataBytes, previousCrc });
+    const head = builder.finish({
+      epoch: 3,
+      segment: 7,
+      offset: at,
+      firstSeq: seq,
+      timeNs,
+      durableSeq: 40,
+      writeCount,
+      dataBytes,
+      previousCrc,
+    });
     batches.push({ offset: at, firstSeq: seq, timeNs, writeCount });
     bytes.set(head, at);
     previousCrc = builder.headerCrc;
@@ -79,15 +92,41 @@ function makeSegment(): Uint8Array {
   add(1, [{ kind: DescriptorKind.write, flags: 0, start: 4096, length: 4096, data: filled(4096, 0x11) }]);
   add(3, [
     { kind: DescriptorKind.write, flags: 0, start: 32_256, length: 512, data: filled(512, 0x22) },
-    { kind: DescriptorKind.write, flags: DescriptorFlag.continues, start: 32_768, length: 1024, data: filled(1024, 0x33) },
+    {
+      kind: DescriptorKind.write,
+      flags: DescriptorFlag.continues,
+      start: 32_768,
+      length: 1024,
+      data: filled(1024, 0x33),
+    },
     { kind: DescriptorKind.zeroes, flags: 0, start: 0, length: 8192, data: null },
     { kind: DescriptorKind.trim, flags: 0, start: 2 ** 33, length: 1 << 20, data: null },
   ]);
-  add(0, [{ kind: DescriptorKind.mark, flags: 0, start: 0, length: 512, data: encodeMark({ name: 'golden', kind: 'bookmark' }) }]);
+  add(0, [
+    {
+      kind: DescriptorKind.mark,
+      flags: 0,
+      start: 0,
+      length: 512,
+      data: encodeMark({ name: 'golden', kind: 'bookmark' }),
+    },
+  ]);
   const found = recoverSegment(bytes, { segment: 7, epoch: 3 }, null, 40);
-  for (const batch of found.batches) for (const d of descriptorsOf(bytes, batch.at, batch.batch)) putDescriptor(extents, d, 7);
+  for (const batch of found.batches)
+    for (const d of descriptorsOf(bytes, batch.at, batch.batch)) putDescriptor(extents, d, 7);
   const footerOffset = Math.ceil(at / 8) * 8;
-  const footer = encodeSegmentFooter({ segment: 7, epoch: 3, firstSeq: 41, lastSeq: 44, firstNs: batches[0]!.timeNs, lastNs: batches[2]!.timeNs, endOffset: at, lastHeaderCrc: previousCrc, extents, batches });
+  const footer = encodeSegmentFooter({
+    segment: 7,
+    epoch: 3,
+    firstSeq: 41,
+    lastSeq: 44,
+    firstNs: batches[0]!.timeNs,
+    lastNs: batches[2]!.timeNs,
+    endOffset: at,
+    lastHeaderCrc: previousCrc,
+    extents,
+    batches,
+  });
   bytes.set(footer, footerOffset);
   bytes.set(segmentTrailer(7, 3, footerOffset, footer), SEGMENT_BYTES - Format.trailerBytes);
   return bytes;
@@ -100,7 +139,10 @@ test('a segment of format 1', () => {
   const header = decodeSegmentHeader(bytes)!;
   assert.deepEqual(header, { volumeId: 'golden', epoch: 3, segment: 7, segmentBytes: SEGMENT_BYTES });
   const place = decodeSegmentTrailer(bytes.subarray(-Format.trailerBytes), header)!;
-  const footer = decodeSegmentFooter(bytes.subarray(place.footerOffset, place.footerOffset + place.footerBytes), place.footerCrc)!;
+  const footer = decodeSegmentFooter(
+    bytes.subarray(place.footerOffset, place.footerOffset + place.footerBytes),
+    place.footerCrc,
+  )!;
   assert.deepEqual([footer.firstSeq, footer.lastSeq, footer.batches.length], [41, 44, 3]);
   const found = recoverSegment(bytes, { segment: 7, epoch: 3 }, null, 40);
   assert.equal(found.damage, null);
@@ -111,37 +153,83 @@ test('a segment of format 1', () => {
     for (const d of descriptorsOf(bytes, at, batch)) {
       kinds.push(d.kind);
       putDescriptor(map, d, 7);
-      if (d.kind === DescriptorKind.mark) assert.deepEqual(decodeMark(bytes.subarray(d.dataOffset, d.dataOffset + d.length)), { name: 'golden', kind: 'bookmark' });
+      if (d.kind === DescriptorKind.mark)
+        assert.deepEqual(decodeMark(bytes.subarray(d.dataOffset, d.dataOffset + d.length)), {
+          name: 'golden',
+          kind: 'bookmark',
+        });
     }
   }
   assert.deepEqual(kinds, [1, 1, 1, 2, 3, 4]);
   for (const [a, b] = [map.cursor(), footer.extents.cursor()]; a.valid; a.next(), b.next()) {
-    assert.deepEqual([b.start, b.length, b.flags, b.offset, b.crc], [a.start, a.length, a.flags, a.offset, a.crc]);
+    assert.deepEqual(
+      [b.start, b.length, b.flags, b.offset, b.crc],
+      [a.start, a.length, a.flags, a.offset, a.crc],
+    );
   }
 });
 
 test('an object of format 1', () => {
-  const header = { volumeId: 'golden', object: 5, epoch: 2, syncId: 9, snapshot: 4, snapshotSeq: 40, snapshotNs: TIME, snapshotUntilNs: TIME + 5n, fromSeq: 40, toSeq: 90, part: 1, label: '{"reason":"schedule","marks":[]}' };
+  const header = {
+    volumeId: 'golden',
+    object: 5,
+    epoch: 2,
+    syncId: 9,
+    snapshot: 4,
+    snapshotSeq: 40,
+    snapshotNs: TIME,
+    snapshotUntilNs: TIME + 5n,
+    fromSeq: 40,
+    toSeq: 90,
+    part: 1,
+    label: '{"reason":"schedule","marks":[]}',
+  };
   const extents = new ExtentMap();
   const data = filled(4096, 0x44);
-  extents.put(2 ** 33, 4096, ExtentFlag.whole | ExtentFlag.backward, 5, Format.objectHeaderBytes, checksum(data));
+  extents.put(
+    2 ** 33,
+    4096,
+    ExtentFlag.whole | ExtentFlag.backward,
+    5,
+    Format.objectHeaderBytes,
+    checksum(data),
+  );
   extents.put(2 ** 34, 65_536, ExtentFlag.zero | ExtentFlag.backward, 5, 0, 0);
   const footer = encodeObjectFooter(extents, true);
   const footerOffset = Format.objectHeaderBytes + data.length;
-  const made = Buffer.concat([encodeObjectHeader(header), data, footer, objectTrailer.encode(5, 2, footerOffset, footer)]);
+  const made = Buffer.concat([
+    encodeObjectHeader(header),
+    data,
+    footer,
+    objectTrailer.encode(5, 2, footerOffset, footer),
+  ]);
   const bytes = golden('object-1.obj', made);
   assert.ok(bytes.equals(made), 'today writes the same bytes');
   const read = decodeObjectHeader(bytes)!;
   assert.deepEqual(read, header);
   const place = objectTrailer.decode(bytes.subarray(-Format.trailerBytes), read)!;
-  const decoded = decodeObjectFooter(bytes.subarray(place.footerOffset, place.footerOffset + place.footerBytes), place.footerCrc, 5)!;
+  const decoded = decodeObjectFooter(
+    bytes.subarray(place.footerOffset, place.footerOffset + place.footerBytes),
+    place.footerCrc,
+    5,
+  )!;
   assert.equal(decoded.lastPart, true);
   const c = decoded.extents.cursor();
-  assert.deepEqual([c.start, c.length, c.flags, c.offset, c.crc], [2 ** 33, 4096, ExtentFlag.whole | ExtentFlag.backward, Format.objectHeaderBytes, checksum(data)]);
+  assert.deepEqual(
+    [c.start, c.length, c.flags, c.offset, c.crc],
+    [2 ** 33, 4096, ExtentFlag.whole | ExtentFlag.backward, Format.objectHeaderBytes, checksum(data)],
+  );
 });
 
 test('a mim.state of format 1', () => {
-  const state = { generation: 6, epoch: 1, mimSeq: 2 ** 40 + 3, mimNs: TIME, syncId: 8, targetSeq: 2 ** 40 + 9 };
+  const state = {
+    generation: 6,
+    epoch: 1,
+    mimSeq: 2 ** 40 + 3,
+    mimNs: TIME,
+    syncId: 8,
+    targetSeq: 2 ** 40 + 9,
+  };
   const made = new Uint8Array(2 * Format.mimStateSlotBytes);
   for (const generation of [5, 6]) {
     const slot = encodeMimState({ ...state, generation });

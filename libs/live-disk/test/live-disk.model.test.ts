@@ -100,7 +100,12 @@ class World {
             startBytes: start,
             lengthBytes: length,
             fua,
-            payload: kind !== 'write' ? [] : cut > 0 && cut < length ? [data.subarray(0, cut), data.subarray(cut)] : [data],
+            payload:
+              kind !== 'write'
+                ? []
+                : cut > 0 && cut < length
+                  ? [data.subarray(0, cut), data.subarray(cut)]
+                  : [data],
             payloadCount: kind !== 'write' ? 0 : cut > 0 && cut < length ? 2 : 1,
             complete: (errno) => {
               if (errno !== 0) return reject(new Error(`write failed with ${errno}`));
@@ -127,7 +132,10 @@ class World {
       const start = 512 * this.random.below((SIZE - length) / 512 + 1);
       const target = new Uint8Array(length);
       if (!this.disk.tryRead(start, length, target, 0)) await this.disk.read(start, length, target, 0);
-      assert.ok(Buffer.from(target).equals(Buffer.from(expected.subarray(start, start + length))), `${label}: small read`);
+      assert.ok(
+        Buffer.from(target).equals(Buffer.from(expected.subarray(start, start + length))),
+        `${label}: small read`,
+      );
     }
   }
 

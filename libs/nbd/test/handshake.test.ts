@@ -9,7 +9,11 @@ import { go, option, SET_META, STRUCTURED, u16, u32 } from './wire.ts';
 const FACTS = { sizeBytes: 1 << 20, readOnly: false, multiConn: true, description: 'a disk' };
 
 /** Plays a client's bytes; exports named `db` open, others are refused. */
-function play(parts: readonly Uint8Array[]): { machine: HandshakeMachine; sent: Buffer; effects: HandshakeEffect[] } {
+function play(parts: readonly Uint8Array[]): {
+  machine: HandshakeMachine;
+  sent: Buffer;
+  effects: HandshakeEffect[];
+} {
   const machine = new HandshakeMachine(nbdLimits);
   const all: HandshakeEffect[] = [];
   const sent: Uint8Array[] = [];
@@ -17,7 +21,8 @@ function play(parts: readonly Uint8Array[]): { machine: HandshakeMachine; sent: 
     for (const effect of effects) {
       all.push(effect);
       if (effect.kind === 'send') sent.push(effect.bytes);
-      if (effect.kind === 'open') perform(effect.name === 'db' ? machine.opened(FACTS) : machine.refused('unknown', 'no such disk'));
+      if (effect.kind === 'open')
+        perform(effect.name === 'db' ? machine.opened(FACTS) : machine.refused('unknown', 'no such disk'));
       if (effect.kind === 'list') perform(machine.listed([{ name: 'db', description: 'a disk' }]));
     }
   };
@@ -27,7 +32,8 @@ function play(parts: readonly Uint8Array[]): { machine: HandshakeMachine; sent: 
 
 function replyTypes(sent: Buffer): number[] {
   const types: number[] = [];
-  for (let at = 0; at < sent.length; at += 20 + sent.readUInt32BE(at + 16)) types.push(sent.readUInt32BE(at + 12));
+  for (let at = 0; at < sent.length; at += 20 + sent.readUInt32BE(at + 16))
+    types.push(sent.readUInt32BE(at + 12));
   return types;
 }
 
@@ -55,7 +61,12 @@ test('EXPORT_NAME of an unknown export hangs up: there is no other way to say no
 });
 
 test('malformed INFO and GO are answered ERR_INVALID', () => {
-  for (const data of [Buffer.alloc(0), u32(99), Buffer.concat([u32(2), Buffer.from('db'), u16(5)]), Buffer.concat([u32(0xffffffff), u16(0)])]) {
+  for (const data of [
+    Buffer.alloc(0),
+    u32(99),
+    Buffer.concat([u32(2), Buffer.from('db'), u16(5)]),
+    Buffer.concat([u32(0xffffffff), u16(0)]),
+  ]) {
     assert.deepEqual(replyTypes(play([u32(3), option(7, data)]).sent), [0x80000003]);
   }
 });
@@ -68,7 +79,13 @@ test('a meta context needs structured replies first', () => {
 });
 
 test('a context that was set for another export is not served', () => {
-  const query = Buffer.concat([u32(5), Buffer.from('other'), u32(1), u32(15), Buffer.from('base:allocation')]);
+  const query = Buffer.concat([
+    u32(5),
+    Buffer.from('other'),
+    u32(1),
+    u32(15),
+    Buffer.from('base:allocation'),
+  ]);
   const effect = play([u32(3), option(STRUCTURED), option(SET_META, query), go('db')]).effects.at(-1);
   assert.ok(effect?.kind === 'transmit' && !effect.allocation);
 });
@@ -87,7 +104,8 @@ test('what comes while an export is being opened waits, and not without bound', 
   machine.input(u32(3));
   machine.input(go('slow'));
   let closed = false;
-  for (let sent = 0; sent < nbdLimits.optionBytesMax * 3; sent += 4096) closed ||= machine.input(Buffer.alloc(4096)).some((effect) => effect.kind === 'close');
+  for (let sent = 0; sent < nbdLimits.optionBytesMax * 3; sent += 4096)
+    closed ||= machine.input(Buffer.alloc(4096)).some((effect) => effect.kind === 'close');
   assert.ok(closed);
 });
 
@@ -103,8 +121,12 @@ test('however the bytes are cut, the answers are the same', () => {
 });
 
 test('random bytes never throw', () => {
-  const property = fc.property(fc.array(fc.uint8Array({ maxLength: 200 }), { maxLength: 8 }), fc.boolean(), (parts, polite) => {
-    play(polite ? [u32(3), Buffer.from('IHAVEOPT'), ...parts] : parts);
-  });
+  const property = fc.property(
+    fc.array(fc.uint8Array({ maxLength: 200 }), { maxLength: 8 }),
+    fc.boolean(),
+    (parts, polite) => {
+      play(polite ? [u32(3), Buffer.from('IHAVEOPT'), ...parts] : parts);
+    },
+  );
   fc.assert(property, { numRuns: 3000 });
 });

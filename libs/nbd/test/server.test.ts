@@ -18,7 +18,11 @@ interface Setting {
   opened: () => number;
 }
 
-async function withServer(receive: 'direct' | 'events', limits: Partial<NbdLimits>, act: (setting: Setting) => Promise<void>): Promise<void> {
+async function withServer(
+  receive: 'direct' | 'events',
+  limits: Partial<NbdLimits>,
+  act: (setting: Setting) => Promise<void>,
+): Promise<void> {
   const folder = mkdtempSync(`${tmpdir()}/mim-nbd-`);
   const path = `${folder}/nbd.sock`;
   const device = new MemoryDevice(SIZE);
@@ -51,9 +55,16 @@ for (const receive of ['direct', 'events'] as const) {
         const client = new RawClient(path);
         await client.handshake('db', structured);
         const data = Buffer.alloc(100_352, structured ? 3 : 5);
-        client.send(request(1, 1, 512n, data.length, 0, data), request(3, 2, 0n, 0), request(0, 3, 512n, data.length));
+        client.send(
+          request(1, 1, 512n, data.length, 0, data),
+          request(3, 2, 0n, 0),
+          request(0, 3, 512n, data.length),
+        );
         const replies = await client.replies(3, (cookie) => (cookie === 3 ? data.length : 0));
-        assert.deepEqual(replies.map(({ errno }) => errno), [0, 0, 0]);
+        assert.deepEqual(
+          replies.map(({ errno }) => errno),
+          [0, 0, 0],
+        );
         assert.ok(replies.find(({ cookie }) => cookie === 3)!.data.equals(data));
         assert.equal(device.bytes[511], 0);
         client.send(request(2, 4, 0n, 0));
@@ -69,14 +80,20 @@ for (const receive of ['direct', 'events'] as const) {
       let cookie = 0;
       for (let round = 0; round < 40; round += 1) {
         const rude = new RawClient(path);
-        const noise = Buffer.from(Uint8Array.from({ length: 1 + random.below(5000) }, () => random.below(256)));
+        const noise = Buffer.from(
+          Uint8Array.from({ length: 1 + random.below(5000) }, () => random.below(256)),
+        );
         if (random.chance(0.5)) await rude.handshake('db', random.chance(0.5));
-        if (random.chance(0.3)) rude.send(request(1, 1, 0n, 65_536)); // a write whose data never comes
+        if (random.chance(0.3))
+          rude.send(request(1, 1, 0n, 65_536)); // a write whose data never comes
         else rude.send(noise);
         if (random.chance(0.5)) rude.socket.destroy();
         cookie += 1;
         const data = Buffer.alloc(4096, 1 + random.below(255));
-        polite.send(request(1, cookie, BigInt(round * 4096), 4096, 1, data), request(0, cookie + 1000, BigInt(round * 4096), 4096));
+        polite.send(
+          request(1, cookie, BigInt(round * 4096), 4096, 1, data),
+          request(0, cookie + 1000, BigInt(round * 4096), 4096),
+        );
         const replies = await polite.replies(2, (c) => (c > 1000 ? 4096 : 0));
         assert.ok(replies.find((reply) => reply.cookie === cookie + 1000)!.data.equals(data));
         rude.socket.destroy();
@@ -84,7 +101,8 @@ for (const receive of ['direct', 'events'] as const) {
       polite.socket.destroy();
       await polite.untilClosed();
       // What rude clients had open is let go of; the event loop tells when.
-      for (let turn = 0; opened() > 0 && turn < 10_000; turn += 1) await new Promise<void>((resolve) => setImmediate(resolve));
+      for (let turn = 0; opened() > 0 && turn < 10_000; turn += 1)
+        await new Promise<void>((resolve) => setImmediate(resolve));
       assert.equal(opened(), 0, 'every export is released');
     }));
 
@@ -95,21 +113,30 @@ for (const receive of ['direct', 'events'] as const) {
       client.send(request(1, 1, 0n, 8192, 0, Buffer.alloc(5000, 9)));
       client.socket.end();
       await client.untilClosed();
-      for (let turn = 0; opened() > 0 && turn < 10_000; turn += 1) await new Promise<void>((resolve) => setImmediate(resolve));
+      for (let turn = 0; opened() > 0 && turn < 10_000; turn += 1)
+        await new Promise<void>((resolve) => setImmediate(resolve));
       assert.ok(device.bytes.every((byte) => byte === 0));
     }));
 
   test(`${receive}: at its limits a client waits and everything is answered`, () =>
-    withServer(receive, { requestsInFlightMax: 4, bytesInFlightMax: 32_768, unsentBytesMax: 65_536 }, async ({ path, device }) => {
-      device.late = true;
-      const client = new RawClient(path);
-      await client.handshake('db');
-      for (let i = 0; i < 300; i += 1) client.send(request(1, i, BigInt((i % 200) * 4096), 4096, 0, Buffer.alloc(4096, 1 + (i % 250))), request(0, 1000 + i, 0n, 16_384));
-      const replies = await client.replies(600, (cookie) => (cookie >= 1000 ? 16_384 : 0));
-      assert.equal(new Set(replies.map(({ cookie }) => cookie)).size, 600);
-      assert.ok(replies.every(({ errno }) => errno === 0));
-      client.socket.destroy();
-    }));
+    withServer(
+      receive,
+      { requestsInFlightMax: 4, bytesInFlightMax: 32_768, unsentBytesMax: 65_536 },
+      async ({ path, device }) => {
+        device.late = true;
+        const client = new RawClient(path);
+        await client.handshake('db');
+        for (let i = 0; i < 300; i += 1)
+          client.send(
+            request(1, i, BigInt((i % 200) * 4096), 4096, 0, Buffer.alloc(4096, 1 + (i % 250))),
+            request(0, 1000 + i, 0n, 16_384),
+          );
+        const replies = await client.replies(600, (cookie) => (cookie >= 1000 ? 16_384 : 0));
+        assert.equal(new Set(replies.map(({ cookie }) => cookie)).size, 600);
+        assert.ok(replies.every(({ errno }) => errno === 0));
+        client.socket.destroy();
+      },
+    ));
 }
 
 test('a client that says nothing is hung up on', () =>

@@ -40,14 +40,25 @@ interface Ask {
 
 const ask: fc.Arbitrary<Ask> = fc.record({
   command: fc.constantFrom(0, 0, 1, 1, 1, 3, 4, 6, 7, 99),
-  start: fc.oneof({ arbitrary: fc.nat(SIZE / 512).map((n) => n * 512), weight: 6 }, { arbitrary: fc.nat(SIZE * 2), weight: 1 }),
-  length: fc.oneof({ arbitrary: fc.integer({ min: 1, max: 8 }).map((n) => n * 512), weight: 6 }, { arbitrary: fc.nat(3000), weight: 1 }),
+  start: fc.oneof(
+    { arbitrary: fc.nat(SIZE / 512).map((n) => n * 512), weight: 6 },
+    { arbitrary: fc.nat(SIZE * 2), weight: 1 },
+  ),
+  length: fc.oneof(
+    { arbitrary: fc.integer({ min: 1, max: 8 }).map((n) => n * 512), weight: 6 },
+    { arbitrary: fc.nat(3000), weight: 1 },
+  ),
   flags: fc.constantFrom(0, 0, 0, 1, 2, 4, 64),
   fill: fc.integer({ min: 1, max: 255 }),
 });
 
 /** What the naive disk answers: the errno, and the data of a read. Changes `disk`. */
-function naive(disk: Buffer, { command, start, length, flags, fill }: Ask, structured: boolean, readOnly: boolean): { errno: number; data: Buffer } {
+function naive(
+  disk: Buffer,
+  { command, start, length, flags, fill }: Ask,
+  structured: boolean,
+  readOnly: boolean,
+): { errno: number; data: Buffer } {
   const none = Buffer.alloc(0);
   const misaligned = length === 0 || start % 512 !== 0 || length % 512 !== 0;
   const outside = start + length > SIZE;
@@ -56,7 +67,8 @@ function naive(disk: Buffer, { command, start, length, flags, fill }: Ask, struc
     return { errno: 0, data: Buffer.from(disk.subarray(start, start + length)) };
   }
   if (command === 3) return { errno: flags !== 0 ? 22 : 0, data: none };
-  if (command === 7) return { errno: !structured || (flags & ~8) !== 0 || misaligned || outside ? 22 : 0, data: none };
+  if (command === 7)
+    return { errno: !structured || (flags & ~8) !== 0 || misaligned || outside ? 22 : 0, data: none };
   if (command !== 1 && command !== 4 && command !== 6) return { errno: 22, data: none };
   if (readOnly) return { errno: 1, data: none };
   const allowed = command === 6 ? 3 : 1;
@@ -66,12 +78,24 @@ function naive(disk: Buffer, { command, start, length, flags, fill }: Ask, struc
   return { errno: 0, data: none };
 }
 
-async function check(asks: readonly Ask[], cuts: readonly number[], options: { structured: boolean; readOnly: boolean; late: boolean; tight: boolean }): Promise<void> {
+async function check(
+  asks: readonly Ask[],
+  cuts: readonly number[],
+  options: { structured: boolean; readOnly: boolean; late: boolean; tight: boolean },
+): Promise<void> {
   const device = new MemoryDevice(SIZE, options.readOnly);
   device.late = options.late;
   const wire = new Wire();
-  const limits = options.tight ? { ...nbdLimits, requestsInFlightMax: 2, bytesInFlightMax: 4096, unsentBytesMax: 2048 } : nbdLimits;
-  const transmission = new Transmission(device, wire, limits, { structured: options.structured, allocation: options.structured }, new ReceiveBufferPool());
+  const limits = options.tight
+    ? { ...nbdLimits, requestsInFlightMax: 2, bytesInFlightMax: 4096, unsentBytesMax: 2048 }
+    : nbdLimits;
+  const transmission = new Transmission(
+    device,
+    wire,
+    limits,
+    { structured: options.structured, allocation: options.structured },
+    new ReceiveBufferPool(),
+  );
   const disk = Buffer.alloc(SIZE);
   const expected = new Map<number, { errno: number; data: Buffer }>();
   const reads = new Map<number, number>();
@@ -80,7 +104,14 @@ async function check(asks: readonly Ask[], cuts: readonly number[], options: { s
       const plain = each.command === 3 ? { ...each, start: 0, length: 0 } : each;
       expected.set(cookie, naive(disk, plain, options.structured, options.readOnly));
       if (plain.command === 0) reads.set(cookie, plain.length);
-      return request(plain.command, cookie, BigInt(plain.start), plain.length, plain.flags, plain.command === 1 ? Buffer.alloc(plain.length, plain.fill) : Buffer.alloc(0));
+      return request(
+        plain.command,
+        cookie,
+        BigInt(plain.start),
+        plain.length,
+        plain.flags,
+        plain.command === 1 ? Buffer.alloc(plain.length, plain.fill) : Buffer.alloc(0),
+      );
     }),
   );
   const places = [0, ...cuts.map((cut) => cut % (input.length + 1)).sort((a, b) => a - b), input.length];
@@ -106,21 +137,41 @@ async function check(asks: readonly Ask[], cuts: readonly number[], options: { s
     const want = expected.get(cookie)!;
     assert.equal(errno, want.errno, `errno of ${JSON.stringify(asks[cookie])}`);
     // A read that waits may see later writes: then only in-order devices can be compared.
-    if (reads.has(cookie) && errno === 0 && !options.late) assert.ok(data.equals(want.data), `data of read ${cookie}`);
+    if (reads.has(cookie) && errno === 0 && !options.late)
+      assert.ok(data.equals(want.data), `data of read ${cookie}`);
   }
-  assert.ok(Buffer.from(device.bytes).equals(disk), 'the disk holds what was written and nothing of what was refused');
+  assert.ok(
+    Buffer.from(device.bytes).equals(disk),
+    'the disk holds what was written and nothing of what was refused',
+  );
 }
 
 test('any requests, cut anywhere, are answered once and rightly', async () => {
-  const options = fc.record({ structured: fc.boolean(), readOnly: fc.boolean(), late: fc.boolean(), tight: fc.boolean() });
-  const property = fc.asyncProperty(fc.array(ask, { minLength: 1, maxLength: 25 }), fc.array(fc.nat(100_000), { maxLength: 10 }), options, check);
+  const options = fc.record({
+    structured: fc.boolean(),
+    readOnly: fc.boolean(),
+    late: fc.boolean(),
+    tight: fc.boolean(),
+  });
+  const property = fc.asyncProperty(
+    fc.array(ask, { minLength: 1, maxLength: 25 }),
+    fc.array(fc.nat(100_000), { maxLength: 10 }),
+    options,
+    check,
+  );
   await fc.assert(property, { numRuns: 1500 });
 });
 
 test('a request without its magic hangs up; what was submitted before is answered', () => {
   const device = new MemoryDevice(SIZE);
   const wire = new Wire();
-  const transmission = new Transmission(device, wire, nbdLimits, { structured: false, allocation: false }, new ReceiveBufferPool());
+  const transmission = new Transmission(
+    device,
+    wire,
+    nbdLimits,
+    { structured: false, allocation: false },
+    new ReceiveBufferPool(),
+  );
   const input = Buffer.concat([request(1, 1, 0n, 512, 0, Buffer.alloc(512, 7)), Buffer.alloc(28, 0x55)]);
   transmission.receive(input, 0, input.length, null);
   assert.ok(wire.hungUp);
@@ -129,19 +180,34 @@ test('a request without its magic hangs up; what was submitted before is answere
 
 test('a write that is announced larger than any is not read to its end', () => {
   const wire = new Wire();
-  const transmission = new Transmission(new MemoryDevice(SIZE), wire, nbdLimits, { structured: false, allocation: false }, new ReceiveBufferPool());
+  const transmission = new Transmission(
+    new MemoryDevice(SIZE),
+    wire,
+    nbdLimits,
+    { structured: false, allocation: false },
+    new ReceiveBufferPool(),
+  );
   const input = request(1, 1, 0n, 0xfffffe00);
   transmission.receive(input, 0, input.length, null);
   assert.ok(wire.hungUp);
 });
 
 test('random bytes never throw and change nothing', async () => {
-  const property = fc.asyncProperty(fc.array(fc.uint8Array({ maxLength: 300 }), { maxLength: 6 }), async (parts) => {
-    const device = new MemoryDevice(SIZE);
-    const transmission = new Transmission(device, new Wire(), nbdLimits, { structured: true, allocation: true }, new ReceiveBufferPool());
-    for (const part of parts) transmission.receive(part, 0, part.length, null);
-    assert.ok(device.bytes.every((byte) => byte === 0));
-    await transmission.end();
-  });
+  const property = fc.asyncProperty(
+    fc.array(fc.uint8Array({ maxLength: 300 }), { maxLength: 6 }),
+    async (parts) => {
+      const device = new MemoryDevice(SIZE);
+      const transmission = new Transmission(
+        device,
+        new Wire(),
+        nbdLimits,
+        { structured: true, allocation: true },
+        new ReceiveBufferPool(),
+      );
+      for (const part of parts) transmission.receive(part, 0, part.length, null);
+      assert.ok(device.bytes.every((byte) => byte === 0));
+      await transmission.end();
+    },
+  );
   await fc.assert(property, { numRuns: 2000 });
 });

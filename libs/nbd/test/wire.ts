@@ -31,8 +31,23 @@ export function go(name: string): Buffer {
   return option(GO, Buffer.concat([u32(Buffer.byteLength(name)), Buffer.from(name), u16(0)]));
 }
 
-export function request(command: number, cookie: number, start: bigint, length: number, flags = 0, data: Uint8Array = Buffer.alloc(0)): Buffer {
-  return Buffer.concat([u32(0x25609513), u16(flags), u16(command), u64(BigInt(cookie)), u64(start), u32(length), data]);
+export function request(
+  command: number,
+  cookie: number,
+  start: bigint,
+  length: number,
+  flags = 0,
+  data: Uint8Array = Buffer.alloc(0),
+): Buffer {
+  return Buffer.concat([
+    u32(0x25609513),
+    u16(flags),
+    u16(command),
+    u64(BigInt(cookie)),
+    u64(start),
+    u32(length),
+    data,
+  ]);
 }
 
 export interface Reply {
@@ -42,7 +57,10 @@ export interface Reply {
 }
 
 /** Takes simple and structured replies off the front of `bytes`; `lengthOf` says how much data a read's reply has. */
-export function takeReplies(bytes: Buffer, lengthOf: (cookie: number) => number): { replies: Reply[]; rest: Buffer } {
+export function takeReplies(
+  bytes: Buffer,
+  lengthOf: (cookie: number) => number,
+): { replies: Reply[]; rest: Buffer } {
   const replies: Reply[] = [];
   let at = 0;
   for (;;) {

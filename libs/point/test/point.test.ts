@@ -17,8 +17,27 @@ test('every way to write a point', () => {
 });
 
 test('what is no point is refused with how to write one', () => {
-  for (const text of ['', 'seq:', 'seq:-1', 'seq:99999999999999999', 'snap:x', 'mark:', '-5', '5m', '-5y', '2026-11-22', '2026-11-22T10:00:00', '2026-02-31T10:00:00Z', '../x']) {
-    assert.throws(() => parsePoint(text, NOW), (error: Error & { code?: string; hint?: string }) => error.code === 'bad-request' && /seq:1234/.test(error.hint ?? ''), text);
+  for (const text of [
+    '',
+    'seq:',
+    'seq:-1',
+    'seq:99999999999999999',
+    'snap:x',
+    'mark:',
+    '-5',
+    '5m',
+    '-5y',
+    '2026-11-22',
+    '2026-11-22T10:00:00',
+    '2026-02-31T10:00:00Z',
+    '../x',
+  ]) {
+    assert.throws(
+      () => parsePoint(text, NOW),
+      (error: Error & { code?: string; hint?: string }) =>
+        error.code === 'bad-request' && /seq:1234/.test(error.hint ?? ''),
+      text,
+    );
   }
 });
 

@@ -1,0 +1,90 @@
+// The README's commands, as a newcomer runs them: the quick start and the tour, in a checkout of their own folder,
+// with what they print compared to what the README says (numbers, times and ids aside).
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { cleanEnvironment, ROOT, run, withFolder } from './appliance-process.ts';
+
+const text = readFileSync(`${ROOT}/README.md`, 'utf8');
+const NBD = '127.0.0.1:10809';
+const API = '127.0.0.1:8080';
+
+/** What may differ between two runs becomes `#`. */
+function shape(line: string): string {
+  return line
+    .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, '#time')
+    .replaceAll(/[\d.]+ (ms|s) before/g, '# before')
+    .replaceAll(/\s+/g, ' ')
+    .trim();
+}
+
+function tour(): { command: string; shown: string[] }[] {
+  const block = /<!-- tour -->\n```console\n([\s\S]*?)```/.exec(text)![1]!;
+  const steps: { command: string; shown: string[] }[] = [];
+  for (const line of block.trimEnd().split('\n')) {
+    if (line.startsWith('$ ')) steps.push({ command: line.slice(2), shown: [] });
+    else steps.at(-1)!.shown.push(line);
+  }
+  return steps;
+}
+
+test('the quick start and the tour do what the README says', () =>
+  withFolder(async (folder) => {
+    assert.match(text, /```sh\nnpm ci && npm start\n```/);
+    // `npm ci` has been run: these tests stand on it. Other ports, should a developer's own appliance have these.
+    const nbdPort = 20_000 + Math.floor(Math.random() * 10_000);
+    const local = (line: string): string =>
+      line.replaceAll(NBD, `127.0.0.1:${nbdPort}`).replaceAll(API, `127.0.0.1:${nbdPort + 1}`);
+    const env = { MIM_DATA_DIR: `${folder}/data`, MIM_NBD_LISTEN: local(NBD), MIM_API_LISTEN: local(API) };
+    const appliance = spawn('npm', ['start'], { cwd: ROOT, env: cleanEnvironment(env), detached: true });
+    let output = '';
+    const ended = new Promise<number | null>((resolve) => appliance.on('close', resolve));
+    try {
+      await new Promise<void>((resolve, reject) => {
+        appliance.stdout.on('data', (part: Buffer) => {
+          output += part;
+          if (output.includes('Ctrl-C')) resolve();
+        });
+        appliance.stderr.on('data', (part: Buffer) => (output += part));
+        void ended.then(() => reject(new Error(`npm start ended:\n${output}`)));
+      });
+      assert.match(output, /npx mim volume create db --size/);
+      for (const { command, shown } of tour()) {
+        // `npx mim` from the checkout, whatever folder the reader is in; files go to the test's folder.
+        const ran = await run('/bin/sh', ['-c', local(command).replace('block.bin', `${folder}/block.bin`)], {
+          env: { MIM_API: `http://${local(API)}` },
+        });
+        assert.equal(ran.status, 0, `${command}\n${ran.stdout}${ran.stderr}`);
+        const printed = shape((ran.stdout + ran.stderr).replaceAll(`${folder}/`, ''));
+        for (const line of shown)
+          assert.ok(
+            printed.includes(shape(local(line))),
+            `${command}\nprints\n${ran.stdout}\nand not\n${line}`,
+          );
+      }
+      process.kill(-appliance.pid!, 'SIGINT');
+      await ended;
+      assert.match(output, /Stopped\./);
+    } finally {
+      if (appliance.exitCode === null && appliance.signalCode === null)
+        process.kill(-appliance.pid!, 'SIGKILL');
+      await ended;
+    }
+  }));
+
+test('every setting the README names exists, and every setting is named', () => {
+  const named = new Set([...text.matchAll(/^\| `(MIM_[A-Z_]+)`/gm)].map((match) => match[1]!));
+  const config = readFileSync(`${ROOT}/services/appliance/config.ts`, 'utf8');
+  const known = new Set(
+    [...config.matchAll(/^ {2}(MIM_[A-Z_]+):/gm)]
+      .map((match) => match[1]!)
+      .filter((name) => !name.startsWith('MIM_TEST_')),
+  );
+  assert.deepEqual([...named].sort(), [...known].sort());
+});
+
+test('every folder the README and the package READMEs name exists', () => {
+  for (const [, path] of text.matchAll(/`((?:libs|services|test)\/[a-z/-]+)`/g))
+    assert.ok(readFileSync(`${ROOT}/${path}/README.md`, 'utf8').length > 0 || path === 'test', path);
+});
