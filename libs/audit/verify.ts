@@ -269,7 +269,7 @@ class Verification {
             await this.#record(file, d.dataOffset, d.length, d.crc);
         }
       }
-      this.#report.segments += 1;
+      if (nextSeq !== null) this.#report.segments += 1;
       if (footer === null) return;
       this.#compare(`${path}: the footer`, 'its batches', footer.extents, extents);
       await this.#compareRun(path, 'forward', place.segment, footer.extents);

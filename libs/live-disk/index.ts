@@ -1,4 +1,4 @@
-export type { JournalListener, JournalState } from './journal.ts';
+export type { JournalListener, JournalState } from './journal-listener.ts';
 export { type BaseImage, LiveDisk, type LiveDiskOptions } from './live-disk.ts';
 export type { JournalFloor, RecoveredMark } from './recover-ring.ts';
 export type { RingSegment } from './ring-segment.ts';

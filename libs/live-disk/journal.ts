@@ -17,6 +17,7 @@ import {
   pageAfter,
   segmentFooterBytesMax,
 } from '@midmirror/journal';
+import type { JournalListener, JournalState } from './journal-listener.ts';
 import { limits } from './limits.ts';
 import { addPieces, fitsPiece, piecesOf } from './pieces.ts';
 import type { RingSegment } from './ring-segment.ts';
@@ -32,17 +33,6 @@ interface QueuedMark {
 }
 
 type Queued = WriteCommand | QueuedMark;
-
-export interface JournalListener {
-  /** Everything up to this write is on stable storage. */
-  durable(seq: number): void;
-  sealed(segment: RingSegment): void;
-  /** Share of the ring in use, told when a segment is taken. */
-  pressure(share: number): void;
-  stateChanged(state: JournalState, reason: string): void;
-}
-
-export type JournalState = 'open' | 'full' | 'failed' | 'closed';
 
 export interface JournalEnd {
   nextSeq: number;

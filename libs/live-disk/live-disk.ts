@@ -11,7 +11,8 @@ import {
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { checksumOf, DescriptorKind, type MarkRecord, segmentFooterBytesMax } from '@midmirror/journal';
 import { type PoolFiles, readBytes, SegmentReader, verifyPiece } from '@midmirror/pool';
-import { Journal, type JournalListener } from './journal.ts';
+import { Journal } from './journal.ts';
+import type { JournalListener } from './journal-listener.ts';
 import { limits } from './limits.ts';
 import { type JournalFloor, type RecoveredMark, recoverRing } from './recover-ring.ts';
 import type { RingSegment } from './ring-segment.ts';

@@ -213,7 +213,7 @@ function printChanges({ from, to, extents, next }: Changes): string {
   const bytes = extents.reduce((sum, extent) => sum + extent.length, 0);
   const rows = extents.map(({ offset, length }) => [String(offset), String(length)]);
   const more = next === null ? '' : `\nThere is more from offset ${next} on; --limit shows it.`;
-  return `${head}\n${extents.length} extents differ, ${printBytes(bytes)}:\n${table(['OFFSET', 'LENGTH'], rows)}${more}`;
+  return `${head}\n${extents.length === 1 ? '1 extent differs' : `${extents.length} extents differ`}, ${printBytes(bytes)}:\n${table(['OFFSET', 'LENGTH'], rows)}${more}`;
 }
 
 function printHistory({ versions, truncated }: { versions: Version[]; truncated: boolean }): string {

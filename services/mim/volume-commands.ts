@@ -132,9 +132,15 @@ export function volumeCommands(program: Command, open: () => Session): void {
         }>('POST', `/volumes/${encodeURIComponent(volumeName)}/syncs`, body)
         .finally(() => session.progress(''));
       session.answer(moved, ({ fromSeq, toSeq, syncs, extents, bytes, snapshot, mim }) => {
-        const kept = snapshot === null ? '' : ` What it held before is snapshot ${snapshot}.`;
+        const here = options.closeSnapshot === true;
+        const kept =
+          snapshot === null
+            ? ''
+            : here
+              ? ` Snapshot ${snapshot} keeps this point.`
+              : ` What it held before is snapshot ${snapshot}.`;
         if (syncs === 0)
-          return `Nothing to move: the MIM is at write ${mim.seq}, ${mim.time}.${kept === '' ? '' : ` Snapshot ${snapshot} keeps this point.`}`;
+          return `Nothing to move: the MIM is at write ${mim.seq}, ${mim.time}.${here ? kept : ''}`;
         return `The MIM moved from write ${fromSeq} to write ${toSeq}, ${mim.time}: ${extents} extents, ${printBytes(bytes)}, in ${syncs} ${syncs === 1 ? 'step' : 'steps'}.${kept}`;
       });
     });
@@ -234,7 +240,7 @@ async function verify(session: Session, volumeName: string): Promise<VerifyRepor
 
 function verifyText(volumeName: string): (report: VerifyReport) => string {
   return ({ segments, records, objects, extents, bytes, problems }) => {
-    const done = `${segments} segments with ${records} records, ${objects} objects with ${extents} extents, ${printBytes(bytes)} read`;
+    const done = `${segments === 1 ? '1 segment' : `${segments} segments`} with ${records} records, ${objects} objects with ${extents} extents, ${printBytes(bytes)} read`;
     if (problems.length === 0) return `Volume ${volumeName} is sound: ${done}.`;
     return `Volume ${volumeName} has ${problems.length} problems (${done}):\n${problems.map(({ where, what }) => `  ${where}\n    ${what}`).join('\n')}`;
   };
