@@ -12,6 +12,7 @@ import {
   type ObjectHeader,
 } from '@midmirror/journal';
 import {
+  parseCloneFile,
   parseObjectName,
   parseSegmentName,
   parseVolumeFile,
@@ -354,17 +355,7 @@ async function rebuildClone(
 ): Promise<string | null> {
   const path = `${directory}/clone.json`;
   if (!(await files.exists(path))) return null;
-  const clone = JSON.parse(new TextDecoder().decode(await readWhole(files, path, 1 << 20))) as {
-    format: number;
-    id: string;
-    name: string;
-    volumeId: string;
-    seq: number;
-    timeNs: string;
-    createdNs: string;
-  };
-  if (clone.format !== 1)
-    throw new MidmirrorError('corrupt', `${path} has format ${clone.format}; this Midmirror reads format 1`);
+  const clone = parseCloneFile(await readWhole(files, path, 1 << 20), path);
   if (!volumes.has(clone.volumeId))
     throw new MidmirrorError('not-found', `its volume ${clone.volumeId} is not in the pool`);
   await transaction(async (tx) => {

@@ -1,5 +1,4 @@
-export { assert, assertNever, unreachable } from './assert.ts';
-export { BoundedQueue } from './bounded-queue.ts';
+export { assert } from './assert.ts';
 export { type Clock, monotonicNs, wallClock } from './clock.ts';
 export { type ErrorCode, MidmirrorError, messageOf } from './error.ts';
 export { parseBytes, printBytes } from './quantities.ts';

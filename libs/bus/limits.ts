@@ -1,9 +1,8 @@
 // Bounds of the bus.
 
 export const limits = {
-  /** Messages and bytes that a consumer takes from its stream at once. */
-  pageMessages: 64,
-  pageBytesMax: 4 << 20,
+  /** Messages that a consumer takes from its stream at once (of at most 512 KiB each). */
+  pageMessages: 16,
   /** A handler that fails is tried again this often, waiting longer each time; then the message is a dead letter. */
   attemptsMax: 5,
   retryMsMin: 20,

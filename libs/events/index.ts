@@ -3,4 +3,4 @@ export { type EventEnvelope, envelopeOf, eventOf } from './envelope.ts';
 export { decodeDescriptors, encodeDescriptors, type JournaledDescriptors } from './extents-journaled.ts';
 export { type MarkKind, markKinds } from './mark-kind.ts';
 export type { ChosenPoint, RequestName, Requests } from './requests.ts';
-export { Streams, journalSubject, requestSubject, timelineSubject, workSubject } from './subjects.ts';
+export { Streams, journalSubject, requestSubject, timelineSubject } from './subjects.ts';

@@ -5,8 +5,6 @@ export const Streams = {
   journal: 'MIM_JOURNAL',
   /** Domain events, kept. */
   timeline: 'MIM_TIMELINE',
-  /** Work queues, one subject per service and volume. */
-  work: 'MIM_WORK',
 } as const;
 
 export function journalSubject(volumeId: string): string {
@@ -15,10 +13,6 @@ export function journalSubject(volumeId: string): string {
 
 export function timelineSubject(volumeId: string, type: string): string {
   return `mim.timeline.${volumeId}.${type.replaceAll('.', '-')}`;
-}
-
-export function workSubject(service: string, volumeId: string): string {
-  return `mim.work.${service}.${volumeId}`;
 }
 
 export function requestSubject(service: string, request: string): string {

@@ -1,7 +1,9 @@
 export { type PoolFile, type PoolFiles, readBytes, readWhole, replaceFile } from './files.ts';
 export { ForgetfulFiles } from './forgetful-files.ts';
 export {
+  type CloneFile,
   objectName,
+  parseCloneFile,
   parseObjectName,
   parseSegmentName,
   parseVolumeFile,

@@ -56,22 +56,29 @@ export interface VolumeFile {
   policy: unknown;
 }
 
+/** clone.json: what a rebuild of the catalogue needs of a clone. */
+export interface CloneFile {
+  format: 1;
+  id: string;
+  name: string;
+  volumeId: string;
+  seq: number;
+  timeNs: string;
+  createdNs: string;
+}
+
+export function parseCloneFile(bytes: Uint8Array, path: string): CloneFile {
+  const parsed = parseJson(bytes, path) as Partial<CloneFile>;
+  refuseFormat(parsed.format, path);
+  if (typeof parsed.id !== 'string' || typeof parsed.name !== 'string' || !Number.isSafeInteger(parsed.seq)) {
+    throw new MidmirrorError('corrupt', `${path} lacks id, name or seq`);
+  }
+  return parsed as CloneFile;
+}
+
 export function parseVolumeFile(bytes: Uint8Array, path: string): VolumeFile {
-  let parsed: Partial<VolumeFile> | null = null;
-  try {
-    parsed = JSON.parse(new TextDecoder().decode(bytes)) as Partial<VolumeFile>;
-  } catch (cause) {
-    throw new MidmirrorError('corrupt', `${path} is not JSON`, { cause });
-  }
-  if (parsed.format !== 1) {
-    throw new MidmirrorError(
-      'corrupt',
-      `${path} has format ${String(parsed.format)}; this Midmirror reads format 1`,
-      {
-        hint: 'use the Midmirror that wrote it, or a newer one',
-      },
-    );
-  }
+  const parsed = parseJson(bytes, path) as Partial<VolumeFile>;
+  refuseFormat(parsed.format, path);
   if (
     typeof parsed.id !== 'string' ||
     typeof parsed.name !== 'string' ||
@@ -80,4 +87,19 @@ export function parseVolumeFile(bytes: Uint8Array, path: string): VolumeFile {
     throw new MidmirrorError('corrupt', `${path} lacks id, name or sizeBytes`);
   }
   return parsed as VolumeFile;
+}
+
+function parseJson(bytes: Uint8Array, path: string): unknown {
+  try {
+    return JSON.parse(new TextDecoder().decode(bytes));
+  } catch (cause) {
+    throw new MidmirrorError('corrupt', `${path} is not JSON`, { cause });
+  }
+}
+
+function refuseFormat(format: unknown, path: string): void {
+  if (format === 1) return;
+  throw new MidmirrorError('corrupt', `${path} has format ${String(format)}; this Midmirror reads format 1`, {
+    hint: 'use the Midmirror that wrote it, or a newer one',
+  });
 }

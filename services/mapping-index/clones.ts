@@ -7,7 +7,7 @@ import type { Bus } from '@midmirror/bus';
 import { type Catalog, type CloneRow, fromNs, pinPoint, toNs, unpinPoint } from '@midmirror/catalog';
 import { type ChosenPoint, type DomainEvent, envelopeOf, Streams, timelineSubject } from '@midmirror/events';
 import { LiveDisk } from '@midmirror/live-disk';
-import { parseVolumeFile, type PoolFiles, readWhole, replaceFile } from '@midmirror/pool';
+import { type CloneFile, parseVolumeFile, type PoolFiles, readWhole, replaceFile } from '@midmirror/pool';
 import { printTime } from '@midmirror/point';
 import { CloneDisk } from './clone-disk.ts';
 import { limits } from './limits.ts';
@@ -25,17 +25,6 @@ export interface ClonesContext {
   syncIntervalMs: number;
   requestBytesMax: number;
   log: (message: string) => void;
-}
-
-/** clone.json: what a rebuild of the catalogue needs. */
-export interface CloneFile {
-  format: 1;
-  id: string;
-  name: string;
-  volumeId: string;
-  seq: number;
-  timeNs: string;
-  createdNs: string;
 }
 
 interface OpenClone {
