@@ -10,6 +10,7 @@ import { type Catalog, openEmbeddedCatalog } from '@midmirror/catalog';
 import { Ingest } from '@midmirror/ingest';
 import { MappingIndex } from '@midmirror/mapping-index';
 import { parsePolicy } from '@midmirror/policy';
+import { printTime } from '@midmirror/point';
 import { ForgetfulFiles, nodeFiles, type PoolFiles } from '@midmirror/pool';
 import { Synchronizer } from '@midmirror/synchronizer';
 
@@ -439,6 +440,7 @@ export class World {
     for (const mark of this.marks) if (mark.seq >= mim) seqs.add(mark.seq);
     for (let i = 0; i < 3; i += 1) seqs.add(mim + this.random.below(latest - mim + 1));
     for (const seq of seqs) await this.checkPoint(seq);
+    await this.checkTimes(mim, latest);
     const live = await this.running.ingest.open('db');
     assert.ok((await readAll(live.device)).equals(this.image(latest)), 'the live volume');
     await live.release();
@@ -464,6 +466,18 @@ export class World {
       assert.ok(await holesAreZero(opened.device), `holes of point ${seq} read as zeroes`);
     } finally {
       await opened.release();
+    }
+  }
+
+  /** A write is found by its own time, and a nanosecond earlier the one before it. */
+  async checkTimes(mim: number, latest: number): Promise<void> {
+    const at = async (text: string): Promise<{ seq: number; timeNs: string }> =>
+      ask(this.running.bus, 'mapping-index.resolve', { volumeId: this.volumeId, at: text });
+    for (let i = 0; i < 3 && latest > mim; i += 1) {
+      const seq = mim + 1 + this.random.below(latest - mim);
+      const timeNs = BigInt((await at(`seq:${seq}`)).timeNs);
+      assert.equal((await at(printTime(timeNs))).seq, seq, 'a write is found by its time');
+      assert.equal((await at(printTime(timeNs - 1n))).seq, seq - 1, 'just before it there is the one before');
     }
   }
 
