@@ -242,8 +242,15 @@ export class Ingest implements ExportDirectory {
       );
     }
     await ask(bus, 'mapping-index.forget', { volumeId: id });
-    await ask(bus, 'synchronizer.forget', { volumeId: id });
     await catalog.db.updateTable('volume').set({ state: 'deleting' }).where('id', '=', id).execute();
+    try {
+      // Again: somebody may have opened a point before the state told them not to.
+      await ask(bus, 'mapping-index.forget', { volumeId: id });
+      await ask(bus, 'synchronizer.forget', { volumeId: id });
+    } catch (error) {
+      await catalog.db.updateTable('volume').set({ state: 'active' }).where('id', '=', id).execute();
+      throw error;
+    }
     const volume = this.#volumes.get(id);
     this.#volumes.delete(id);
     this.#broken.delete(id);

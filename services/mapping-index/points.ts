@@ -32,7 +32,9 @@ export class Points {
   }
 
   /** The point that `text` names. Throws `bad-request`, `not-found` (mark, snapshot) or `point-unavailable`. */
-  async choose(view: VolumeView, text: string, latest: Latest, nowNs: bigint): Promise<ChosenPoint> {
+  async choose(view: VolumeView, text: string, end: Latest, nowNs: bigint): Promise<ChosenPoint> {
+    // The journal's end may be a mark's time; a point's time is that of its write.
+    const latest: Latest = { seq: end.seq, timeNs: await this.timeOf(view, end.seq) };
     const asked = parsePoint(text, nowNs);
     const exactly = ({ seq, timeNs }: Found): ChosenPoint => ({
       seq,

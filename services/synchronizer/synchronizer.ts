@@ -27,6 +27,7 @@ interface Entry {
   relieving: boolean;
 }
 
+const RELIEVE_AGAIN_MS = 1000;
 /** Of the ring's bytes, how much a sync for space leaves in use. */
 const RELIEVED_SHARE = 0.5;
 
@@ -237,6 +238,10 @@ export class Synchronizer {
         const count = Math.min(segments.length, Math.ceil(segments.length * share));
         const target = segments[count - 1];
         if (target !== undefined) await entry.sync.syncUpTo(target.last_seq, false, 'journal space');
+      } catch (error) {
+        // Writers may be waiting for this: they have asked once and will not ask again.
+        setTimeout(() => this.#relieve(volumeId), RELIEVE_AGAIN_MS).unref();
+        throw error;
       } finally {
         entry.relieving = false;
       }

@@ -78,6 +78,13 @@ export class VolumeSync {
   /** Ends what a crash interrupted. */
   async resume(): Promise<void> {
     await this.#removeOrphans();
+    await this.#finishBegun();
+    const { mim_seq } = await volumeById(this.#context.catalog.db, this.id);
+    await ask(this.#context.bus, 'ingest.recycle', { volumeId: this.id, seq: mim_seq });
+  }
+
+  /** A sync that failed on its way, of an earlier process or of this one (a full disk), goes first. */
+  async #finishBegun(): Promise<void> {
     const { db } = this.#context.catalog;
     const row = await db
       .selectFrom('sync')
@@ -85,16 +92,15 @@ export class VolumeSync {
       .where('volume_id', '=', this.id)
       .where('state', '!=', 'applied')
       .executeTakeFirst();
-    if (row !== undefined) {
-      const snapshot = await this.#snapshot(row.snapshot);
-      await this.#perform({ ...row, snapshotSeq: snapshot.seq, snapshotNs: fromNs(snapshot.time_ns) });
-    }
-    const { mim_seq } = await volumeById(db, this.id);
-    await ask(this.#context.bus, 'ingest.recycle', { volumeId: this.id, seq: mim_seq });
+    if (row === undefined) return;
+    if (row.state === 'planned') await this.#removeOrphans();
+    const snapshot = await this.#snapshot(row.snapshot);
+    await this.#perform({ ...row, snapshotSeq: snapshot.seq, snapshotNs: fromNs(snapshot.time_ns) });
   }
 
   /** Moves the MIM up to `toSeq`, which is durable. Points that must stay are stations on the way. */
   async syncUpTo(toSeq: number, closeSnapshot: boolean, cause: string): Promise<SyncResult> {
+    await this.#finishBegun();
     const volume = await volumeById(this.#context.catalog.db, this.id);
     const result: SyncResult = {
       fromSeq: volume.mim_seq,

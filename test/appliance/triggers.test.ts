@@ -14,7 +14,11 @@ interface View {
 }
 
 /** Waits until the volume is as wanted; the appliance itself tells. */
-async function until(appliance: ApplianceProcess, wanted: (view: View) => boolean, what: string): Promise<View> {
+async function until(
+  appliance: ApplianceProcess,
+  wanted: (view: View) => boolean,
+  what: string,
+): Promise<View> {
   const deadline = Date.now() + WAIT_MS_MAX;
   for (;;) {
     const view = await appliance.get<View>('/volumes/db');
@@ -40,7 +44,11 @@ test('by interval: what is older than the window moves, in whole segments', () =
 
 test('by marks: a mark of the kind that the policy names moves the MIM up to it', () =>
   withAppliance({}, async (appliance) => {
-    await appliance.post('/volumes', { name: 'db', sizeBytes: 32 * MIB, policy: { syncAtMarks: ['application'] } });
+    await appliance.post('/volumes', {
+      name: 'db',
+      sizeBytes: 32 * MIB,
+      policy: { syncAtMarks: ['application'] },
+    });
     const client = await NbdClient.connect(appliance.uri('db'));
     await write(client, 3);
     await appliance.post('/volumes/db/marks', { name: 'other', kind: 'bookmark' });

@@ -2,6 +2,7 @@
 // (I2): random writes, marks, syncs, snapshots, retention, mirrors, clones, restarts, process deaths and power
 // losses at any change of a file and any step of a sync, through all services.
 import { test } from 'node:test';
+import { MidmirrorError } from '@midmirror/basis';
 import { type Death, World } from './world.ts';
 
 async function step(world: World): Promise<void> {
@@ -29,6 +30,7 @@ async function step(world: World): Promise<void> {
     [8, async () => (name === '' ? undefined : world.writeClone(name))],
     [1, async () => (name === '' ? undefined : world.deleteClone(name))],
     [2, () => world.checkAll()],
+    [2, async () => world.squeeze()],
   ];
   let at = random.below(choices.reduce((sum, [weight]) => sum + weight, 0));
   for (const [weight, act] of choices) {
@@ -43,7 +45,8 @@ async function run(seed: number, steps: number, realFiles: boolean): Promise<Set
     await world.start();
     for (let i = 0; i < steps; i += 1) {
       if (world.forgetful !== null && world.random.chance(0.12)) arm(world);
-      await world.survive(() => step(world));
+      await world.survive(() => step(world).catch((error: unknown) => refusedForSpace(world, error)));
+      if (world.squeezed && world.random.chance(0.3)) await world.survive(() => world.giveSpace());
       if (world.random.chance(0.03)) {
         world.killAt = null;
         await world.stop();
@@ -52,6 +55,7 @@ async function run(seed: number, steps: number, realFiles: boolean): Promise<Set
       }
     }
     world.killAt = null;
+    await world.giveSpace();
     await world.checkAll();
     await world.stop();
   } catch (error) {
@@ -61,6 +65,11 @@ async function run(seed: number, steps: number, realFiles: boolean): Promise<Set
     world.remove();
   }
   return world.places;
+}
+
+/** On a full disk what needs space is refused, and nothing else goes wrong. */
+function refusedForSpace(world: World, error: unknown): void {
+  if (!world.squeezed || !(error instanceof MidmirrorError) || error.code !== 'no-space') throw error;
 }
 
 function arm(world: World): void {

@@ -260,7 +260,8 @@ export class World {
     const count = 1 + this.random.below(5);
     const commands = Array.from({ length: count }, () => this.#command(device, submitted, fua, answered));
     device.kick();
-    await Promise.all(commands);
+    const outcomes = await Promise.allSettled(commands);
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
   }
 
   #command(
@@ -274,6 +275,7 @@ export class World {
     const start = 512 * this.random.below((SIZE - length) / 512 + 1);
     const kind = this.random.chance(0.8) ? 'write' : this.random.pick(['zeroes', 'trim'] as const);
     const fill = kind === 'write' ? 1 + this.random.below(255) : 0;
+    const write: Write = { start, length, fill };
     return new Promise((resolve, reject) => {
       const command: WriteCommand = {
         kind,
@@ -283,14 +285,45 @@ export class World {
         payload: kind === 'write' ? [new Uint8Array(length).fill(fill)] : [],
         payloadCount: kind === 'write' ? 1 : 0,
         complete: (errno) => {
-          if (errno !== 0) return reject(new Error(`a write was refused with ${errno}`));
+          if (errno !== 0) {
+            // Refused for space is never stored and has no number. After another error it may be there or not.
+            const at = errno === 28 ? submitted.indexOf(write) : -1;
+            if (at >= 0) submitted.splice(at, 1);
+            return reject(
+              new MidmirrorError(errno === 28 ? 'no-space' : 'io', `a write was refused with ${errno}`),
+            );
+          }
           answered(1);
           resolve();
         },
       };
-      submitted.push({ start, length, fill });
+      submitted.push(write);
       device.submit(command);
     });
+  }
+
+  /** The disk has only so much space left until it is given back. */
+  squeeze(): void {
+    if (this.forgetful !== null)
+      this.forgetful.spaceBytes = this.forgetful.usedBytes() + this.random.below(400 << 10);
+  }
+
+  get squeezed(): boolean {
+    return this.forgetful !== null && this.forgetful.spaceBytes !== Number.POSITIVE_INFINITY;
+  }
+
+  /** Space returns: the volume takes writes again by itself. */
+  async giveSpace(): Promise<void> {
+    if (this.forgetful === null || !this.squeezed) return;
+    this.forgetful.spaceBytes = Number.POSITIVE_INFINITY;
+    for (let i = 0; ; i += 1) {
+      const { state } = await ask(this.running.bus, 'ingest.status', { volumeId: this.volumeId });
+      if (state === 'open') break;
+      assert.ok(i < 400, `the volume is ${state} though there is space`);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    // Clones look again twice a second too, and have no status to ask for.
+    if (this.clones.size > 0) await new Promise((resolve) => setTimeout(resolve, 700));
   }
 
   async flush(): Promise<void> {
