@@ -83,7 +83,8 @@ export class VolumeSync {
     await ask(this.#context.bus, 'ingest.recycle', { volumeId: this.id, seq: mim_seq });
   }
 
-  /** A sync that failed on its way, of an earlier process or of this one (a full disk), goes first. */
+  /** A sync that failed on its way, of an earlier process or of this one (a full disk), goes first. One that was
+   *  only planned is given up. */
   async #finishBegun(): Promise<void> {
     const { db } = this.#context.catalog;
     const row = await db
@@ -93,9 +94,20 @@ export class VolumeSync {
       .where('state', '!=', 'applied')
       .executeTakeFirst();
     if (row === undefined) return;
-    if (row.state === 'planned') await this.#removeOrphans();
+    if (row.state === 'planned') return await this.#abandon(row.sync_id);
     const snapshot = await this.#snapshot(row.snapshot);
     await this.#perform({ ...row, snapshotSeq: snapshot.seq, snapshotNs: fromNs(snapshot.time_ns) });
+  }
+
+  /** A plan that came to nothing: what it kept others from pinning is free again. The MIM has not been touched. */
+  async #abandon(syncId: number): Promise<void> {
+    await this.#context.catalog.db
+      .deleteFrom('sync')
+      .where('volume_id', '=', this.id)
+      .where('sync_id', '=', syncId)
+      .where('state', '=', 'planned')
+      .execute();
+    await this.#removeOrphans();
   }
 
   /** Moves the MIM up to `toSeq`, which is durable. Points that must stay are stations on the way. */
@@ -112,7 +124,10 @@ export class VolumeSync {
     };
     while (result.toSeq < toSeq) {
       const plan = await this.#plan(toSeq, cause);
-      const moved = await this.#perform(plan);
+      const moved = await this.#perform(plan).catch(async (error: unknown) => {
+        await this.#abandon(plan.sync_id);
+        throw error;
+      });
       result.toSeq = plan.to_seq;
       result.syncs += 1;
       result.extents += moved.extents;

@@ -383,6 +383,13 @@ export class World {
       .selectAll()
       .where('id', '=', this.volumeId)
       .executeTakeFirstOrThrow();
+    // From when a sync is prepared on, older points of the window are no points of their own.
+    const prepared = await catalog.db
+      .selectFrom('sync')
+      .select('to_seq')
+      .where('volume_id', '=', this.volumeId)
+      .where('state', '=', 'prepared')
+      .executeTakeFirst();
     const snapshots = await catalog.db
       .selectFrom('snapshot')
       .selectAll()
@@ -390,7 +397,7 @@ export class World {
       .orderBy('seq')
       .execute();
     const status = await ask(bus, 'ingest.status', { volumeId: this.volumeId });
-    return { mim: volume.mim_seq, latest: status.seq, snapshots };
+    return { mim: prepared?.to_seq ?? volume.mim_seq, latest: status.seq, snapshots };
   }
 
   async somePoint(): Promise<number> {
