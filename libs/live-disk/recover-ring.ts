@@ -109,6 +109,7 @@ export async function recoverRing(
     }
     const recovered = await recoverUnsealed(candidate, before, floor, map, marks);
     if (recovered === null) {
+      await blank(candidate);
       await setFree(candidate, free);
       continue;
     }
@@ -245,6 +246,18 @@ function damaged(candidate: Candidate, offset: number, reason: string): Midmirro
   return new MidmirrorError('corrupt', `${candidate.file.path}: damaged at offset ${offset}: ${reason}`, {
     hint: 'writes that had been flushed follow the damage, so nothing was cut off; snapshots and the MIM are untouched',
   });
+}
+
+/**
+ * Nothing whole is in it, but the headers of torn batches may be: a reader that follows headers would take writes
+ * that were never made for ones whose numbers were given again. The batch goes first: without its header, and
+ * with a batch, a segment looks damaged.
+ */
+async function blank(candidate: Candidate): Promise<void> {
+  for (const at of [Format.segmentHeaderBytes, 0]) {
+    await candidate.file.writev([new Uint8Array(Format.segmentHeaderBytes)], at);
+    await candidate.file.datasync();
+  }
 }
 
 async function setFree(candidate: Candidate, free: string[]): Promise<void> {
