@@ -33,8 +33,9 @@ export class Points {
 
   /** The point that `text` names. Throws `bad-request`, `not-found` (mark, snapshot) or `point-unavailable`. */
   async choose(view: VolumeView, text: string, end: Latest, nowNs: bigint): Promise<ChosenPoint> {
-    // The journal's end may be a mark's time; a point's time is that of its write.
-    const latest: Latest = { seq: end.seq, timeNs: await this.timeOf(view, end.seq) };
+    // The journal's end may be a mark's time; a point's time is that of its write. A sync may have passed it since.
+    const seq = Math.max(end.seq, view.volume.mim_seq);
+    const latest: Latest = { seq, timeNs: await this.timeOf(view, seq) };
     const asked = parsePoint(text, nowNs);
     const exactly = ({ seq, timeNs }: Found): ChosenPoint => ({
       seq,

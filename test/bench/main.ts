@@ -229,7 +229,11 @@ async function cases(
 }
 
 /** What 4 KiB writes cost: in the pool by its own count of the ring, and in all (with the catalogue) by the kernel's. */
-async function amplification(ours: Awaited<ReturnType<typeof startAppliance>>, uri: string, random: Load): Promise<void> {
+async function amplification(
+  ours: Awaited<ReturnType<typeof startAppliance>>,
+  uri: string,
+  random: Load,
+): Promise<void> {
   interface View {
     latest: { seq: number };
     journal: { bytesUsed: number };
@@ -245,8 +249,18 @@ async function amplification(ours: Awaited<ReturnType<typeof startAppliance>>, u
   const guestBytes = (after.seq - before.seq) * 4096;
   const line = { peer: 'the guest', goal: '', ours: measured, theirs: null };
   const name = 'bytes written per guest byte, 4 KiB random writes, no sync';
-  say({ ...line, case: `${name}: to the pool`, bar: '≤ 1.05', ratio: (after.pool - before.pool) / guestBytes });
-  say({ ...line, case: `${name}: by the process in all`, bar: '-', ratio: (after.all - before.all) / guestBytes });
+  say({
+    ...line,
+    case: `${name}: to the pool`,
+    bar: '≤ 1.05',
+    ratio: (after.pool - before.pool) / guestBytes,
+  });
+  say({
+    ...line,
+    case: `${name}: by the process in all`,
+    bar: '-',
+    ratio: (after.all - before.all) / guestBytes,
+  });
 }
 
 /** A process of its own: 64 GiB, a million extents of 512 bytes in the journal. */
