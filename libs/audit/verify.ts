@@ -13,7 +13,7 @@ import {
   volumeById,
 } from '@midmirror/catalog';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
-import { checksumOf, DescriptorKind, descriptorsOf, putDescriptor } from '@midmirror/journal';
+import { checksumOf, DescriptorKind, descriptorsOf, Format, putDescriptor } from '@midmirror/journal';
 import {
   GRANULE_BYTES,
   MimAllocation,
@@ -235,6 +235,9 @@ class Verification {
     row: SegmentRow | null,
   ): Promise<void> {
     await this.#withFile(path, async (file) => {
+      // A free segment whose header recovery has blanked: it holds nothing and says so.
+      if (row === null && (await readBytes(file, 0, Format.segmentHeaderBytes)).every((byte) => byte === 0))
+        return;
       const reader = await SegmentReader.open(file);
       const { header } = reader;
       if (
