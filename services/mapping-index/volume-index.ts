@@ -167,8 +167,6 @@ export class VolumeIndex {
   /** Sync step 5: what the sync has saved is read from where it was saved; reads by the old maps have ended. */
   prepare(syncId: number): Promise<number> {
     return this.turns.take(async () => {
-      // Maps that are built here lean on what earlier syncs brought to the MIM.
-      await this.#mim.reload();
       const { db } = this.#context.catalog;
       const sync = await db
         .selectFrom('sync')
@@ -191,9 +189,9 @@ export class VolumeIndex {
   /** The MIM has reached its new point, or runs were merged: maps let go of what will be recycled or removed. */
   advance(): Promise<number> {
     return this.turns.take(async () => {
-      await this.#mim.reload();
       const { db } = this.#context.catalog;
       const { mim_seq } = await volumeById(db, this.id);
+      await this.#mim.reload();
       const runs = await runsOf(db, this.id, 'backward');
       const present = new Set(runs.map((run) => run.id));
       const held = await db
@@ -259,13 +257,14 @@ export class VolumeIndex {
   }
 
   async #build(seq: number): Promise<{ mirror: Mirror; side: Side; runs: Set<number> }> {
-    await this.#mim.reload();
     const { vrmo, side, runs } = await this.#map(seq);
     return { mirror: new Mirror(seq, this.sizeBytes, vrmo, this.#mim, this.pieces), side, runs };
   }
 
   async #map(seq: number): Promise<{ vrmo: Vrmo; side: Side; runs: Set<number> }> {
     const view = await this.view();
+    // After the look at the MIM's point: a sync that ends in between has marked granules that the map leans on.
+    await this.#mim.reload();
     const map = new ExtentMap();
     if (seq >= view.syncedSeq) {
       await this.forwardMap(view, seq, map);
