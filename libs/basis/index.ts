@@ -2,4 +2,5 @@ export { assert } from './assert.ts';
 export { type Clock, monotonicNs, wallClock } from './clock.ts';
 export { type ErrorCode, MidmirrorError, messageOf } from './error.ts';
 export { parseBytes, printBytes } from './quantities.ts';
+export { Turns } from './turns.ts';
 export { SeededRandom } from './seeded-random.ts';

@@ -18,6 +18,9 @@ const database = new DatabaseSync(path);
 database.exec(
   'PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000',
 );
+// What a process that died left in the page cache is read here as committed: it must be so on the disk, before
+// somebody recycles a segment on the strength of it.
+database.exec('PRAGMA wal_checkpoint(TRUNCATE)');
 const prepared = new Map<string, ReturnType<DatabaseSync['prepare']>>();
 const PREPARED_MAX = 200;
 

@@ -1,6 +1,6 @@
 // A disk that journals every write: forward journal in front, head map over it, a base underneath (the MIM of a
 // volume, the mirror of a clone). Reads take the newest journaled extent, else the base. One road for both.
-import { type Clock, assert, MidmirrorError } from '@midmirror/basis';
+import { type Clock, assert, MidmirrorError, Turns } from '@midmirror/basis';
 import {
   type AllocationExtent,
   type BlockDevice,
@@ -69,6 +69,9 @@ export class LiveDisk implements BlockDevice {
   readonly #cursor;
   readonly #pacer = readPacer();
   readonly #scratch = new Uint8Array(64 << 10);
+  /** Whatever takes segments out of the ring: each segment leaves once. */
+  readonly #recycling = new Turns();
+  #closing = false;
 
   private constructor(
     options: LiveDiskOptions,
@@ -206,7 +209,12 @@ export class LiveDisk implements BlockDevice {
   }
 
   /** The base holds everything up to `seq`: sealed segments that end there leave the ring. Their numbers. */
-  async recycle(seq: number): Promise<number[]> {
+  recycle(seq: number): Promise<number[]> {
+    return this.#recycling.take(() => this.#recycle(seq));
+  }
+
+  async #recycle(seq: number): Promise<number[]> {
+    if (this.#closing) return [];
     const gone: RingSegment[] = [];
     for (const segment of this.#ring.live.values()) {
       if (!segment.sealed || segment.log !== null || segment.lastSeq > seq) break;
@@ -233,7 +241,12 @@ export class LiveDisk implements BlockDevice {
    * Writes up to `bytesMax` of what is live in the oldest segment again at the journal's end; when nothing is
    * left in it, frees it. No write of a guest may be under way. False: there is no such segment.
    */
-  async compactOldest(bytesMax: number): Promise<boolean> {
+  compactOldest(bytesMax: number): Promise<boolean> {
+    return this.#recycling.take(() => this.#compactOldest(bytesMax));
+  }
+
+  async #compactOldest(bytesMax: number): Promise<boolean> {
+    if (this.#closing) return false;
     const oldest = this.segments[0];
     if (oldest === undefined || !oldest.sealed || oldest.log !== null) return false;
     const live: { start: number; length: number; zero: boolean }[] = [];
@@ -254,6 +267,8 @@ export class LiveDisk implements BlockDevice {
   }
 
   async close(): Promise<void> {
+    this.#closing = true;
+    await this.#recycling.ended();
     try {
       await this.#journal.close();
     } finally {

@@ -142,8 +142,13 @@ export class ForgetfulFiles implements PoolFiles {
   }
 
   #handle(path: string, inode: Inode, generation: number): PoolFile {
-    const alive = (operation: string, changes: boolean): void => {
+    let closed = false;
+    const refuseDead = (): void => {
       if (generation !== this.#generation) throw new MidmirrorError('io', `${path}: the machine went away`);
+    };
+    const alive = (operation: string, changes: boolean): void => {
+      if (closed) throw new MidmirrorError('io', `${operation} of ${path} after it was closed`);
+      refuseDead();
       if (changes) this.beforeChange(operation, path);
     };
     const write = (buffers: readonly Uint8Array[], position: number): void => {
@@ -189,13 +194,13 @@ export class ForgetfulFiles implements PoolFiles {
         alive('write', true);
         write(buffers, position);
         await Promise.resolve();
-        alive('write', false);
+        refuseDead();
       },
       async datasync() {
         alive('datasync', true);
         const covered = inode.pending.length;
         await Promise.resolve();
-        alive('datasync', false);
+        refuseDead();
         stabilize(covered);
       },
       datasyncSync() {
@@ -224,9 +229,13 @@ export class ForgetfulFiles implements PoolFiles {
             : grown(inode.bytes, lengthBytes);
       },
       async size() {
+        alive('stat', false);
         return inode.bytes.length;
       },
-      async close() {},
+      async close() {
+        if (closed) throw new MidmirrorError('io', `close of ${path} after it was closed`);
+        closed = true;
+      },
     };
   }
 }

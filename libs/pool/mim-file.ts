@@ -107,6 +107,12 @@ export class MimAllocation {
     return { lengthBytes: Math.min(end, start + length) - start, hole };
   }
 
+  /** Marks a granule, and has its page written whatever it said before. */
+  mark(granule: number): void {
+    this.set(granule, true);
+    this.dirtyPages.add(place(granule).page);
+  }
+
   pageBytes(page: number): Uint8Array {
     sealPage(this.#pages, page);
     return this.#pages.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
@@ -149,12 +155,16 @@ export class MimWriter {
     return this.#image.read(target, targetOffset, length, position);
   }
 
-  /** Marks the granules of these ranges (start, length, start, length, …) as holding data, durably. */
+  /**
+   * Marks the granules of these ranges (start, length, start, length, …) as holding data, durably. Marks that are
+   * there already are written again: a process that died, or an fdatasync that failed, may have left them in the
+   * page cache only.
+   */
   async mark(ranges: readonly number[]): Promise<void> {
     for (let i = 0; i < ranges.length; i += 2) {
       const last = Math.floor((ranges[i]! + ranges[i + 1]! - 1) / GRANULE_BYTES);
       for (let granule = Math.floor(ranges[i]! / GRANULE_BYTES); granule <= last; granule += 1) {
-        this.allocation.set(granule, true);
+        this.allocation.mark(granule);
       }
     }
     await this.#writeMarks();

@@ -1,4 +1,5 @@
 // The MIM for reading: by the live disk, where its journal has nothing, and by mirrors. The synchronizer writes it.
+import { Turns } from '@midmirror/basis';
 import type { PoolFile, PoolFiles } from './files.ts';
 import type { VolumePaths } from './layout.ts';
 import { MimAllocation } from './mim-file.ts';
@@ -8,6 +9,8 @@ export class MimImage {
   readonly #paths: VolumePaths;
   readonly #file: PoolFile;
   #allocation: MimAllocation;
+  /** Of two calls the later one's look at the file counts. */
+  readonly #reloading = new Turns();
 
   private constructor(files: PoolFiles, paths: VolumePaths, file: PoolFile, allocation: MimAllocation) {
     this.#files = files;
@@ -22,8 +25,10 @@ export class MimImage {
   }
 
   /** A sync has changed which granules hold data. Call before the ranges it wrote leave a map. */
-  async reload(): Promise<void> {
-    this.#allocation = await MimAllocation.load(this.#files, this.#paths);
+  reload(): Promise<void> {
+    return this.#reloading.take(async () => {
+      this.#allocation = await MimAllocation.load(this.#files, this.#paths);
+    });
   }
 
   tryRead(start: number, length: number, target: Uint8Array, targetOffset: number): boolean {

@@ -72,9 +72,16 @@ async function syncDirectory(path: string): Promise<void> {
   }
 }
 
+/**
+ * The kernel gives the number of a closed descriptor to the next file that is opened: whoever used it then would
+ * write into that one. So a file is closed once, after the last operation on it has ended, and refuses any later.
+ */
 class NodeFile implements PoolFile {
   readonly path: string;
   readonly #fd: number;
+  #underWay = 0;
+  #closed = false;
+  #whenIdle: (() => void) | null = null;
 
   constructor(path: string, fd: number) {
     this.path = path;
@@ -82,6 +89,7 @@ class NodeFile implements PoolFile {
   }
 
   readSync(target: Uint8Array, targetOffset: number, length: number, position: number): number {
+    this.#refuseClosed('read');
     try {
       return fs.readSync(this.#fd, target, targetOffset, length, position);
     } catch (error) {
@@ -90,7 +98,7 @@ class NodeFile implements PoolFile {
   }
 
   read(target: Uint8Array, targetOffset: number, length: number, position: number): Promise<number> {
-    return attempt('read', this.path, async () => {
+    return this.#attempt('read', async () => {
       let done = 0;
       while (done < length) {
         const { bytesRead } = await fsRead(
@@ -108,6 +116,7 @@ class NodeFile implements PoolFile {
   }
 
   writevSync(buffers: readonly Uint8Array[], position: number): void {
+    this.#refuseClosed('write');
     try {
       let written = fs.writevSync(this.#fd, buffers as Uint8Array[], position);
       let left = remaining(buffers, written);
@@ -122,7 +131,7 @@ class NodeFile implements PoolFile {
   }
 
   writev(buffers: readonly Uint8Array[], position: number): Promise<void> {
-    return attempt('write', this.path, async () => {
+    return this.#attempt('write', async () => {
       let left: readonly Uint8Array[] = buffers;
       let at = position;
       while (left.length > 0) {
@@ -134,10 +143,11 @@ class NodeFile implements PoolFile {
   }
 
   datasync(): Promise<void> {
-    return attempt('fdatasync', this.path, () => fsDatasync(this.#fd));
+    return this.#attempt('fdatasync', () => fsDatasync(this.#fd));
   }
 
   datasyncSync(): void {
+    this.#refuseClosed('fdatasync');
     try {
       fs.fdatasyncSync(this.#fd);
     } catch (error) {
@@ -179,15 +189,39 @@ class NodeFile implements PoolFile {
   }
 
   truncate(lengthBytes: number): Promise<void> {
-    return attempt('truncate', this.path, () => fsTruncate(this.#fd, lengthBytes));
+    return this.#attempt('truncate', () => fsTruncate(this.#fd, lengthBytes));
   }
 
   size(): Promise<number> {
-    return attempt('stat', this.path, async () => (await fsStat(this.#fd)).size);
+    return this.#attempt('stat', async () => (await fsStat(this.#fd)).size);
   }
 
-  close(): Promise<void> {
-    return attempt('close', this.path, () => fsClose(this.#fd));
+  async close(): Promise<void> {
+    this.#refuseClosed('close');
+    this.#closed = true;
+    if (this.#underWay > 0) {
+      await new Promise<void>((resolve) => {
+        this.#whenIdle = resolve;
+      });
+    }
+    await attempt('close', this.path, () => fsClose(this.#fd));
+  }
+
+  async #attempt<T>(operation: string, act: () => Promise<T>): Promise<T> {
+    this.#refuseClosed(operation);
+    this.#underWay += 1;
+    try {
+      return await act();
+    } catch (error) {
+      throw fileError(operation, this.path, error);
+    } finally {
+      this.#underWay -= 1;
+      if (this.#underWay === 0) this.#whenIdle?.();
+    }
+  }
+
+  #refuseClosed(operation: string): void {
+    if (this.#closed) throw new MidmirrorError('io', `${operation} of ${this.path} after it was closed`);
   }
 }
 

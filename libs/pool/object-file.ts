@@ -26,6 +26,7 @@ export class ObjectWriter {
   #at: number = Format.objectHeaderBytes;
   #queue: Uint8Array[] = [];
   #queued = 0;
+  #finishing = false;
 
   private constructor(files: PoolFiles, file: PoolFile, directory: string, header: ObjectHeader) {
     this.#files = files;
@@ -80,13 +81,16 @@ export class ObjectWriter {
     const trailer = objectTrailer.encode(this.header.object, this.header.epoch, this.#at, footer);
     await this.#file.writev([footer, trailer], this.#at);
     await this.#file.datasync();
+    this.#finishing = true;
     await this.#file.close();
     const name = objectName(this.header.object);
     await this.#files.rename(`${this.#directory}/${name}.new`, `${this.#directory}/${name}`);
     await this.#files.syncDirectory(this.#directory);
   }
 
+  /** After an error. What `finish` had done to its end stays: nobody knows of it, so the next start removes it. */
   async abandon(): Promise<void> {
+    if (this.#finishing) return;
     await this.#file.close();
     await this.#files.unlink(`${this.#directory}/${objectName(this.header.object)}.new`);
   }

@@ -1,5 +1,5 @@
 // The mapping index: answers where every address lay at any retained point, and serves those points as disks.
-import { type Clock, MidmirrorError } from '@midmirror/basis';
+import { type Clock, MidmirrorError, Turns } from '@midmirror/basis';
 import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
 import { answer, ask, type Bus } from '@midmirror/bus';
 import { type Catalog, volumeById, volumeByName } from '@midmirror/catalog';
@@ -13,7 +13,6 @@ import { limits } from './limits.ts';
 import { type Mirror, refuseOutside } from './mirror.ts';
 import { type Latest, Points } from './points.ts';
 import { Projector } from './projector.ts';
-import { Turns } from './turns.ts';
 import { VolumeIndex, type VolumeView } from './volume-index.ts';
 
 export interface MappingIndexContext {

@@ -2,7 +2,7 @@
 // that are open. Opening, resolving and what syncs ask of it take turns, so that a map is never built from a
 // catalogue that is half a step ahead.
 import { randomUUID } from 'node:crypto';
-import { type Clock, MidmirrorError } from '@midmirror/basis';
+import { type Clock, MidmirrorError, Turns } from '@midmirror/basis';
 import {
   type Catalog,
   fromNs,
@@ -22,7 +22,6 @@ import { FlatVrmo, type Vrmo } from '@midmirror/vrmo';
 import { limits } from './limits.ts';
 import { Mirror } from './mirror.ts';
 import { batchesOf, type Tail } from './tail.ts';
-import { Turns } from './turns.ts';
 
 export interface IndexContext {
   files: PoolFiles;

@@ -1,6 +1,6 @@
 // The synchronizer: decides when each volume's MIM moves, by interval, time of day, marks, journal space and
 // request, and lets snapshots go by the policy. One thing at a time per volume.
-import { MidmirrorError, messageOf } from '@midmirror/basis';
+import { MidmirrorError, messageOf, Turns } from '@midmirror/basis';
 import { answer, ask } from '@midmirror/bus';
 import { type VolumeRow, volumeById } from '@midmirror/catalog';
 import { eventOf, Streams } from '@midmirror/events';
@@ -20,7 +20,7 @@ export interface SynchronizerContext extends VolumeSyncContext {
 interface Entry {
   sync: VolumeSync;
   /** Work of this volume, in order. */
-  tail: Promise<unknown>;
+  turns: Turns;
   timer: NodeJS.Timeout | null;
   cron: Cron | null;
   cronText: string | null;
@@ -54,7 +54,7 @@ export class Synchronizer {
     answer(bus, 'synchronizer.drop-snapshot', async ({ volumeId, snapshot }) => {
       const entry = await this.#entry(volumeId);
       return {
-        freedBytes: await this.#inTurn(entry, () => dropSnapshot(entry.sync, snapshot, this.#context)),
+        freedBytes: await entry.turns.take(() => dropSnapshot(entry.sync, snapshot, this.#context)),
       };
     });
     answer(bus, 'synchronizer.forget', async ({ volumeId }) => {
@@ -87,7 +87,7 @@ export class Synchronizer {
       if (entry.timer !== null) clearInterval(entry.timer);
       entry.cron?.stop();
     }
-    await Promise.all([...this.#entries.values()].map((entry) => entry.tail));
+    await Promise.all([...this.#entries.values()].map((entry) => entry.turns.ended()));
   }
 
   async #add(volume: VolumeRow): Promise<Entry> {
@@ -97,7 +97,7 @@ export class Synchronizer {
     const sync = new VolumeSync(volume.id, directory, this.#context);
     const entry: Entry = {
       sync,
-      tail: Promise.resolve(),
+      turns: new Turns(),
       timer: null,
       cron: null,
       cronText: null,
@@ -105,7 +105,7 @@ export class Synchronizer {
     };
     this.#entries.set(volume.id, entry);
     this.#background(entry, volume.name, () => sync.resume());
-    await entry.tail;
+    await entry.turns.ended();
     this.#schedule(volume);
     return entry;
   }
@@ -154,15 +154,9 @@ export class Synchronizer {
     return await this.#add(await volumeById(this.#context.catalog.db, volumeId));
   }
 
-  #inTurn<T>(entry: Entry, act: () => Promise<T>): Promise<T> {
-    const done = entry.tail.then(act);
-    entry.tail = done.catch(() => {});
-    return done;
-  }
-
   #background(entry: Entry, name: string, act: () => Promise<unknown>): void {
     if (this.#stopping) return;
-    this.#inTurn(entry, act).catch((error: unknown) => {
+    entry.turns.take(act).catch((error: unknown) => {
       this.#context.log(`volume ${name}: sync waits for its next turn: ${messageOf(error)}`);
     });
   }
@@ -178,7 +172,7 @@ export class Synchronizer {
     }
     const target = upToSeq ?? seq;
     if (target === seq) await ask(this.#context.bus, 'ingest.rotate', { volumeId });
-    return await this.#inTurn(entry, () => entry.sync.syncUpTo(target, closeSnapshot, 'requested'));
+    return await entry.turns.take(() => entry.sync.syncUpTo(target, closeSnapshot, 'requested'));
   }
 
   /** What the interval does: move the MIM up to the start of the journal window, then let snapshots go. */
@@ -260,7 +254,7 @@ export class Synchronizer {
     const drop = async (): Promise<void> => {
       for (const { snapshot } of drops) freedBytes += await dropSnapshot(entry.sync, snapshot, this.#context);
     };
-    await (inTurnAlready ? drop() : this.#inTurn(entry, drop));
+    await (inTurnAlready ? drop() : entry.turns.take(drop));
     return { drops, freedBytes };
   }
 
@@ -270,6 +264,6 @@ export class Synchronizer {
     this.#entries.delete(volumeId);
     if (entry.timer !== null) clearInterval(entry.timer);
     entry.cron?.stop();
-    await entry.tail;
+    await entry.turns.ended();
   }
 }

@@ -8,4 +8,9 @@ export class Turns {
     this.#last = done.catch(() => {});
     return done;
   }
+
+  /** Resolves when every act of before this call has ended, well or not. */
+  async ended(): Promise<void> {
+    await this.#last;
+  }
 }
