@@ -6,6 +6,7 @@ import {
   type Catalog,
   fromNs,
   loadRun,
+  runOf,
   runsOf,
   type SegmentRow,
   type StoredRun,
@@ -294,12 +295,8 @@ class Verification {
         try {
           await this.#object(path, run);
         } catch (error) {
-          if (
-            (await runsOf(this.#catalog.db, this.#volume.id, 'backward')).some(
-              (present) => present.id === run.id,
-            )
-          )
-            throw error;
+          const present = await runOf(this.#catalog.db, this.#volume.id, 'backward', run.source);
+          if (present?.id === run.id) throw error;
         }
       });
     }
@@ -353,9 +350,7 @@ class Verification {
     source: number,
     extents: ExtentMap,
   ): Promise<void> {
-    const run = (await runsOf(this.#catalog.db, this.#volume.id, side)).find(
-      (candidate) => candidate.source === source,
-    );
+    const run = await runOf(this.#catalog.db, this.#volume.id, side, source);
     if (run === undefined) return; // not learnt yet, or gone meanwhile
     const stored = new ExtentMap();
     await loadRun(this.#catalog.db, run.id, stored, false);

@@ -1,6 +1,7 @@
 export { type Catalog, type CatalogReader, type CatalogTransaction, openEmbeddedCatalog } from './catalog.ts';
 export { type PinRequest, pinPoint, unpinPoint } from './pins.ts';
-export { deleteRun, insertRun, loadRun, runsOf, type StoredRun } from './runs.ts';
+export { checkName, refuseTakenName } from './names.ts';
+export { deleteRun, insertRun, loadRun, runOf, runsOf, type StoredRun } from './runs.ts';
 export type {
   ActivityRow,
   CatalogSchema,

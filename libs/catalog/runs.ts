@@ -49,6 +49,22 @@ export async function runsOf(db: CatalogReader, volumeId: string, side: RunSide)
     .execute();
 }
 
+/** The run of one segment or object; undefined: the catalogue knows none. */
+export async function runOf(
+  db: CatalogReader,
+  volumeId: string,
+  side: RunSide,
+  source: number,
+): Promise<StoredRun | undefined> {
+  return await db
+    .selectFrom('run')
+    .selectAll()
+    .where('volume_id', '=', volumeId)
+    .where('side', '=', side)
+    .where('source', '=', source)
+    .executeTakeFirst();
+}
+
 /** Puts a run's extents into `map`; `under`: only where nothing is yet. */
 export async function loadRun(
   db: CatalogReader,

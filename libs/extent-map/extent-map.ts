@@ -77,6 +77,13 @@ export class ExtentMap {
   }
 
   /** Bytes of memory that the extents take. */
+  /** Bytes of the addresses that it maps. Linear in the extents. */
+  get coveredBytes(): number {
+    let bytes = 0;
+    for (const c = this.cursor(); c.valid; c.next()) bytes += c.length;
+    return bytes;
+  }
+
   get memoryBytes(): number {
     return this.#leaves.length * (LEAF_CAPACITY * (8 + 4 * WORDS) + 400) + this.#firsts.byteLength;
   }

@@ -232,9 +232,7 @@ export class LiveDisk implements BlockDevice {
 
   /** Bytes of the disk that the journal covers. Linear in the extents. */
   get liveBytes(): number {
-    let bytes = 0;
-    for (const c = this.#head.cursor(); c.valid; c.next()) bytes += c.length;
-    return bytes;
+    return this.#head.coveredBytes;
   }
 
   /**

@@ -1,16 +1,14 @@
 // One volume as ingest serves it: the live disk, and the publisher that tells the others what became durable.
 // The journal is the outbox: it is written first, events follow, and a restart publishes what is lacking.
 import { type Clock, messageOf } from '@midmirror/basis';
-import { type Bus, ask } from '@midmirror/bus';
+import { type Bus, ask, tell } from '@midmirror/bus';
 import { type Catalog, toNs } from '@midmirror/catalog';
 import {
   type DomainEvent,
   encodeDescriptors,
-  envelopeOf,
   journalSubject,
   type MarkKind,
   Streams,
-  timelineSubject,
 } from '@midmirror/events';
 import { packedBatches } from '@midmirror/journal';
 import { LiveDisk, type RingSegment } from '@midmirror/live-disk';
@@ -319,12 +317,7 @@ export class IngestVolume {
         timeNs: this.#context.clock.nowNs().toString(),
         data: { segment: last },
       };
-      await bus.publishIn(
-        tx,
-        Streams.timeline,
-        timelineSubject(this.id, event.type),
-        envelopeOf(event, SOURCE),
-      );
+      await tell(bus, tx, SOURCE, event);
     });
   }
 
@@ -332,12 +325,7 @@ export class IngestVolume {
     const { catalog, bus } = this.#context;
     await catalog.transaction(async (tx) => {
       await change(tx);
-      await bus.publishIn(
-        tx,
-        Streams.timeline,
-        timelineSubject(this.id, event.type),
-        envelopeOf(event, SOURCE),
-      );
+      await tell(bus, tx, SOURCE, event);
     });
   }
 }

@@ -2,9 +2,9 @@
 import { randomUUID } from 'node:crypto';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
-import { answer, ask } from '@midmirror/bus';
-import { fromNs, toNs, volumeById } from '@midmirror/catalog';
-import { type DomainEvent, envelopeOf, markKinds, Streams, timelineSubject } from '@midmirror/events';
+import { answer, ask, tell } from '@midmirror/bus';
+import { checkName, fromNs, refuseTakenName, toNs, volumeById } from '@midmirror/catalog';
+import { markKinds } from '@midmirror/events';
 import {
   createMim,
   parseVolumeFile,
@@ -16,7 +16,6 @@ import {
 } from '@midmirror/pool';
 import { IngestVolume, type VolumeContext } from './ingest-volume.ts';
 
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
 const SIZE_BYTES_MAX = 2 ** 44;
 const SOURCE = '/midmirror/ingest';
 
@@ -53,7 +52,7 @@ export class Ingest implements ExportDirectory {
     answer(bus, 'ingest.delete-volume', (body) => this.#delete(body.volumeId));
     answer(bus, 'ingest.set-policy', ({ volumeId, policy }) => this.#setPolicy(volumeId, policy));
     answer(bus, 'ingest.mark', async ({ volumeId, name, kind }) => {
-      if (!NAME.test(name)) throw badName('mark', name);
+      checkName('mark', name);
       if (!markKinds.includes(kind))
         throw new MidmirrorError('bad-request', `a mark is one of ${markKinds.join(', ')}, not "${kind}"`);
       await this.#refuseTakenMark(volumeId, name);
@@ -133,7 +132,7 @@ export class Ingest implements ExportDirectory {
   }
 
   async #create(name: string, sizeBytes: number, policy: unknown): Promise<{ volumeId: string }> {
-    if (!NAME.test(name)) throw badName('volume', name);
+    checkName('volume', name);
     if (
       !Number.isSafeInteger(sizeBytes) ||
       sizeBytes < 4096 ||
@@ -146,7 +145,6 @@ export class Ingest implements ExportDirectory {
       );
     }
     const { files, catalog, clock, config } = this.#context;
-    await this.#refuseTakenName(name);
     const id = randomUUID().replaceAll('-', '');
     const directory = this.#directory(id);
     const createdNs = clock.nowNs();
@@ -169,7 +167,10 @@ export class Ingest implements ExportDirectory {
       mim_seq: 0,
       mim_ns: toNs(createdNs),
     };
-    await catalog.db.insertInto('volume').values(row).execute();
+    await catalog.transaction(async (tx) => {
+      await refuseTakenName(tx, name);
+      await tx.insertInto('volume').values(row).execute();
+    });
     try {
       await files.makeDirectory(volumePaths(directory).forward);
       await files.makeDirectory(volumePaths(directory).backward);
@@ -185,7 +186,7 @@ export class Ingest implements ExportDirectory {
       await this.#openVolume(id);
       await catalog.transaction(async (tx) => {
         await tx.updateTable('volume').set({ state: 'active' }).where('id', '=', id).execute();
-        await this.#tell(tx, {
+        await tell(this.#context.bus, tx, SOURCE, {
           type: 'volume.created',
           volumeId: id,
           timeNs: createdNs.toString(),
@@ -220,7 +221,7 @@ export class Ingest implements ExportDirectory {
         .set({ policy: JSON.stringify(policy) })
         .where('id', '=', id)
         .execute();
-      await this.#tell(tx, {
+      await tell(this.#context.bus, tx, SOURCE, {
         type: 'policy.changed',
         volumeId: id,
         timeNs: clock.nowNs().toString(),
@@ -269,34 +270,13 @@ export class Ingest implements ExportDirectory {
         await tx.deleteFrom(table).where('volume_id', '=', id).execute();
       }
       await tx.deleteFrom('volume').where('id', '=', id).execute();
-      await this.#tell(tx, {
+      await tell(this.#context.bus, tx, SOURCE, {
         type: 'volume.deleted',
         volumeId: id,
         timeNs: clock.nowNs().toString(),
         data: { name },
       });
     });
-  }
-
-  async #tell(tx: Parameters<VolumeContext['bus']['publishIn']>[0], event: DomainEvent): Promise<void> {
-    await this.#context.bus.publishIn(
-      tx,
-      Streams.timeline,
-      timelineSubject(event.volumeId, event.type),
-      envelopeOf(event, SOURCE),
-    );
-  }
-
-  async #refuseTakenName(name: string): Promise<void> {
-    const { db } = this.#context.catalog;
-    const volume = await db.selectFrom('volume').select('id').where('name', '=', name).executeTakeFirst();
-    const clone = await db.selectFrom('clone').select('id').where('name', '=', name).executeTakeFirst();
-    if (volume !== undefined || clone !== undefined) {
-      throw new MidmirrorError(
-        'conflict',
-        `the name "${name}" is taken by a ${volume === undefined ? 'clone' : 'volume'}`,
-      );
-    }
   }
 
   async #refuseTakenMark(volumeId: string, name: string): Promise<void> {
@@ -330,10 +310,4 @@ export class Ingest implements ExportDirectory {
   #directory(id: string): string {
     return `${this.#poolDirectory}/volumes/${id}`;
   }
-}
-
-function badName(what: string, name: string): MidmirrorError {
-  return new MidmirrorError('bad-request', `"${name}" is not a name for a ${what}`, {
-    hint: 'letters, digits, dot, dash and underscore, beginning with a letter or digit, at most 63',
-  });
 }

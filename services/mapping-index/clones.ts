@@ -1,31 +1,28 @@
 // Clones: writable disks over a past point. The row with its pin comes first and goes last; clone.json says
 // that the files are whole. A row without the file is a clone whose making or removal a crash interrupted.
 import { randomUUID } from 'node:crypto';
-import { type Clock, MidmirrorError, messageOf } from '@midmirror/basis';
+import { MidmirrorError, messageOf } from '@midmirror/basis';
 import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
-import type { Bus } from '@midmirror/bus';
-import { type Catalog, type CloneRow, fromNs, pinPoint, toNs, unpinPoint } from '@midmirror/catalog';
-import { type ChosenPoint, type DomainEvent, envelopeOf, Streams, timelineSubject } from '@midmirror/events';
+import { tell } from '@midmirror/bus';
+import {
+  type CloneRow,
+  checkName,
+  fromNs,
+  pinPoint,
+  refuseTakenName,
+  toNs,
+  unpinPoint,
+} from '@midmirror/catalog';
+import type { ChosenPoint } from '@midmirror/events';
 import { LiveDisk } from '@midmirror/live-disk';
-import { type CloneFile, parseVolumeFile, type PoolFiles, readWhole, replaceFile } from '@midmirror/pool';
+import { type CloneFile, parseVolumeFile, readWhole, replaceFile } from '@midmirror/pool';
 import { printTime } from '@midmirror/point';
 import { CloneDisk } from './clone-disk.ts';
+import type { MappingIndexContext } from './context.ts';
 import { limits } from './limits.ts';
 import type { VolumeIndex } from './volume-index.ts';
 
 const SOURCE = '/midmirror/mapping-index';
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
-
-export interface ClonesContext {
-  files: PoolFiles;
-  catalog: Catalog;
-  bus: Bus;
-  clock: Clock;
-  poolDirectory: string;
-  syncIntervalMs: number;
-  requestBytesMax: number;
-  log: (message: string) => void;
-}
 
 interface OpenClone {
   row: CloneRow;
@@ -35,12 +32,12 @@ interface OpenClone {
 }
 
 export class Clones implements ExportDirectory {
-  readonly #context: ClonesContext;
+  readonly #context: MappingIndexContext;
   readonly #indexOf: (volumeId: string) => Promise<VolumeIndex>;
   readonly #open = new Map<string, OpenClone>();
   readonly #broken = new Map<string, unknown>();
 
-  constructor(context: ClonesContext, indexOf: (volumeId: string) => Promise<VolumeIndex>) {
+  constructor(context: MappingIndexContext, indexOf: (volumeId: string) => Promise<VolumeIndex>) {
     this.#context = context;
     this.#indexOf = indexOf;
   }
@@ -92,11 +89,7 @@ export class Clones implements ExportDirectory {
 
   async create(index: VolumeIndex, point: ChosenPoint, name: string): Promise<void> {
     const { catalog, files, clock } = this.#context;
-    if (!NAME.test(name)) {
-      throw new MidmirrorError('bad-request', `"${name}" is not a name for a clone`, {
-        hint: 'letters, digits, dot, dash and underscore, beginning with a letter or digit, at most 63',
-      });
-    }
+    checkName('clone', name);
     const nowNs = clock.nowNs();
     const id = randomUUID().replaceAll('-', '').slice(0, 16);
     const row: CloneRow = {
@@ -108,14 +101,7 @@ export class Clones implements ExportDirectory {
       created_ns: toNs(nowNs),
     };
     await catalog.transaction(async (tx) => {
-      const volume = await tx.selectFrom('volume').select('id').where('name', '=', name).executeTakeFirst();
-      const clone = await tx.selectFrom('clone').select('id').where('name', '=', name).executeTakeFirst();
-      if (volume !== undefined || clone !== undefined) {
-        throw new MidmirrorError(
-          'conflict',
-          `the name "${name}" is taken by a ${volume === undefined ? 'clone' : 'volume'}`,
-        );
-      }
+      await refuseTakenName(tx, name);
       await pinPoint(tx, {
         id: pinOf(id),
         volumeId: index.id,
@@ -124,7 +110,7 @@ export class Clones implements ExportDirectory {
         sinceNs: nowNs,
       });
       await tx.insertInto('clone').values(row).execute();
-      await this.#tell(tx, {
+      await tell(this.#context.bus, tx, SOURCE, {
         type: 'clone.created',
         volumeId: index.id,
         timeNs: nowNs.toString(),
@@ -256,23 +242,13 @@ export class Clones implements ExportDirectory {
     await catalog.transaction(async (tx) => {
       await unpinPoint(tx, pinOf(row.id));
       await tx.deleteFrom('clone').where('id', '=', row.id).execute();
-      const event: DomainEvent = {
+      await tell(this.#context.bus, tx, SOURCE, {
         type: 'clone.deleted',
         volumeId: row.volume_id,
         timeNs: clock.nowNs().toString(),
         data: { name: row.name },
-      };
-      await this.#tell(tx, event);
+      });
     });
-  }
-
-  async #tell(tx: Parameters<Bus['publishIn']>[0], event: DomainEvent): Promise<void> {
-    await this.#context.bus.publishIn(
-      tx,
-      Streams.timeline,
-      timelineSubject(event.volumeId, event.type),
-      envelopeOf(event, SOURCE),
-    );
   }
 
   #directory(id: string): string {

@@ -1,1 +1,2 @@
-export { MappingIndex, type MappingIndexContext, type OpenedPoint } from './mapping-index.ts';
+export type { MappingIndexContext } from './context.ts';
+export { MappingIndex, type OpenedPoint } from './mapping-index.ts';

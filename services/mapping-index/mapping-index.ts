@@ -1,30 +1,19 @@
 // The mapping index: answers where every address lay at any retained point, and serves those points as disks.
-import { type Clock, MidmirrorError, Turns } from '@midmirror/basis';
+import { MidmirrorError, Turns } from '@midmirror/basis';
 import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
-import { answer, ask, type Bus } from '@midmirror/bus';
-import { type Catalog, volumeById, volumeByName } from '@midmirror/catalog';
+import { answer, ask } from '@midmirror/bus';
+import { volumeById, volumeByName } from '@midmirror/catalog';
 import type { ChosenPoint } from '@midmirror/events';
 import { printTime } from '@midmirror/point';
-import type { PoolFiles } from '@midmirror/pool';
 import { changesBetween } from './changes.ts';
 import { Clones } from './clones.ts';
+import type { MappingIndexContext } from './context.ts';
 import { historyOf } from './history.ts';
 import { limits } from './limits.ts';
 import { type Mirror, refuseOutside } from './mirror.ts';
-import { type Latest, Points } from './points.ts';
+import { type Moment, Points } from './points.ts';
 import { Projector } from './projector.ts';
 import { VolumeIndex, type VolumeView } from './volume-index.ts';
-
-export interface MappingIndexContext {
-  files: PoolFiles;
-  catalog: Catalog;
-  bus: Bus;
-  clock: Clock;
-  poolDirectory: string;
-  syncIntervalMs: number;
-  requestBytesMax: number;
-  log: (message: string) => void;
-}
 
 interface Served {
   index: VolumeIndex;
@@ -171,7 +160,7 @@ export class MappingIndex implements ExportDirectory {
       index: VolumeIndex;
       points: Points;
       view: VolumeView;
-      latest: Latest;
+      latest: Moment;
       nowNs: bigint;
     }) => Promise<T>,
   ): Promise<T> {

@@ -9,12 +9,8 @@ import { limits } from './limits.ts';
 import { batchesOf } from './tail.ts';
 import { snapshotTimes, type VolumeIndex, type VolumeView } from './volume-index.ts';
 
-export interface Latest {
-  seq: number;
-  timeNs: bigint;
-}
-
-export interface Found {
+/** A write and its time. */
+export interface Moment {
   seq: number;
   timeNs: bigint;
 }
@@ -32,12 +28,12 @@ export class Points {
   }
 
   /** The point that `text` names. Throws `bad-request`, `not-found` (mark, snapshot) or `point-unavailable`. */
-  async choose(view: VolumeView, text: string, end: Latest, nowNs: bigint): Promise<ChosenPoint> {
+  async choose(view: VolumeView, text: string, end: Moment, nowNs: bigint): Promise<ChosenPoint> {
     // The journal's end may be a mark's time; a point's time is that of its write. A sync may have passed it since.
     const seq = Math.max(end.seq, view.volume.mim_seq);
-    const latest: Latest = { seq, timeNs: await this.timeOf(view, seq) };
+    const latest: Moment = { seq, timeNs: await this.timeOf(view, seq) };
     const asked = parsePoint(text, nowNs);
-    const exactly = ({ seq, timeNs }: Found): ChosenPoint => ({
+    const exactly = ({ seq, timeNs }: Moment): ChosenPoint => ({
       seq,
       timeNs: timeNs.toString(),
       distanceMs: null,
@@ -117,7 +113,7 @@ export class Points {
   }
 
   /** The earliest point that can be read. */
-  earliest(view: VolumeView): Found {
+  earliest(view: VolumeView): Moment {
     const oldest = view.snapshots[0];
     const { mim_seq, mim_ns } = view.volume;
     return oldest !== undefined && oldest.seq < mim_seq
@@ -125,21 +121,21 @@ export class Points {
       : { seq: mim_seq, timeNs: fromNs(mim_ns) };
   }
 
-  async #atSeq(view: VolumeView, seq: number, latest: Latest, text: string): Promise<Found> {
+  async #atSeq(view: VolumeView, seq: number, latest: Moment, text: string): Promise<Moment> {
     if (seq === latest.seq) return latest;
     this.#refuseGone(view, seq, latest, text);
     return { seq, timeNs: await this.timeOf(view, seq) };
   }
 
-  #refuseGone(view: VolumeView, seq: number, latest: Latest, text: string): void {
+  #refuseGone(view: VolumeView, seq: number, latest: Moment, text: string): void {
     const inWindow = seq >= view.volume.mim_seq && seq <= latest.seq;
     if (!inWindow && !view.snapshots.some((row) => row.seq === seq))
       throw this.#unavailable(view, latest, text);
   }
 
-  async #atTime(view: VolumeView, timeNs: bigint, latest: Latest, text: string): Promise<Found> {
+  async #atTime(view: VolumeView, timeNs: bigint, latest: Moment, text: string): Promise<Moment> {
     if (timeNs >= latest.timeNs) return latest;
-    const mim: Found = { seq: view.volume.mim_seq, timeNs: fromNs(view.volume.mim_ns) };
+    const mim: Moment = { seq: view.volume.mim_seq, timeNs: fromNs(view.volume.mim_ns) };
     if (timeNs >= mim.timeNs) {
       const found = await this.#lastWriteBy(timeNs, view.volume.id, mim.seq);
       return found === null || found.seq <= mim.seq ? mim : found;
@@ -152,7 +148,7 @@ export class Points {
     throw this.#unavailable(view, latest, text, timeNs);
   }
 
-  async #lastWriteBy(timeNs: bigint, volumeId: string, mimSeq: number): Promise<Found | null> {
+  async #lastWriteBy(timeNs: bigint, volumeId: string, mimSeq: number): Promise<Moment | null> {
     const tail = this.#index.tail.segments;
     for (const segment of tail.toReversed()) {
       const found = lastBy(batchesIn(segment), timeNs);
@@ -188,7 +184,7 @@ export class Points {
     return footer.batches;
   }
 
-  #unavailable(view: VolumeView, latest: Latest, text: string, timeNs: bigint | null = null): MidmirrorError {
+  #unavailable(view: VolumeView, latest: Moment, text: string, timeNs: bigint | null = null): MidmirrorError {
     const earliest = this.earliest(view);
     const window = `every write from ${view.volume.mim_seq} (${printTime(fromNs(view.volume.mim_ns))}) to ${latest.seq} (${printTime(latest.timeNs)})`;
     const near = timeNs === null ? view.snapshots.slice(-3) : nearest(view, timeNs);
@@ -222,7 +218,7 @@ function batchesIn(segment: Parameters<typeof batchesOf>[0]): BatchTimes[] {
 }
 
 /** The last write at or before a time; null: none of these batches. */
-function lastBy(batches: readonly BatchTimes[], timeNs: bigint): Found | null {
+function lastBy(batches: readonly BatchTimes[], timeNs: bigint): Moment | null {
   for (let i = batches.length - 1; i >= 0; i -= 1) {
     const { firstSeq, timeNs: firstNs, writeCount } = batches[i]!;
     if (writeCount === 0 || firstNs > timeNs) continue;

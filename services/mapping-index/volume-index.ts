@@ -177,8 +177,7 @@ export class VolumeIndex {
       const switching: Promise<void>[] = [];
       for (const open of this.#mirrors.values()) {
         if (open.mirror.seq >= sync.to_seq) continue;
-        await this.#follow(open, runs);
-        switching.push(open.mirror.switchTo(open.mirror.vrmo));
+        switching.push(open.mirror.switchTo(await this.#follow(open, runs)));
       }
       await Promise.all(switching);
       return this.#mirrors.size;
@@ -201,11 +200,12 @@ export class VolumeIndex {
         .executeTakeFirst();
       const switching: Promise<void>[] = [];
       for (const open of this.#mirrors.values()) {
+        let { vrmo } = open.mirror;
         if (open.side === 'forward' && open.mirror.seq >= mim_seq) {
-          if (held?.last != null) open.mirror.vrmo.moveOntoMim(held.last);
+          if (held?.last != null) vrmo.moveOntoMim(held.last);
         } else if (open.side === 'forward' || [...open.runs].some((id) => !present.has(id)))
-          await this.#rebuild(open);
-        switching.push(open.mirror.switchTo(open.mirror.vrmo));
+          vrmo = await this.#rebuild(open);
+        switching.push(open.mirror.switchTo(vrmo));
       }
       await Promise.all(switching);
       return this.#mirrors.size;
@@ -279,8 +279,8 @@ export class VolumeIndex {
     return { vrmo: new FlatVrmo(map), side: 'backward', runs };
   }
 
-  /** Before the MIM changes under a mirror: adds the runs it does not have yet, oldest first. */
-  async #follow(open: OpenMirror, runs: StoredRun[]): Promise<void> {
+  /** Before the MIM changes under a mirror: its map with the runs it does not have yet, oldest first. */
+  async #follow(open: OpenMirror, runs: StoredRun[]): Promise<Vrmo> {
     if (open.side === 'forward') return await this.#rebuild(open);
     const snapshot = await this.#context.catalog.db
       .selectFrom('snapshot')
@@ -295,13 +295,14 @@ export class VolumeIndex {
       open.mirror.vrmo.moveOffMim(saved);
       open.runs.add(run.id);
     }
+    return open.mirror.vrmo;
   }
 
-  async #rebuild(open: OpenMirror): Promise<void> {
+  async #rebuild(open: OpenMirror): Promise<Vrmo> {
     const { vrmo, side, runs } = await this.#map(open.mirror.seq);
     open.side = side;
     open.runs = runs;
-    await open.mirror.switchTo(vrmo);
+    return vrmo;
   }
 
   async #partOfSegment(segment: number, seq: number, map: ExtentMap): Promise<void> {

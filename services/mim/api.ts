@@ -99,3 +99,8 @@ export function problemError(problem: Problem): MidmirrorError {
     ...(details === undefined ? {} : { details }),
   });
 }
+
+/** The path of a volume's resources. */
+export function volumePath(name: string): string {
+  return `/volumes/${encodeURIComponent(name)}`;
+}

@@ -3,6 +3,7 @@ import { createWriteStream } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 import { parseBytes, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
+import { volumePath } from './api.ts';
 import { hexDump, printPoint, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
 import type { Session } from './session.ts';
@@ -33,7 +34,6 @@ interface Version {
 }
 
 export function pointCommands(program: Command, open: () => Session): void {
-  const pathOf = (volume: string): string => `/volumes/${encodeURIComponent(volume)}`;
   const at = (text: string): string => encodeURIComponent(pointText(text, new Date()));
 
   program
@@ -51,7 +51,7 @@ export function pointCommands(program: Command, open: () => Session): void {
         ),
       ];
       session.answer(
-        await session.api.json<Points>('GET', `${pathOf(volume)}/points?${query.join('&')}`),
+        await session.api.json<Points>('GET', `${volumePath(volume)}/points?${query.join('&')}`),
         (points) => printPoints(volume, points),
       );
     });
@@ -66,7 +66,7 @@ export function pointCommands(program: Command, open: () => Session): void {
     .action(async (volume: string, options: { at: string }) => {
       const session = open();
       session.answer(
-        await session.api.json<ShownPoint>('GET', `${pathOf(volume)}/resolve?at=${at(options.at)}`),
+        await session.api.json<ShownPoint>('GET', `${volumePath(volume)}/resolve?at=${at(options.at)}`),
         printPoint,
       );
     });
@@ -79,7 +79,7 @@ export function pointCommands(program: Command, open: () => Session): void {
       const session = open();
       const point = await session.api.json<ShownPoint>(
         'GET',
-        `${pathOf(volume)}/resolve?at=${at(options.at)}`,
+        `${volumePath(volume)}/resolve?at=${at(options.at)}`,
       );
       const { nbd } = await session.api.json<{ nbd: string }>('GET', '/appliance');
       session.note(`${volume} as of ${printPoint(point)}`);
@@ -100,7 +100,7 @@ export function pointCommands(program: Command, open: () => Session): void {
         const length = parseBytes(options.length, '--length');
         const { headers, body } = await session.api.open(
           'GET',
-          `${pathOf(volume)}/bytes?at=${at(options.at)}&offset=${offset}&length=${length}`,
+          `${volumePath(volume)}/bytes?at=${at(options.at)}&offset=${offset}&length=${length}`,
         );
         const distance = headers['midmirror-distance-ms'];
         const point: ShownPoint = {
@@ -141,7 +141,7 @@ export function pointCommands(program: Command, open: () => Session): void {
     .action(async (volume: string, options: { from: string; to: string; limit: string }) => {
       const session = open();
       const query = `from=${at(options.from)}&to=${at(options.to)}&limit=${encodeURIComponent(options.limit)}`;
-      const changes = await session.api.json<Changes>('GET', `${pathOf(volume)}/changes?${query}`);
+      const changes = await session.api.json<Changes>('GET', `${volumePath(volume)}/changes?${query}`);
       session.answer(changes, printChanges);
     });
 
@@ -156,7 +156,7 @@ export function pointCommands(program: Command, open: () => Session): void {
       const query = `offset=${parseBytes(options.offset, '--offset')}&length=${parseBytes(options.length, '--length')}&limit=${encodeURIComponent(options.limit)}`;
       const history = await session.api.json<{ versions: Version[]; truncated: boolean }>(
         'GET',
-        `${pathOf(volume)}/history?${query}`,
+        `${volumePath(volume)}/history?${query}`,
       );
       session.answer(history, printHistory);
     });

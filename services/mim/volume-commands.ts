@@ -1,7 +1,7 @@
 // mim volume …, mark, sync, retention, snapshot, verify.
 import { MidmirrorError, parseBytes, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
-import { type Problem, problemError } from './api.ts';
+import { type Problem, problemError, volumePath } from './api.ts';
 import { printSeconds, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
 import type { Session } from './session.ts';
@@ -60,7 +60,7 @@ export function volumeCommands(program: Command, open: () => Session): void {
     .description('one volume: how far back it reaches, how full its journal is, its policy')
     .action(async (name: string) => {
       const session = open();
-      session.answer(await session.api.json<Volume>('GET', `/volumes/${encodeURIComponent(name)}`), showOf);
+      session.answer(await session.api.json<Volume>('GET', volumePath(name)), showOf);
     });
   volume
     .command('policy <name>')
@@ -68,7 +68,7 @@ export function volumeCommands(program: Command, open: () => Session): void {
     .option('--set <field=value...>', 'such as keepDaily=30 or syncAt="0 3 * * *"')
     .action(async (name: string, options: { set?: string[] }) => {
       const session = open();
-      const path = `/volumes/${encodeURIComponent(name)}`;
+      const path = volumePath(name);
       const policy =
         options.set === undefined
           ? (await session.api.json<Volume>('GET', path)).policy
@@ -87,7 +87,7 @@ export function volumeCommands(program: Command, open: () => Session): void {
           `this deletes volume "${name}" with every moment of it, for good`,
           { hint: 'add --yes if that is meant' },
         );
-      await session.api.json('DELETE', `/volumes/${encodeURIComponent(name)}`);
+      await session.api.json('DELETE', volumePath(name));
       session.answer({ deleted: name }, () => `Volume ${name} is deleted.`);
     });
 
@@ -99,7 +99,7 @@ export function volumeCommands(program: Command, open: () => Session): void {
       const session = open();
       const mark = await session.api.json<ShownPoint & { name: string }>(
         'POST',
-        `/volumes/${encodeURIComponent(volumeName)}/marks`,
+        `${volumePath(volumeName)}/marks`,
         { name, kind: options.kind },
       );
       session.answer(
@@ -129,7 +129,7 @@ export function volumeCommands(program: Command, open: () => Session): void {
           bytes: number;
           snapshot: number | null;
           mim: ShownPoint;
-        }>('POST', `/volumes/${encodeURIComponent(volumeName)}/syncs`, body)
+        }>('POST', `${volumePath(volumeName)}/syncs`, body)
         .finally(() => session.progress(''));
       session.answer(moved, ({ fromSeq, toSeq, syncs, extents, bytes, snapshot, mim }) => {
         const here = options.closeSnapshot === true;
@@ -155,7 +155,7 @@ export function volumeCommands(program: Command, open: () => Session): void {
       const done = await session.api.json<{
         drops: (ShownPoint & { snapshot: number; bytes: number })[];
         freedBytes: number;
-      }>('POST', `/volumes/${encodeURIComponent(volumeName)}/retention?dryRun=${dryRun}`);
+      }>('POST', `${volumePath(volumeName)}/retention?dryRun=${dryRun}`);
       session.answer({ dryRun, ...done }, ({ drops, freedBytes }) => {
         if (drops.length === 0) return 'The policy keeps every snapshot there is.';
         const rows = drops.map((drop) => [
@@ -180,7 +180,7 @@ export function volumeCommands(program: Command, open: () => Session): void {
       const session = open();
       const done = await session.api.json<{ freedBytes: number }>(
         'DELETE',
-        `/volumes/${encodeURIComponent(volumeName)}/snapshots/${encodeURIComponent(snapshot)}`,
+        `${volumePath(volumeName)}/snapshots/${encodeURIComponent(snapshot)}`,
       );
       session.answer(
         done,
@@ -211,7 +211,7 @@ interface VerifyReport {
 }
 
 async function verify(session: Session, volumeName: string): Promise<VerifyReport> {
-  const { body } = await session.api.open('POST', `/volumes/${encodeURIComponent(volumeName)}/verify`);
+  const { body } = await session.api.open('POST', `${volumePath(volumeName)}/verify`);
   let rest = '';
   let report: VerifyReport | null = null;
   const take = (line: string): void => {

@@ -1,65 +1,36 @@
 // The two copies of a sync: from the MIM into a backward object, and from the journal onto the MIM.
 import type { ExtentMap } from '@midmirror/extent-map';
 import { ExtentFlag } from '@midmirror/extent-map';
-import type { ObjectHeader } from '@midmirror/journal';
-import { type MimWriter, ObjectWriter, type PieceReader, type PoolFiles } from '@midmirror/pool';
+import type { MimWriter, ObjectWriter, PieceReader } from '@midmirror/pool';
 
 const READ_BYTES = 1 << 20;
-const OBJECT_BYTES_MAX = 1 << 30;
+/** Lengths of extents are 32-bit numbers. */
+const HOLE_BYTES_MAX = 2 ** 31;
 const WRITE_BYTES = 1 << 20;
 /** Cached pieces read without a hop before the loop serves others. */
 const SLICE_PIECES = 64;
 
-export interface SavedObject {
-  object: number;
-  extents: ExtentMap;
-  dataBytes: number;
-}
-
-/** Saves what the MIM holds in `ranges` into one or more objects, durable when it resolves. Holes cost no data. */
+/** Saves what the MIM holds in `ranges` (start, length, start, length, …). Holes cost no data. */
 export async function saveRanges(
-  files: PoolFiles,
-  directory: string,
   mim: MimWriter,
   ranges: readonly number[],
-  headerOf: (part: number) => ObjectHeader,
-): Promise<SavedObject[]> {
-  const saved: SavedObject[] = [];
-  let writer = await ObjectWriter.create(files, directory, headerOf(0));
-  const finish = async (lastPart: boolean): Promise<void> => {
-    await writer.finish(lastPart);
-    saved.push({ object: writer.header.object, extents: writer.extents, dataBytes: writer.dataBytes });
-  };
-  try {
-    for (let i = 0; i < ranges.length; i += 2) {
-      const end = ranges[i]! + ranges[i + 1]!;
-      for (let at = ranges[i]!; at < end; ) {
-        if (writer.dataBytes >= OBJECT_BYTES_MAX) {
-          await finish(false);
-          writer = await ObjectWriter.create(files, directory, headerOf(saved.length));
-        }
-        const { lengthBytes, hole } = mim.allocation.span(at, Math.min(end - at, holeBytes(end - at)));
-        const length = hole ? lengthBytes : Math.min(lengthBytes, READ_BYTES);
-        if (hole) writer.zero(at, length);
-        else {
-          const bytes = new Uint8Array(length);
-          await mim.read(bytes, 0, length, at);
-          await writer.data(at, bytes);
-        }
-        at += length;
+  writer: () => Promise<ObjectWriter>,
+): Promise<void> {
+  for (let i = 0; i < ranges.length; i += 2) {
+    const end = ranges[i]! + ranges[i + 1]!;
+    for (let at = ranges[i]!; at < end; ) {
+      const object = await writer();
+      const { lengthBytes, hole } = mim.allocation.span(at, Math.min(end - at, HOLE_BYTES_MAX));
+      const length = hole ? lengthBytes : Math.min(lengthBytes, READ_BYTES);
+      if (hole) object.zero(at, length);
+      else {
+        const bytes = new Uint8Array(length);
+        await mim.read(bytes, 0, length, at);
+        await object.data(at, bytes);
       }
+      at += length;
     }
-    await finish(true);
-    return saved;
-  } catch (error) {
-    await writer.abandon();
-    throw error;
   }
-}
-
-/** A hole's extent is at most this long: lengths are 32-bit numbers. */
-function holeBytes(length: number): number {
-  return Math.min(length, 2 ** 31);
 }
 
 /** Writes the movelist to the MIM; durable when it resolves. Repeating it does no harm. */

@@ -1,26 +1,23 @@
 // Retention: which snapshots go by the policy, and how one goes: its run is merged into its older neighbour's,
 // the data that the neighbour needs is written to new objects, the rest is given back.
-import { type Bus, ask } from '@midmirror/bus';
+import { ask, tell } from '@midmirror/bus';
 import {
   type CatalogTransaction,
   deleteRun,
   fromNs,
-  insertRun,
   loadRun,
   runsOf,
   type SnapshotRow,
   volumeById,
 } from '@midmirror/catalog';
-import { envelopeOf, Streams, timelineSubject } from '@midmirror/events';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { keptSnapshots, parsePolicy } from '@midmirror/policy';
 import { MidmirrorError } from '@midmirror/basis';
-import { ObjectWriter, PieceReader } from '@midmirror/pool';
-import type { SavedObject } from './move-data.ts';
-import { snapshotLabel } from './snapshot-label.ts';
+import { PieceReader } from '@midmirror/pool';
+import { insertSaved, objectHeader, type SavedObject, type Span, writeObjects } from './objects.ts';
 import type { VolumeSync, VolumeSyncContext } from './volume-sync.ts';
 
-const OBJECT_BYTES_MAX = 1 << 30;
+const SOURCE = '/midmirror/synchronizer';
 
 export interface Drop {
   snapshot: number;
@@ -78,7 +75,7 @@ export async function dropSnapshot(
   number: number,
   context: VolumeSyncContext,
 ): Promise<number> {
-  const { catalog, bus, files } = context;
+  const { catalog, bus, clock, files } = context;
   const rows = await catalog.db
     .selectFrom('snapshot')
     .selectAll()
@@ -95,9 +92,10 @@ export async function dropSnapshot(
   const neighbour = rows[index - 1];
   const runs = (await runsOf(catalog.db, sync.id, 'backward')).filter((run) => run.snapshot === number);
   const pieces = new PieceReader(files, sync.paths);
+  const span = { fromSeq: runs[0]?.from_seq ?? row.seq, toSeq: runs.at(-1)?.to_seq ?? row.seq };
   let written: SavedObject[] = [];
   try {
-    if (neighbour !== undefined) written = await mergeInto(sync, neighbour, runs, pieces, context);
+    if (neighbour !== undefined) written = await mergeInto(sync, neighbour, runs, span, pieces, context);
   } finally {
     await pieces.close();
   }
@@ -105,22 +103,15 @@ export async function dropSnapshot(
   const freedBytes = runs.reduce((sum, run) => sum + run.data_bytes, 0) - keptBytes;
   await catalog.transaction(async (tx) => {
     await refusePinned(tx, row);
-    for (const { object, extents, dataBytes } of written) {
-      const span = { from_seq: runs[0]!.from_seq, to_seq: runs.at(-1)!.to_seq };
-      const run = {
-        volume_id: sync.id,
-        side: 'backward',
-        source: object,
-        snapshot: neighbour!.snapshot,
-        ...span,
-        extents: extents.size,
-        data_bytes: dataBytes,
-      };
-      await insertRun(tx, run, extents);
-    }
+    if (neighbour !== undefined) await insertSaved(tx, sync.id, neighbour.snapshot, span, written);
     for (const run of runs) await deleteRun(tx, sync.id, 'backward', run.source);
     await tx.deleteFrom('snapshot').where('volume_id', '=', sync.id).where('snapshot', '=', number).execute();
-    await tell(tx, bus, sync.id, number, freedBytes, context);
+    await tell(bus, tx, SOURCE, {
+      type: 'snapshot.dropped',
+      volumeId: sync.id,
+      timeNs: clock.nowNs().toString(),
+      data: { snapshot: number, freedBytes },
+    });
   });
   // Open mirrors of older snapshots read the old objects until they have switched.
   await ask(bus, 'mapping-index.advance', { volumeId: sync.id });
@@ -134,11 +125,12 @@ export async function dropSnapshot(
 async function mergeInto(
   sync: VolumeSync,
   neighbour: SnapshotRow,
-  runs: { id: number; from_seq: number; to_seq: number }[],
+  runs: { id: number }[],
+  span: Span,
   pieces: PieceReader,
   context: VolumeSyncContext,
 ): Promise<SavedObject[]> {
-  const { catalog, files } = context;
+  const { catalog } = context;
   const dropped = new ExtentMap();
   for (const run of runs) await loadRun(catalog.db, run.id, dropped, true);
   for (const run of await runsOf(catalog.db, sync.id, 'backward')) {
@@ -147,43 +139,20 @@ async function mergeInto(
     await loadRun(catalog.db, run.id, own, true);
     for (const c = own.cursor(); c.valid; c.next()) dropped.erase(c.start, c.length);
   }
-  const saved: SavedObject[] = [];
-  const label = await snapshotLabel(catalog.db, neighbour);
-  const create = (): Promise<ObjectWriter> =>
-    ObjectWriter.create(files, sync.paths.backward, {
-      volumeId: sync.id,
-      object: sync.takeObject(),
-      epoch: 1,
-      syncId: 0,
-      snapshot: neighbour.snapshot,
-      snapshotSeq: neighbour.seq,
-      snapshotNs: fromNs(neighbour.time_ns),
-      snapshotUntilNs: fromNs(neighbour.until_ns ?? neighbour.time_ns),
-      fromSeq: runs[0]!.from_seq,
-      toSeq: runs.at(-1)!.to_seq,
-      part: saved.length,
-      label,
-    });
-  let writer = await create();
-  const finish = async (lastPart: boolean): Promise<void> => {
-    await writer.finish(lastPart);
-    saved.push({ object: writer.header.object, extents: writer.extents, dataBytes: writer.dataBytes });
-  };
-  for (const c = dropped.cursor(); c.valid; c.next()) {
-    if (writer.dataBytes >= OBJECT_BYTES_MAX) {
-      await finish(false);
-      writer = await create();
+  const untilNs = fromNs(neighbour.until_ns ?? neighbour.time_ns);
+  const header = await objectHeader(catalog.db, neighbour, untilNs, 0, span);
+  return await writeObjects(sync.place, header, async (writer) => {
+    for (const c = dropped.cursor(); c.valid; c.next()) {
+      const object = await writer();
+      const { start, length, flags, source, offset, crc } = c;
+      if (flags & ExtentFlag.zero) object.zero(start, length);
+      else {
+        const bytes = new Uint8Array(length);
+        await pieces.read({ flags, source, offset, length, crc }, 0, length, bytes, 0);
+        await object.data(start, bytes);
+      }
     }
-    const { start, length, flags, source, offset, crc } = c;
-    if (flags & ExtentFlag.zero) writer.zero(start, length);
-    else {
-      const bytes = new Uint8Array(length);
-      await pieces.read({ flags, source, offset, length, crc }, 0, length, bytes, 0);
-      await writer.data(start, bytes);
-    }
-  }
-  await finish(true);
-  return saved;
+  });
 }
 
 async function refusePinned(tx: CatalogTransaction, row: SnapshotRow): Promise<void> {
@@ -197,20 +166,4 @@ async function refusePinned(tx: CatalogTransaction, row: SnapshotRow): Promise<v
   throw new MidmirrorError('conflict', `snapshot ${row.snapshot} is pinned by a ${pin.holder}`, {
     hint: 'close the mirror or delete the clone first',
   });
-}
-
-async function tell(
-  tx: CatalogTransaction,
-  bus: Bus,
-  volumeId: string,
-  snapshot: number,
-  freedBytes: number,
-  context: VolumeSyncContext,
-): Promise<void> {
-  const type = 'snapshot.dropped';
-  const event = envelopeOf(
-    { type, volumeId, timeNs: context.clock.nowNs().toString(), data: { snapshot, freedBytes } },
-    '/midmirror/synchronizer',
-  );
-  await bus.publishIn(tx, Streams.timeline, timelineSubject(volumeId, type), event);
 }

@@ -1,27 +1,24 @@
 // The syncs of one volume, one after the other, in eight steps; each may be the last before a crash, and a
 // restart goes on from what the catalogue and mim.state say. Step names are those of the fault port.
 import { type Clock, MidmirrorError } from '@midmirror/basis';
-import { type Bus, ask } from '@midmirror/bus';
+import { type Bus, ask, tell } from '@midmirror/bus';
 import {
   type Catalog,
   type CatalogReader,
   type CatalogTransaction,
   fromNs,
-  insertRun,
   loadRun,
   runsOf,
+  type SnapshotRow,
   type SyncRow,
   toNs,
   type VolumeRow,
   volumeById,
 } from '@midmirror/catalog';
-import { type DomainEvent, envelopeOf, Streams, timelineSubject } from '@midmirror/events';
 import { ExtentMap } from '@midmirror/extent-map';
-import type { ObjectHeader } from '@midmirror/journal';
 import { parsePolicy, type VolumePolicy } from '@midmirror/policy';
 import {
   MimWriter,
-  ObjectWriter,
   objectName,
   PieceReader,
   type PoolFiles,
@@ -33,7 +30,7 @@ import {
 } from '@midmirror/pool';
 import { applyMoves, saveRanges } from './move-data.ts';
 import { backwardRanges, forwardMovelist } from './movelist.ts';
-import { snapshotLabel } from './snapshot-label.ts';
+import { insertSaved, objectHeader, writeObjects } from './objects.ts';
 
 export type SyncStep = 'planned' | 'saved' | 'prepared' | 'switched' | 'applied' | 'told' | 'recycled';
 
@@ -56,8 +53,6 @@ export interface SyncResult {
 }
 
 const SOURCE = '/midmirror/synchronizer';
-
-type Plan = SyncRow & { snapshotSeq: number; snapshotNs: bigint };
 
 export class VolumeSync {
   readonly id: string;
@@ -95,8 +90,7 @@ export class VolumeSync {
       .executeTakeFirst();
     if (row === undefined) return;
     if (row.state === 'planned') return await this.#abandon(row.sync_id);
-    const snapshot = await this.#snapshot(row.snapshot);
-    await this.#perform({ ...row, snapshotSeq: snapshot.seq, snapshotNs: fromNs(snapshot.time_ns) });
+    await this.#perform(row);
   }
 
   /** A plan that came to nothing: what it kept others from pinning is free again. The MIM has not been touched. */
@@ -138,15 +132,16 @@ export class VolumeSync {
     return result;
   }
 
-  /** The next free object number. */
-  takeObject(): number {
-    return this.#nextObject++;
+  /** Where backward objects go, and their next free number. */
+  get place() {
+    const { files } = this.#context;
+    return { files, directory: this.#paths.backward, takeObject: () => this.#nextObject++ };
   }
 
   // ── step 1 ─────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Chooses the next station and opens a snapshot where one is due; one transaction with the pins it looked at. */
-  async #plan(wantedSeq: number, cause: string): Promise<Plan> {
+  async #plan(wantedSeq: number, cause: string): Promise<SyncRow> {
     const { catalog, clock } = this.#context;
     const plan = await catalog.transaction(async (tx) => {
       const volume = await volumeById(tx, this.id);
@@ -174,7 +169,7 @@ export class VolumeSync {
         bytes: 0,
       };
       await tx.insertInto('sync').values(row).execute();
-      return { ...row, snapshotSeq: snapshot.seq, snapshotNs: fromNs(snapshot.time_ns) };
+      return row;
     });
     await this.#context.reached('planned');
     return plan;
@@ -211,12 +206,7 @@ export class VolumeSync {
   }
 
   async #snapshotFor(tx: CatalogTransaction, volume: VolumeRow, policy: VolumePolicy, cause: string) {
-    const open = await tx
-      .selectFrom('snapshot')
-      .selectAll()
-      .where('volume_id', '=', this.id)
-      .where('state', '=', 'open')
-      .executeTakeFirst();
+    const open = await this.#openOne(tx);
     const reason = await this.#reasonForSnapshot(
       tx,
       volume,
@@ -265,7 +255,7 @@ export class VolumeSync {
         .where('volume_id', '=', this.id)
         .where('snapshot', '=', closing)
         .execute();
-      await this.#tell(tx, {
+      await tell(this.#context.bus, tx, SOURCE, {
         type: 'snapshot.closed',
         volumeId: this.id,
         timeNs: nowNs.toString(),
@@ -284,53 +274,41 @@ export class VolumeSync {
     };
     await tx.insertInto('snapshot').values(row).execute();
     const data = { snapshot: row.snapshot, seq: row.seq, timeNs: fromNs(row.time_ns).toString(), reason };
-    await this.#tell(tx, { type: 'snapshot.opened', volumeId: this.id, timeNs: nowNs.toString(), data });
+    await tell(this.#context.bus, tx, SOURCE, {
+      type: 'snapshot.opened',
+      volumeId: this.id,
+      timeNs: nowNs.toString(),
+      data,
+    });
     return row;
   }
 
   /** Closes the open snapshot and opens one at the MIM's point, so that this point stays. Its number. */
   async #openSnapshotHere(reason: string): Promise<number> {
-    const { files, catalog } = this.#context;
+    const { catalog } = this.#context;
     const volume = await volumeById(catalog.db, this.id);
-    const open = await catalog.db
+    const open = await this.#openOne(catalog.db);
+    if (open?.seq === volume.mim_seq) return open.snapshot;
+    // An object that holds nothing: the pool knows of the snapshot before anybody is promised it (I7).
+    const snapshot = await this.#nextSnapshot(catalog.db, open?.snapshot ?? 0);
+    const span = { fromSeq: volume.mim_seq, toSeq: volume.mim_seq };
+    const row = { volume_id: this.id, snapshot, seq: volume.mim_seq, time_ns: volume.mim_ns, reason };
+    const header = await objectHeader(catalog.db, row, 0n, 0, span);
+    const objects = await writeObjects(this.place, header, async () => {});
+    await catalog.transaction(async (tx) => {
+      await this.#openSnapshot(tx, volume, reason, open?.snapshot ?? null);
+      await insertSaved(tx, this.id, snapshot, span, objects);
+    });
+    return snapshot;
+  }
+
+  async #openOne(db: CatalogReader): Promise<SnapshotRow | undefined> {
+    return await db
       .selectFrom('snapshot')
       .selectAll()
       .where('volume_id', '=', this.id)
       .where('state', '=', 'open')
       .executeTakeFirst();
-    if (open?.seq === volume.mim_seq) return open.snapshot;
-    // An object that holds nothing: the pool knows of the snapshot before anybody is promised it (I7).
-    const snapshot = await this.#nextSnapshot(catalog.db, open?.snapshot ?? 0);
-    const label = await snapshotLabel(catalog.db, { volume_id: this.id, seq: volume.mim_seq, reason });
-    const span = { fromSeq: volume.mim_seq, toSeq: volume.mim_seq };
-    const writer = await ObjectWriter.create(files, this.#paths.backward, {
-      ...{
-        volumeId: this.id,
-        object: this.takeObject(),
-        epoch: 1,
-        syncId: 0,
-        snapshot,
-        snapshotSeq: volume.mim_seq,
-      },
-      ...{ snapshotNs: fromNs(volume.mim_ns), snapshotUntilNs: 0n, ...span, part: 0, label },
-    });
-    await writer.finish(true);
-    await catalog.transaction(async (tx) => {
-      await this.#openSnapshot(tx, volume, reason, open?.snapshot ?? null);
-      const { object } = writer.header;
-      const run = {
-        volume_id: this.id,
-        side: 'backward',
-        source: object,
-        snapshot,
-        from_seq: volume.mim_seq,
-        to_seq: volume.mim_seq,
-        extents: 0,
-        data_bytes: 0,
-      };
-      await insertRun(tx, run, writer.extents);
-    });
-    return snapshot;
   }
 
   async #nextSnapshot(db: CatalogReader, closing: number): Promise<number> {
@@ -344,7 +322,7 @@ export class VolumeSync {
 
   // ── steps 2 to 8 ───────────────────────────────────────────────────────────────────────────────────────
 
-  async #perform(plan: Plan): Promise<{ extents: number; bytes: number }> {
+  async #perform(plan: SyncRow): Promise<{ extents: number; bytes: number }> {
     const { files, bus } = this.#context;
     const pieces = new PieceReader(files, this.#paths);
     const mim = await MimWriter.open(files, this.#paths);
@@ -356,7 +334,7 @@ export class VolumeSync {
         plan.from_seq,
         plan.to_seq,
       );
-      const done: Plan = { ...plan, to_ns: toNs(lastNs) };
+      const done: SyncRow = { ...plan, to_ns: toNs(lastNs) };
       if (plan.state === 'planned') {
         await this.#saveAndPrepare(done, moves, mim, firstNs);
         await this.#context.reached('prepared');
@@ -364,9 +342,7 @@ export class VolumeSync {
       await ask(bus, 'mapping-index.prepare', { volumeId: this.id, syncId: plan.sync_id });
       await this.#context.reached('switched');
       await this.#apply(done, moves, mim, pieces, lastNs);
-      let bytes = 0;
-      for (const c = moves.cursor(); c.valid; c.next()) bytes += c.length;
-      return { extents: moves.size, bytes };
+      return { extents: moves.size, bytes: moves.coveredBytes };
     } finally {
       await mim.close();
       await pieces.close();
@@ -374,54 +350,22 @@ export class VolumeSync {
   }
 
   /** Steps 2 to 4: what the open snapshot has not saved yet goes into objects; then the catalogue hears of it. */
-  async #saveAndPrepare(plan: Plan, moves: ExtentMap, mim: MimWriter, firstNs: bigint): Promise<void> {
-    const { files, catalog } = this.#context;
+  async #saveAndPrepare(plan: SyncRow, moves: ExtentMap, mim: MimWriter, firstNs: bigint): Promise<void> {
+    const { catalog } = this.#context;
     const saved = new ExtentMap();
     for (const run of await runsOf(catalog.db, this.id, 'backward')) {
       if (run.snapshot === plan.snapshot) await loadRun(catalog.db, run.id, saved, true);
     }
     const snapshot = await this.#snapshot(plan.snapshot);
     const untilNs = snapshot.until_ns === null ? firstNs : fromNs(snapshot.until_ns);
-    const label = await snapshotLabel(catalog.db, snapshot);
-    const headerOf = (part: number): ObjectHeader => ({
-      volumeId: this.id,
-      object: this.takeObject(),
-      epoch: 1,
-      syncId: plan.sync_id,
-      snapshot: plan.snapshot,
-      snapshotSeq: plan.snapshotSeq,
-      snapshotNs: plan.snapshotNs,
-      snapshotUntilNs: untilNs,
-      fromSeq: plan.from_seq,
-      toSeq: plan.to_seq,
-      part,
-      label,
-    });
-    const objects = await saveRanges(
-      files,
-      this.#paths.backward,
-      mim,
-      backwardRanges(moves, saved),
-      headerOf,
+    const span = { fromSeq: plan.from_seq, toSeq: plan.to_seq };
+    const header = await objectHeader(catalog.db, snapshot, untilNs, plan.sync_id, span);
+    const objects = await writeObjects(this.place, header, (writer) =>
+      saveRanges(mim, backwardRanges(moves, saved), writer),
     );
     await this.#context.reached('saved');
     await catalog.transaction(async (tx) => {
-      for (const { object, extents, dataBytes } of objects) {
-        await insertRun(
-          tx,
-          {
-            volume_id: this.id,
-            side: 'backward',
-            source: object,
-            snapshot: plan.snapshot,
-            from_seq: plan.from_seq,
-            to_seq: plan.to_seq,
-            extents: extents.size,
-            data_bytes: dataBytes,
-          },
-          extents,
-        );
-      }
+      await insertSaved(tx, this.id, plan.snapshot, span, objects);
       await tx
         .updateTable('snapshot')
         .set({ until_ns: toNs(untilNs) })
@@ -440,7 +384,7 @@ export class VolumeSync {
         toSeq: plan.to_seq,
         snapshot: plan.snapshot,
       };
-      await this.#tell(tx, {
+      await tell(this.#context.bus, tx, SOURCE, {
         type: 'sync.prepared',
         volumeId: this.id,
         timeNs: this.#context.clock.nowNs().toString(),
@@ -451,7 +395,7 @@ export class VolumeSync {
 
   /** Steps 6 to 8. */
   async #apply(
-    plan: Plan,
+    plan: SyncRow,
     moves: ExtentMap,
     mim: MimWriter,
     pieces: PieceReader,
@@ -474,8 +418,7 @@ export class VolumeSync {
     });
     await this.#context.reached('applied');
     const nowNs = clock.nowNs();
-    let bytes = 0;
-    for (const c = moves.cursor(); c.valid; c.next()) bytes += c.length;
+    const bytes = moves.coveredBytes;
     await catalog.transaction(async (tx) => {
       await tx
         .updateTable('sync')
@@ -495,7 +438,12 @@ export class VolumeSync {
         toTimeNs: lastNs.toString(),
         snapshot: plan.snapshot,
       };
-      await this.#tell(tx, { type: 'mim.advanced', volumeId: this.id, timeNs: nowNs.toString(), data });
+      await tell(this.#context.bus, tx, SOURCE, {
+        type: 'mim.advanced',
+        volumeId: this.id,
+        timeNs: nowNs.toString(),
+        data,
+      });
     });
     await this.#context.reached('told');
     await ask(bus, 'ingest.recycle', { volumeId: this.id, seq: plan.to_seq });
@@ -528,14 +476,5 @@ export class VolumeSync {
       .where('volume_id', '=', this.id)
       .where('snapshot', '=', snapshot)
       .executeTakeFirstOrThrow();
-  }
-
-  async #tell(tx: Parameters<Bus['publishIn']>[0], event: DomainEvent): Promise<void> {
-    await this.#context.bus.publishIn(
-      tx,
-      Streams.timeline,
-      timelineSubject(this.id, event.type),
-      envelopeOf(event, SOURCE),
-    );
   }
 }
