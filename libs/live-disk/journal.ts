@@ -19,6 +19,7 @@ import {
 } from '@midmirror/journal';
 import type { JournalListener, JournalState } from './journal-listener.ts';
 import { limits } from './limits.ts';
+import { linger } from './linger.ts';
 import { addPieces, fitsPiece, piecesOf } from './pieces.ts';
 import type { RingSegment } from './ring-segment.ts';
 import { sealSegment } from './seal.ts';
@@ -150,6 +151,7 @@ export class Journal {
   flush(): Promise<void> {
     this.#flushStreak = this.#writesSinceFlush <= limits.writesPerFlushFew ? this.#flushStreak + 1 : 0;
     this.#writesSinceFlush = 0;
+    if (this.#flushStreak >= limits.flushesExpectedAfter) linger(limits.lingerMs);
     if (this.#state === 'failed') return Promise.reject(this.#failure());
     if (this.#dirty.size === 0 && !this.#committing) return Promise.resolve();
     return new Promise((resolve, reject) => {
@@ -439,6 +441,8 @@ export class Journal {
     this.#sealing = this.#sealing.then(async () => {
       try {
         await sealSegment(segment, this.#ring.config.segmentBytes);
+        // Sealing has synced all of it; by the next commit it may be recycled.
+        this.#dirty.delete(segment);
         this.#listener.sealed(segment);
       } catch (error) {
         this.#fail(error);

@@ -7,10 +7,10 @@ export const limits = {
   batchBytesMax: 8 << 20,
   /** Batches up to this size are written without a hop to the thread pool (3 µs against 19 µs for 4 KiB);
    *  larger ones asynchronously, so that a throttled disk does not stop the loop. */
-  synchronousWriteBytesMax: 256 << 10,
+  synchronousWriteBytesMax: 64 << 20,
   /** Batches of at least this much data begin in a page of their own while the last page is being synced; for
    *  smaller ones the space would cost more than the wait. */
-  ownPageBytesMin: 256 << 10,
+  ownPageBytesMin: 64 << 10,
   /** Unsynced bytes at which a background fdatasync starts, and at which writers wait for it. */
   dirtyBytesSoft: 16 << 20,
   dirtyBytesMax: 1024 << 20,
@@ -21,9 +21,13 @@ export const limits = {
   /** After so many flushes in a row, each after at most so many writes, the next one is begun before it is asked for. */
   flushesExpectedAfter: 8,
   writesPerFlushFew: 4,
+  /** Then, how long the loop looks out for that guest's next request rather than sleep. */
+  lingerMs: 0.08,
   /** Segments kept ready ahead of the writer, at first and when it is fast. */
   segmentsAheadMin: 2,
   segmentsAheadMax: 16,
+  /** A new segment is written with zeroes in slices of this length. */
+  zeroSliceBytes: 4 << 20,
   /** How long to wait before trying again to get space for a segment on a full disk. */
   fullDiskRetryMs: 500,
 } as const;

@@ -69,7 +69,10 @@ export class SegmentRing {
     const missing = Math.min(this.#ahead, allowed) - this.#prepared.length;
     if (missing <= 0 || this.#prepared.length > this.#ahead / 2) return;
     const numbers = Array.from({ length: missing }, () => this.#nextNumber++);
-    const files = await Promise.allSettled(numbers.map((number) => this.#readyFile(number)));
+    // With time in hand, new files are written once: the first fdatasync of a block that was only reserved takes
+    // twice as long (220 µs against 105, measured), for the file system must note that it is written now.
+    const unhurried = this.#prepared.length > 0 && this.#ahead === limits.segmentsAheadMin;
+    const files = await Promise.allSettled(numbers.map((number) => this.#readyFile(number, unhurried)));
     await this.config.files.syncDirectory(this.config.directory);
     // The name before the header: a new header under an old name would make the old batches look orphaned.
     await Promise.all(
@@ -88,11 +91,12 @@ export class SegmentRing {
     if (failed !== undefined && this.#prepared.length === 0) throw failed.reason;
   }
 
-  async #readyFile(number: number): Promise<PoolFile> {
+  async #readyFile(number: number, writeNew: boolean): Promise<PoolFile> {
     const { files, directory, epoch, segmentBytes } = this.config;
     const path = `${directory}/${segmentName(epoch, number)}`;
-    const reused = this.#free.shift();
-    if (reused === undefined) return await createSegmentFile(files, path, segmentBytes);
+    // The one that was freed last: its pages are the likeliest to be in memory still.
+    const reused = this.#free.pop();
+    if (reused === undefined) return await createSegmentFile(files, path, segmentBytes, writeNew);
     await files.rename(`${directory}/${reused}`, path);
     return await files.open(path, 'write');
   }
@@ -122,15 +126,30 @@ export class SegmentRing {
 }
 
 /** All space is reserved at once: a full disk shows here, before any write is taken, and nothing is left behind. */
-async function createSegmentFile(files: PoolFiles, path: string, segmentBytes: number): Promise<PoolFile> {
+async function createSegmentFile(
+  files: PoolFiles,
+  path: string,
+  segmentBytes: number,
+  write: boolean,
+): Promise<PoolFile> {
   const file = await files.open(path, 'create');
   try {
     await file.allocate(segmentBytes);
+    if (write) await writeZeroes(file, segmentBytes);
     return file;
   } catch (error) {
     await file.close();
     await files.unlink(path);
     if (error instanceof MidmirrorError) throw error;
     throw new MidmirrorError('io', `can't prepare the segment ${path}`, { cause: error });
+  }
+}
+
+/** In slices that are synced one by one, so that a guest's flush waits for one of them at most. */
+async function writeZeroes(file: PoolFile, lengthBytes: number): Promise<void> {
+  const zeroes = new Uint8Array(Math.min(lengthBytes, limits.zeroSliceBytes));
+  for (let at = 0; at < lengthBytes; at += zeroes.length) {
+    await file.writev([zeroes.subarray(0, Math.min(zeroes.length, lengthBytes - at))], at);
+    await file.datasync();
   }
 }
