@@ -7,7 +7,7 @@ export const limits = {
   batchBytesMax: 8 << 20,
   /** Batches up to this size are written without a hop to the thread pool (3 µs against 19 µs for 4 KiB);
    *  larger ones asynchronously, so that a throttled disk does not stop the loop. */
-  synchronousWriteBytesMax: 64 << 20,
+  synchronousWriteBytesMax: 256 << 10,
   /** Batches of at least this much data begin in a page of their own while the last page is being synced; for
    *  smaller ones the space would cost more than the wait. */
   ownPageBytesMin: 64 << 10,

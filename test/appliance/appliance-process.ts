@@ -142,22 +142,26 @@ export class ApplianceProcess {
     return JSON.parse(stdout) as T;
   }
 
-  async get<T>(path: string): Promise<T> {
-    const answer = await fetch(`${this.api}/v1${path}`);
-    const text = await answer.text();
-    assert.ok(answer.ok, `GET ${path}: ${text}`);
-    return JSON.parse(text) as T;
+  get<T>(path: string): Promise<T> {
+    return this.#call('GET', path, {});
   }
 
-  async post<T>(path: string, body: unknown): Promise<T> {
-    const answer = await fetch(`${this.api}/v1${path}`, {
-      method: 'POST',
+  post<T>(path: string, body: unknown): Promise<T> {
+    return this.#call('POST', path, {
       headers: { 'content-type': 'application/json' },
       body: JSON.stringify(body),
     });
+  }
+
+  async delete(path: string): Promise<void> {
+    await this.#call('DELETE', path, {});
+  }
+
+  async #call<T>(method: string, path: string, request: RequestInit): Promise<T> {
+    const answer = await fetch(`${this.api}/v1${path}`, { method, ...request });
     const text = await answer.text();
-    assert.ok(answer.ok, `POST ${path}: ${text}`);
-    return JSON.parse(text) as T;
+    assert.ok(answer.ok, `${method} ${path}: ${text}`);
+    return (text === '' ? undefined : JSON.parse(text)) as T;
   }
 }
 

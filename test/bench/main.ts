@@ -1,4 +1,4 @@
-// `npm run bench [-- --seconds 5 --rounds 3 --out file.json]`: each case side by side with its peer in the same run,
+// `npm run bench [-- --seconds 4 --rounds 3 --out file.json]`: each case side by side with its peer in the same run,
 // alternating; ratios of medians. No bar is asserted here: figures of a noisy machine are for people to read.
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -14,7 +14,7 @@ const DISK_BYTES = GIB;
 
 const { values } = parseArgs({
   options: {
-    seconds: { type: 'string', default: '5' },
+    seconds: { type: 'string', default: '4' },
     rounds: { type: 'string', default: '3' },
     out: { type: 'string', default: 'bench.json' },
     only: { type: 'string' },
@@ -119,119 +119,141 @@ async function cases(
 ): Promise<void> {
   const { appliance } = ours;
   const sync = (volume: string): Promise<unknown> => appliance.post(`/volumes/${volume}/syncs`, {});
-  const fresh = async (name: string, sizeBytes = DISK_BYTES): Promise<string> => {
-    await appliance.post('/volumes', { name, sizeBytes });
-    return ours.uri(name);
-  };
+  const fill = (lasting: number): Load =>
+    load({ rw: 'write', blockBytes: 1 << 20, depth: 4, seconds: Math.ceil(lasting) });
 
-  // Each disk is written once and brought to its steady state before it is measured: our ring has been round
-  // (its segments are used again), the peers' files have their blocks.
-  const fill = load({ rw: 'write', blockBytes: 1 << 20, depth: 4, seconds: Math.max(4, seconds) });
-  const steady = async (name: string): Promise<string> => {
-    const uri = await fresh(name);
-    await measure(uri, ours.pid, fill);
-    await sync(name);
-    return uri;
+  /** A volume of its own for each case, removed after it: files of another case would take its page cache. */
+  const onVolume = async (
+    cases: string[],
+    act: (name: string, uri: string) => Promise<void>,
+  ): Promise<void> => {
+    if (values.only !== undefined && !cases.some((name) => name.includes(values.only!))) return;
+    await appliance.post('/volumes', { name: 'bench', sizeBytes: DISK_BYTES });
+    await act('bench', ours.uri('bench'));
+    await appliance.delete('/volumes/bench');
   };
-  for (const peer of [nbdkit, qemu]) await measure(peer.uri(''), peer.pid, fill);
+  /** Brought to its steady state: the segments that a round will need have been used, and are used again. */
+  const steady = async (cases: string[], act: (name: string, uri: string) => Promise<void>): Promise<void> =>
+    onVolume(cases, async (name, uri) => {
+      for (const lasting of [2 * seconds, seconds / 2]) {
+        await measure(uri, ours.pid, fill(lasting));
+        await sync(name);
+      }
+      await act(name, uri);
+    });
+  const rested = async (name: string, uri: string, kind: Load): Promise<Measured> => {
+    await sync(name);
+    return await measure(uri, ours.pid, kind);
+  };
+  for (const peer of [nbdkit, qemu]) await measure(peer.uri(''), peer.pid, fill(seconds));
 
   const random = load({});
-  const uri = await steady('random');
-  await amplification(ours, uri, random);
-  const rested = async (name: string, at: string, kind: Load): Promise<Measured> => {
-    await sync(name);
-    return await measure(at, ours.pid, kind);
-  };
-  await sideBySide(
-    '4 KiB random write, depth 32',
-    ['≥ 0.7', '≥ 1.0'],
-    random,
-    () => rested('random', uri, random),
-    () => measure(nbdkit.uri(''), nbdkit.pid, random),
-    nbdkit.name,
-  );
-  await sideBySide(
-    '4 KiB random write, depth 32, qcow2',
-    ['≥ 2.0', '≥ 3.0'],
-    random,
-    () => rested('random', uri, random),
-    () => measure(qemu.uri(''), qemu.pid, random),
-    qemu.name,
-  );
+  const onNbdkit = '4 KiB random write, depth 32';
+  const onQcow2 = '4 KiB random write, depth 32, qcow2';
+  const bytesWritten = 'bytes written per guest byte, 4 KiB random writes, no sync';
+  await steady([onNbdkit, onQcow2, bytesWritten], async (name, uri) => {
+    await amplification(bytesWritten, ours, name, random);
+    await sideBySide(
+      onNbdkit,
+      ['≥ 0.7', '≥ 1.0'],
+      random,
+      () => rested(name, uri, random),
+      () => measure(nbdkit.uri(''), nbdkit.pid, random),
+      nbdkit.name,
+    );
+    await sideBySide(
+      onQcow2,
+      ['≥ 2.0', '≥ 3.0'],
+      random,
+      () => rested(name, uri, random),
+      () => measure(qemu.uri(''), qemu.pid, random),
+      qemu.name,
+    );
+  });
 
   const sequential = load({ rw: 'write', blockBytes: 128 << 10, depth: 16 });
-  const sequentialUri = await steady('sequential');
-  await sideBySide(
-    '128 KiB sequential write, depth 16',
-    ['≥ 0.6', '≥ 0.9'],
-    sequential,
-    () => rested('sequential', sequentialUri, sequential),
-    () => measure(nbdkit.uri(''), nbdkit.pid, sequential),
-    nbdkit.name,
+  const inSequence = '128 KiB sequential write, depth 16';
+  await steady([inSequence], (name, uri) =>
+    sideBySide(
+      inSequence,
+      ['≥ 0.6', '≥ 0.9'],
+      sequential,
+      () => rested(name, uri, sequential),
+      () => measure(nbdkit.uri(''), nbdkit.pid, sequential),
+      nbdkit.name,
+    ),
   );
 
   const flushed = load({ depth: 1, fsync: 1 });
-  const flushedUri = await steady('flushed');
-  await sideBySide(
-    '4 KiB random write, depth 1, flush after each',
-    ['≥ 1.0', '≥ 1.8'],
-    flushed,
-    () => rested('flushed', flushedUri, flushed),
-    () => measure(nbdkit.uri(''), nbdkit.pid, flushed),
-    nbdkit.name,
+  const withFlushes = '4 KiB random write, depth 1, flush after each';
+  await steady([withFlushes], (name, uri) =>
+    sideBySide(
+      withFlushes,
+      ['≥ 1.0', '≥ 1.8'],
+      flushed,
+      () => rested(name, uri, flushed),
+      () => measure(nbdkit.uri(''), nbdkit.pid, flushed),
+      nbdkit.name,
+    ),
   );
 
   // Every block written and moved to the MIM, then about half of them written again.
   const half = 512 << 20;
   const reads = load({ rw: 'randread', sizeBytes: half });
-  const mixed = await fresh('mixed');
-  await measure(mixed, ours.pid, { ...fill, sizeBytes: half });
-  await sync('mixed');
-  await measure(mixed, ours.pid, load({ sizeBytes: half, seconds: 2 }));
-  await sideBySide(
-    '4 KiB random read, half journal half MIM, depth 32',
-    ['≥ 0.6', '≥ 1.0'],
-    reads,
-    () => measure(mixed, ours.pid, reads),
-    () => measure(nbdkit.uri(''), nbdkit.pid, reads),
-    nbdkit.name,
-  );
-  const { seq } = await appliance.get<{ seq: number }>('/volumes/mixed/resolve?at=latest');
-  const mirror = ours.uri(`mixed@seq:${seq}`);
-  await sideBySide(
-    '4 KiB random read of a mirror',
-    ['≥ 0.5', '≥ 0.9'],
-    reads,
-    () => measure(mirror, ours.pid, reads),
-    () => measure(mixed, ours.pid, reads),
-    'the live volume',
-  );
+  const ofVolume = '4 KiB random read, half journal half MIM, depth 32';
+  const ofMirror = '4 KiB random read of a mirror';
+  await onVolume([ofVolume, ofMirror], async (name, uri) => {
+    await measure(uri, ours.pid, { ...fill(seconds), sizeBytes: half });
+    await sync(name);
+    await measure(uri, ours.pid, load({ sizeBytes: half, seconds: 2 }));
+    await sideBySide(
+      ofVolume,
+      ['≥ 0.6', '≥ 1.0'],
+      reads,
+      () => measure(uri, ours.pid, reads),
+      () => measure(nbdkit.uri(''), nbdkit.pid, reads),
+      nbdkit.name,
+    );
+    const { seq } = await appliance.get<{ seq: number }>(`/volumes/${name}/resolve?at=latest`);
+    const mirror = ours.uri(`${name}@seq:${seq}`);
+    await sideBySide(
+      ofMirror,
+      ['≥ 0.5', '≥ 0.9'],
+      reads,
+      () => measure(mirror, ours.pid, reads),
+      () => measure(uri, ours.pid, reads),
+      'the live volume',
+    );
+  });
 
-  const syncing = await steady('syncing');
-  await sideBySide(
-    '4 KiB random write while a sync runs continuously',
-    ['≥ 0.5', '≥ 0.8'],
-    random,
-    async () => {
-      let running = true;
-      const loop = (async () => {
-        while (running) await sync('syncing');
-      })();
-      const measured = await measure(syncing, ours.pid, random);
-      running = false;
-      await loop;
-      return measured;
-    },
-    () => rested('syncing', syncing, random),
-    'writes without a sync',
+  const whileSyncing = '4 KiB random write while a sync runs continuously';
+  await steady([whileSyncing], (name, uri) =>
+    sideBySide(
+      whileSyncing,
+      ['≥ 0.5', '≥ 0.8'],
+      random,
+      async () => {
+        let running = true;
+        const loop = (async () => {
+          while (running) await sync(name);
+        })();
+        const measured = await measure(uri, ours.pid, random);
+        running = false;
+        await loop;
+        return measured;
+      },
+      () => rested(name, uri, random),
+      'writes without a sync',
+    ),
   );
-  if (values.only === undefined) await memory();
+  if (values.only === undefined || 'memory'.includes(values.only)) await memory();
 }
 
 /** What 4 KiB writes cost: in the pool by its own count of the ring, and in all (with the catalogue) by the kernel's. */
 async function amplification(
+  title: string,
   ours: Awaited<ReturnType<typeof startAppliance>>,
-  uri: string,
+  name: string,
   random: Load,
 ): Promise<void> {
   interface View {
@@ -240,24 +262,23 @@ async function amplification(
   }
   const look = async (): Promise<{ seq: number; pool: number; all: number }> => {
     await settle();
-    const { latest, journal } = await ours.appliance.get<View>('/volumes/random');
+    const { latest, journal } = await ours.appliance.get<View>(`/volumes/${name}`);
     return { seq: latest.seq, pool: journal.bytesUsed, all: writtenBytes(ours.pid) };
   };
   const before = await look();
-  const measured = await measure(uri, ours.pid, random);
+  const measured = await measure(ours.uri(name), ours.pid, random);
   const after = await look();
   const guestBytes = (after.seq - before.seq) * 4096;
   const line = { peer: 'the guest', goal: '', ours: measured, theirs: null };
-  const name = 'bytes written per guest byte, 4 KiB random writes, no sync';
   say({
     ...line,
-    case: `${name}: to the pool`,
+    case: `${title}: to the pool`,
     bar: '≤ 1.05',
     ratio: (after.pool - before.pool) / guestBytes,
   });
   say({
     ...line,
-    case: `${name}: by the process in all`,
+    case: `${title}: by the process in all`,
     bar: '-',
     ratio: (after.all - before.all) / guestBytes,
   });
