@@ -105,7 +105,10 @@ export class LiveDisk implements BlockDevice {
     const found = await recoverRing(files, directory, { volumeId, segmentBytes }, options.floor, head);
     const epoch = Math.max(options.epochMin, found.lastEpoch + 1);
     const ring = new SegmentRing(
-      { files, directory, volumeId, epoch, segmentBytes, segmentsMax },
+      {
+        ...{ files, directory, volumeId, epoch, segmentBytes, segmentsMax },
+        oldestFirst: options.floor.anyFirst,
+      },
       found.free,
       found.nextNumber,
     );

@@ -1,5 +1,6 @@
 // A clone's disk: a journal of its own over a mirror. The journal is never moved elsewhere, so it is kept short
 // by writing what is live in its oldest segment again; meanwhile guests' writes wait, for a slice at a time.
+import { messageOf } from '@midmirror/basis';
 import { type AllocationExtent, type BlockDevice, Errno, type WriteCommand } from '@midmirror/block-device';
 import type { LiveDisk } from '@midmirror/live-disk';
 import { limits } from './limits.ts';
@@ -17,6 +18,7 @@ export class CloneDisk implements BlockDevice {
   #quiet: (() => void) | null = null;
   #compacting: Promise<void> | null = null;
   #closing = false;
+  #retry: NodeJS.Timeout | null = null;
 
   constructor(disk: LiveDisk, segmentBytes: number, log: (message: string) => void) {
     this.#disk = disk;
@@ -56,15 +58,28 @@ export class CloneDisk implements BlockDevice {
   compact(): void {
     if (this.#compacting !== null || this.#closing) return;
     this.#compacting = this.#compact()
-      .catch((error: unknown) => this.#log(`a clone's journal can't be shortened now: ${String(error)}`))
-      .finally(() => {
+      .catch((error: unknown) => {
+        this.#log(`a clone's journal can't be shortened now: ${messageOf(error)}`);
+        return false;
+      })
+      .then((shortened) => {
         this.#compacting = null;
         this.#letGo();
+        // Writes that came while the last round ended, and those that found no room: nobody else asks again.
+        if (this.#held.length === 0 || this.#closing) return;
+        if (shortened) this.compact();
+        else this.#retry ??= setTimeout(() => this.#again(), limits.cloneRetryMs);
       });
+  }
+
+  #again(): void {
+    this.#retry = null;
+    this.compact();
   }
 
   async close(): Promise<void> {
     this.#closing = true;
+    if (this.#retry !== null) clearTimeout(this.#retry);
     await this.#compacting;
     for (const command of this.#held.splice(0)) command.complete(Errno.ESHUTDOWN);
     await this.#disk.close();
@@ -85,7 +100,9 @@ export class CloneDisk implements BlockDevice {
     );
   }
 
-  async #compact(): Promise<void> {
+  /** False: nothing could be freed. */
+  async #compact(): Promise<boolean> {
+    let shortened = false;
     for (
       let round = this.#disk.segments.length;
       round > 0 && this.#worthwhile() && !this.#closing;
@@ -95,13 +112,15 @@ export class CloneDisk implements BlockDevice {
       while (this.#disk.segments[0] === oldest && !this.#closing) {
         await this.#hold();
         try {
-          if (!(await this.#disk.compactOldest(limits.cloneSliceBytes))) return;
+          if (!(await this.#disk.compactOldest(limits.cloneSliceBytes))) return shortened;
         } finally {
           this.#letGo();
         }
         await new Promise<void>((resolve) => setImmediate(resolve));
       }
+      shortened = true;
     }
+    return shortened;
   }
 
   async #hold(): Promise<void> {

@@ -14,7 +14,7 @@ import {
   unpinPoint,
 } from '@midmirror/catalog';
 import type { ChosenPoint } from '@midmirror/events';
-import { LiveDisk } from '@midmirror/live-disk';
+import { LiveDisk, type LiveDiskOptions } from '@midmirror/live-disk';
 import { type CloneFile, parseVolumeFile, readWhole, replaceFile } from '@midmirror/pool';
 import { printTime } from '@midmirror/point';
 import { CloneDisk } from './clone-disk.ts';
@@ -193,36 +193,19 @@ export class Clones implements ExportDirectory {
         await readWhole(files, index.paths.volumeFile, 1 << 20),
         index.paths.volumeFile,
       );
-      let disk: CloneDisk | null = null;
-      const live = await LiveDisk.open({
+      const disk = await openCloneDisk({
         files,
         directory: `${this.#directory(row.id)}/forward`,
         volumeId: row.id,
         sizeBytes: index.sizeBytes,
         segmentBytes,
-        segmentsMax:
-          Math.ceil((limits.cloneJournalFactor * index.sizeBytes) / segmentBytes) +
-          2 * limits.cloneReserveSegments,
         requestBytesMax,
         syncIntervalMs,
         clock,
-        floor: { seq: 0, timeNs: fromNs(row.time_ns), anyFirst: true },
-        epochMin: 1,
+        sinceNs: fromNs(row.time_ns),
         base: mirror,
-        listener: {
-          durable: () => {},
-          // Nobody is told of a clone's writes: the log is not needed once the segment is closed.
-          sealed: (segment) => {
-            segment.log = null;
-            disk?.compact();
-          },
-          pressure: () => {},
-          stateChanged: (state, reason) => {
-            if (state !== 'closed') log(`clone ${row.name}: ${state}: ${reason}`);
-          },
-        },
+        log: (message) => log(`clone ${row.name}: ${message}`),
       });
-      disk = new CloneDisk(live, segmentBytes, log);
       this.#open.set(row.name, { row, disk, connections: 0, release });
     } catch (error) {
       await release();
@@ -258,4 +241,39 @@ export class Clones implements ExportDirectory {
 
 export function pinOf(cloneId: string): string {
   return `clone-${cloneId}`;
+}
+
+/** A clone's disk on its files; what it must say of itself goes to `log`. */
+export async function openCloneDisk(
+  options: Omit<LiveDiskOptions, 'segmentsMax' | 'floor' | 'epochMin' | 'listener'> & {
+    /** Time of the point that it stands on. */
+    sinceNs: bigint;
+    log: (message: string) => void;
+  },
+): Promise<CloneDisk> {
+  const { sizeBytes, segmentBytes, sinceNs, log } = options;
+  const forData = Math.ceil((limits.cloneJournalFactor * sizeBytes) / segmentBytes);
+  let disk: CloneDisk | null = null;
+  const live = await LiveDisk.open({
+    ...options,
+    segmentsMax: forData + 2 * limits.cloneReserveSegments,
+    floor: { seq: 0, timeNs: sinceNs, anyFirst: true },
+    epochMin: 1,
+    listener: {
+      durable: () => {},
+      // Nobody is told of a clone's writes: the log is not needed once the segment is closed.
+      sealed: (segment) => {
+        segment.log = null;
+        disk?.compact();
+      },
+      pressure: () => {},
+      stateChanged: (state, reason) => {
+        if (state !== 'closed') log(`${state}: ${reason}`);
+      },
+    },
+  });
+  // Nor of what recovery has sealed.
+  for (const segment of live.segments) if (segment.sealed) segment.log = null;
+  disk = new CloneDisk(live, segmentBytes, log);
+  return disk;
 }

@@ -15,4 +15,6 @@ export const limits = {
   cloneReserveSegments: 4,
   /** What compaction writes again while guests' writes wait. */
   cloneSliceBytes: 1 << 20,
+  /** How long to wait before trying again when nothing could be freed. */
+  cloneRetryMs: 50,
 } as const;

@@ -1,13 +1,21 @@
 // The movelist of a sync: the net change of the journal between two points [0047], and the backward movelist:
 // those of its ranges that are still on the MIM for the open snapshot, to be saved first [0065].
 import { ExtentMap } from '@midmirror/extent-map';
-import { descriptorsOf, putDescriptor } from '@midmirror/journal';
+import {
+  decodeSegmentHeader,
+  descriptorsOf,
+  Format,
+  putDescriptor,
+  type SegmentFooter,
+  type SegmentHeader,
+} from '@midmirror/journal';
 import {
   type PieceReader,
   parseSegmentName,
+  type PoolFile,
   type PoolFiles,
+  readBytes,
   readSegmentFooter,
-  readSegmentHeader,
   type VolumePaths,
 } from '@midmirror/pool';
 import { MidmirrorError } from '@midmirror/basis';
@@ -24,7 +32,7 @@ export async function forwardMovelist(
   let firstNs = 0n;
   let lastNs = 0n;
   let covered = afterSeq;
-  for (const segment of await segmentNumbers(files, paths)) {
+  for (const segment of await segmentsAfter(files, paths, afterSeq)) {
     if (covered >= toSeq) break;
     const reader = await pieces.segment(segment);
     for await (const { batch, bytes } of reader.batches(afterSeq, toSeq)) {
@@ -49,24 +57,51 @@ export async function forwardMovelist(
   return { moves, firstNs, lastNs };
 }
 
-/** Segment files in the order of the journal; files that hold nothing of it are passed by. */
-async function segmentNumbers(files: PoolFiles, paths: VolumePaths): Promise<number[]> {
+/**
+ * Segments that hold writes after `afterSeq`, in the order of the journal. The others are free: the ring may rename
+ * and write them at any moment. Those with such writes stay as they are until the MIM has passed them.
+ */
+async function segmentsAfter(files: PoolFiles, paths: VolumePaths, afterSeq: number): Promise<number[]> {
   const numbers: number[] = [];
   for (const name of await files.list(paths.forward)) {
     const place = parseSegmentName(name);
     if (place === null) continue;
-    const file = await files.open(`${paths.forward}/${name}`, 'read');
+    const file = await openIfThere(files, `${paths.forward}/${name}`);
+    if (file === null) continue; // renamed since it was listed
     try {
-      const header = await readSegmentHeader(file).catch(() => null);
-      if (header?.segment !== place.segment) continue;
-      // Damage of a footer shows here, before anything is moved.
-      await readSegmentFooter(file, header);
-      numbers.push(place.segment);
+      if (await holdsWritesAfter(file, place.segment, afterSeq)) numbers.push(place.segment);
     } finally {
       await file.close();
     }
   }
   return numbers.sort((a, b) => a - b);
+}
+
+async function openIfThere(files: PoolFiles, path: string): Promise<PoolFile | null> {
+  try {
+    return await files.open(path, 'read');
+  } catch (error) {
+    if (error instanceof MidmirrorError && error.code === 'not-found') return null;
+    throw error;
+  }
+}
+
+/** Damage of a footer shows here, before anything is moved; but not what looks like it in a file used anew. */
+async function holdsWritesAfter(file: PoolFile, segment: number, afterSeq: number): Promise<boolean> {
+  const isIt = async (): Promise<SegmentHeader | null> => {
+    const header = decodeSegmentHeader(await readBytes(file, 0, Format.segmentHeaderBytes));
+    return header?.segment === segment ? header : null;
+  };
+  const header = await isIt();
+  if (header === null) return false;
+  let footer: SegmentFooter | null;
+  try {
+    footer = await readSegmentFooter(file, header);
+  } catch (error) {
+    if ((await isIt()) === null) return false;
+    throw error;
+  }
+  return footer === null ? (await isIt()) !== null : footer.lastSeq > afterSeq;
 }
 
 /** Ranges of `moves` (start, length, …) that the open snapshot has not saved yet. */
