@@ -81,8 +81,7 @@ class Clone {
 }
 
 test('a clone is written many times the length of its journal, through restarts and deaths', async () => {
-  const first = Number(process.env['MIM_TEST_SEED'] ?? 1);
-  for (let seed = first; seed < first + 8; seed += 1) {
+  for (let seed = 1; seed <= 8; seed += 1) {
     const clone = new Clone(seed);
     try {
       await clone.open();
@@ -103,7 +102,7 @@ test('a clone is written many times the length of its journal, through restarts 
       await clone.check('at the end');
       await clone.disk.close();
     } catch (error) {
-      throw new Error(`seed ${seed} fails (run with MIM_TEST_SEED=${seed}): ${clone.problems.join('; ')}`, {
+      throw new Error(`seed ${seed} fails: ${clone.problems.join('; ')}`, {
         cause: error,
       });
     }
