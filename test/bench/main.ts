@@ -237,6 +237,7 @@ async function cases(
         const loop = (async () => {
           while (running) await sync(name);
         })();
+        loop.catch(() => {}); // told below, when the measuring has ended
         const measured = await measure(uri, ours.pid, random);
         running = false;
         await loop;
