@@ -2,7 +2,13 @@
 // What segments hold is learnt again when the appliance starts. Written beside the old catalogue and put in its
 // place only when it is whole; the old one is kept.
 import { MidmirrorError, messageOf } from '@midmirror/basis';
-import { type CatalogTransaction, insertRun, openEmbeddedCatalog, toNs } from '@midmirror/catalog';
+import {
+  type CatalogTransaction,
+  clonePinId,
+  insertRun,
+  openEmbeddedCatalog,
+  toNs,
+} from '@midmirror/catalog';
 import type { ExtentMap } from '@midmirror/extent-map';
 import {
   type MimState,
@@ -12,15 +18,14 @@ import {
   type ObjectHeader,
 } from '@midmirror/journal';
 import {
-  parseCloneFile,
   parseObjectName,
   parseSegmentName,
-  parseVolumeFile,
   type PoolFiles,
   readBytes,
   readMimState,
   readObject,
-  readWhole,
+  readCloneFile,
+  readVolumeFile,
   SegmentReader,
   type VolumeFile,
   type VolumePaths,
@@ -106,7 +111,7 @@ async function rebuildVolume(
   const paths = volumePaths(directory);
   if (!(await files.exists(paths.volumeFile)))
     throw new MidmirrorError('not-found', 'has no volume.json: its making or removal was interrupted');
-  const volume = parseVolumeFile(await readWhole(files, paths.volumeFile, 1 << 20), paths.volumeFile);
+  const volume = await readVolumeFile(files, paths);
   const state = await readMimState(files, paths);
   if (state === null) throw new MidmirrorError('corrupt', `${paths.mimState}: both slots are damaged`);
   const lost: string[] = [];
@@ -353,9 +358,8 @@ async function rebuildClone(
   volumes: ReadonlySet<string>,
   transaction: InTransaction,
 ): Promise<string | null> {
-  const path = `${directory}/clone.json`;
-  if (!(await files.exists(path))) return null;
-  const clone = parseCloneFile(await readWhole(files, path, 1 << 20), path);
+  if (!(await files.exists(`${directory}/clone.json`))) return null;
+  const clone = await readCloneFile(files, directory);
   if (!volumes.has(clone.volumeId))
     throw new MidmirrorError('not-found', `its volume ${clone.volumeId} is not in the pool`);
   await transaction(async (tx) => {
@@ -374,7 +378,7 @@ async function rebuildClone(
     await tx
       .insertInto('pin')
       .values({
-        id: `clone-${id}`,
+        id: clonePinId(id),
         volume_id: volumeId,
         seq,
         holder: 'clone',

@@ -9,6 +9,7 @@ import {
   runOf,
   runsOf,
   type SegmentRow,
+  snapshotsOf,
   type StoredRun,
   type VolumeRow,
   volumeById,
@@ -21,13 +22,12 @@ import {
   objectName,
   parseObjectName,
   parseSegmentName,
-  parseVolumeFile,
   type PoolFile,
   type PoolFiles,
   readBytes,
   readMimState,
   readObject,
-  readWhole,
+  readVolumeFile,
   SegmentReader,
   verifyPiece,
   type VolumePaths,
@@ -138,10 +138,7 @@ class Verification {
   }
 
   async #volumeFile(): Promise<void> {
-    const file = parseVolumeFile(
-      await readWhole(this.#files, this.#paths.volumeFile, 1 << 20),
-      this.#paths.volumeFile,
-    );
+    const file = await readVolumeFile(this.#files, this.#paths);
     const { name, size_bytes, id } = this.#volume;
     if (file.name === name && file.sizeBytes === size_bytes && file.id === id) return;
     this.#problem(
@@ -374,12 +371,7 @@ class Verification {
   }
 
   async #snapshots(): Promise<void> {
-    const rows = await this.#catalog.db
-      .selectFrom('snapshot')
-      .selectAll()
-      .where('volume_id', '=', this.#volume.id)
-      .orderBy('seq')
-      .execute();
+    const rows = await snapshotsOf(this.#catalog.db, this.#volume.id);
     for (const [i, row] of rows.entries()) {
       const next = rows[i + 1];
       if (

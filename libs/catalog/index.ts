@@ -1,5 +1,5 @@
 export { type Catalog, type CatalogReader, type CatalogTransaction, openEmbeddedCatalog } from './catalog.ts';
-export { type PinRequest, pinPoint, unpinPoint } from './pins.ts';
+export { clonePinId, holderOf, type PinRequest, pinPoint, unpinPoint } from './pins.ts';
 export { checkName, refuseTakenName } from './names.ts';
 export { deleteRun, insertRun, loadRun, runOf, runsOf, type StoredRun } from './runs.ts';
 export type {
@@ -16,4 +16,4 @@ export type {
   VolumeRow,
 } from './schema.ts';
 export { fromNs, toNs } from './time-column.ts';
-export { volumeById, volumeByName } from './volumes.ts';
+export { snapshotsOf, volumeById, volumeByName } from './volumes.ts';

@@ -57,3 +57,23 @@ export async function pinPoint(tx: CatalogTransaction, pin: PinRequest): Promise
 export async function unpinPoint(db: CatalogReader, id: string): Promise<void> {
   await db.deleteFrom('pin').where('id', '=', id).execute();
 }
+
+/** Who holds a point; undefined: nobody. */
+export async function holderOf(
+  db: CatalogReader,
+  volumeId: string,
+  seq: number,
+): Promise<string | undefined> {
+  const pin = await db
+    .selectFrom('pin')
+    .select('holder')
+    .where('volume_id', '=', volumeId)
+    .where('seq', '=', seq)
+    .executeTakeFirst();
+  return pin?.holder;
+}
+
+/** The pin of a clone, which lives as long as the clone. */
+export function clonePinId(cloneId: string): string {
+  return `clone-${cloneId}`;
+}

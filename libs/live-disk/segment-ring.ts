@@ -2,7 +2,7 @@
 // recycled, not deleted: renamed to its next number, header rewritten, both durable, before a batch goes in.
 import { MidmirrorError } from '@midmirror/basis';
 import { encodeSegmentHeader, Format } from '@midmirror/journal';
-import { type PoolFile, type PoolFiles, segmentName } from '@midmirror/pool';
+import { type PoolFile, type PoolFiles, segmentName, writeZeroes } from '@midmirror/pool';
 import { limits } from './limits.ts';
 import { RingSegment } from './ring-segment.ts';
 
@@ -140,7 +140,7 @@ async function createSegmentFile(
   const file = await files.open(path, 'create');
   try {
     await file.allocate(segmentBytes);
-    if (write) await writeZeroes(file, segmentBytes);
+    if (write) await writeOnce(file, segmentBytes);
     return file;
   } catch (error) {
     await file.close();
@@ -151,10 +151,9 @@ async function createSegmentFile(
 }
 
 /** In slices that are synced one by one, so that a guest's flush waits for one of them at most. */
-async function writeZeroes(file: PoolFile, lengthBytes: number): Promise<void> {
-  const zeroes = new Uint8Array(Math.min(lengthBytes, limits.zeroSliceBytes));
-  for (let at = 0; at < lengthBytes; at += zeroes.length) {
-    await file.writev([zeroes.subarray(0, Math.min(zeroes.length, lengthBytes - at))], at);
+async function writeOnce(file: PoolFile, lengthBytes: number): Promise<void> {
+  for (let at = 0; at < lengthBytes; at += limits.zeroSliceBytes) {
+    await writeZeroes(file, at, Math.min(limits.zeroSliceBytes, lengthBytes - at));
     await file.datasync();
   }
 }

@@ -46,6 +46,15 @@ export async function readBytes(file: PoolFile, position: number, length: number
   return bytes.subarray(0, count);
 }
 
+const ZEROES = new Uint8Array(1 << 20);
+
+/** Writes zeroes over a range. */
+export async function writeZeroes(file: PoolFile, position: number, lengthBytes: number): Promise<void> {
+  for (let done = 0; done < lengthBytes; done += ZEROES.length) {
+    await file.writev([ZEROES.subarray(0, Math.min(ZEROES.length, lengthBytes - done))], position + done);
+  }
+}
+
 /** Writes a small file so that after a crash the old one or the new one is there, whole. */
 export async function replaceFile(
   files: PoolFiles,

@@ -1,14 +1,18 @@
-export { type PoolFile, type PoolFiles, readBytes, readWhole, replaceFile } from './files.ts';
+export { type PoolFile, type PoolFiles, readBytes, writeZeroes } from './files.ts';
 export { ForgetfulFiles } from './forgetful-files.ts';
 export {
   type CloneFile,
+  readCloneFile,
+  readVolumeFile,
+  type VolumeFile,
+  writeCloneFile,
+  writeVolumeFile,
+} from './json-files.ts';
+export {
   objectName,
-  parseCloneFile,
   parseObjectName,
   parseSegmentName,
-  parseVolumeFile,
   segmentName,
-  type VolumeFile,
   type VolumePaths,
   volumePaths,
 } from './layout.ts';

@@ -2,7 +2,7 @@
 // data (mim.alloc), so that holes stay holes. A granule is marked, durably, before its first byte is written;
 // a damaged page of marks counts as all marked, which is always right, only less sparse.
 import { checksumOf, decodeMimState, encodeMimState, type MimState } from '@midmirror/journal';
-import { type PoolFile, type PoolFiles, readWhole } from './files.ts';
+import { type PoolFile, type PoolFiles, readWhole, writeZeroes } from './files.ts';
 import type { VolumePaths } from './layout.ts';
 
 export const GRANULE_BYTES = 64 * 1024;
@@ -203,10 +203,7 @@ export class MimWriter {
     const endWhole = Math.floor((start + length) / GRANULE_BYTES);
     for (let granule = firstWhole; granule < endWhole; granule += 1) this.#cleared.push(granule);
     if (length >= PUNCH_BYTES_MIN && (await this.#image.punchHole(start, length))) return;
-    const zeroes = new Uint8Array(Math.min(length, 1 << 20));
-    for (let at = 0; at < length; at += zeroes.length) {
-      await this.#image.writev([zeroes.subarray(0, Math.min(zeroes.length, length - at))], start + at);
-    }
+    await writeZeroes(this.#image, start, length);
   }
 
   async #writeMarks(): Promise<void> {

@@ -4,7 +4,7 @@ import * as fs from 'node:fs';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
-import type { PoolFile, PoolFiles } from './files.ts';
+import { type PoolFile, type PoolFiles, writeZeroes } from './files.ts';
 
 const fsOpen = promisify(fs.open) as (path: string, flags: string) => Promise<number>;
 const fsRead = promisify(fs.read) as (
@@ -24,8 +24,6 @@ const fsClose = promisify(fs.close);
 const fsStat = promisify(fs.fstat);
 const fsTruncate = promisify(fs.ftruncate);
 const run = promisify(execFile);
-
-const ZEROES = new Uint8Array(1 << 20);
 
 export function nodeFiles(): PoolFiles {
   return {
@@ -166,9 +164,8 @@ class NodeFile implements PoolFile {
         throw new MidmirrorError('no-space', `no space left to allocate ${this.path}`);
       if (!/ENOENT|not supported/i.test(text)) throw fileError('fallocate', this.path, error);
     }
-    for (let at = await this.size(); at < lengthBytes; at += ZEROES.length) {
-      await this.writev([ZEROES.subarray(0, Math.min(ZEROES.length, lengthBytes - at))], at);
-    }
+    const size = await this.size();
+    await writeZeroes(this, size, lengthBytes - size);
   }
 
   async punchHole(position: number, lengthBytes: number): Promise<boolean> {

@@ -303,22 +303,21 @@ export class IngestVolume {
   }
 
   async #forgetSegments(numbers: number[]): Promise<void> {
-    const { catalog, bus } = this.#context;
-    const last = numbers.at(-1)!;
-    await catalog.transaction(async (tx) => {
-      await tx
-        .deleteFrom('segment')
-        .where('volume_id', '=', this.id)
-        .where('segment', 'in', numbers)
-        .execute();
-      const event: DomainEvent = {
+    await this.#commit(
+      {
         type: 'segment.recycled',
         volumeId: this.id,
         timeNs: this.#context.clock.nowNs().toString(),
-        data: { segment: last },
-      };
-      await tell(bus, tx, SOURCE, event);
-    });
+        data: { segment: numbers.at(-1)! },
+      },
+      async (tx) => {
+        await tx
+          .deleteFrom('segment')
+          .where('volume_id', '=', this.id)
+          .where('segment', 'in', numbers)
+          .execute();
+      },
+    );
   }
 
   async #commit(event: DomainEvent, change: Parameters<Catalog['transaction']>[0]): Promise<void> {

@@ -7,12 +7,11 @@ import { checkName, fromNs, refuseTakenName, toNs, volumeById } from '@midmirror
 import { markKinds } from '@midmirror/events';
 import {
   createMim,
-  parseVolumeFile,
   readMimState,
-  readWhole,
-  replaceFile,
+  readVolumeFile,
   type VolumeFile,
   volumePaths,
+  writeVolumeFile,
 } from '@midmirror/pool';
 import { IngestVolume, type VolumeContext } from './ingest-volume.ts';
 
@@ -110,18 +109,16 @@ export class Ingest implements ExportDirectory {
   async #openVolume(id: string): Promise<void> {
     const { files } = this.#context;
     const directory = this.#directory(id);
-    const path = volumePaths(directory).volumeFile;
-    const volumeFile = parseVolumeFile(await readWhole(files, path, 1 << 20), path);
-    const state = await readMimState(files, volumePaths(directory));
-    if (state === null)
-      throw new MidmirrorError('corrupt', `${volumePaths(directory).mimState}: both slots are damaged`);
-    const { name, sizeBytes, segmentBytes } = volumeFile;
+    const paths = volumePaths(directory);
+    const { name, sizeBytes, segmentBytes } = await readVolumeFile(files, paths);
+    const state = await readMimState(files, paths);
+    if (state === null) throw new MidmirrorError('corrupt', `${paths.mimState}: both slots are damaged`);
     // mim.state may be ahead: a sync that was not told of is repeated, and needs the journal for it.
     const row = await volumeById(this.#context.catalog.db, id);
     if (row.mim_seq > state.mimSeq) {
       throw new MidmirrorError(
         'corrupt',
-        `${volumePaths(directory).mimState} stands at write ${state.mimSeq}, the catalogue at ${row.mim_seq}`,
+        `${paths.mimState} stands at write ${state.mimSeq}, the catalogue at ${row.mim_seq}`,
         {
           hint: 'the pool is older than the catalogue; `mim rebuild` makes a catalogue of what the pool holds',
         },
@@ -176,12 +173,7 @@ export class Ingest implements ExportDirectory {
       await files.makeDirectory(volumePaths(directory).backward);
       await createMim(files, volumePaths(directory), sizeBytes, createdNs);
       // volume.json comes last: a folder without it is not a volume.
-      await replaceFile(
-        files,
-        directory,
-        'volume.json',
-        new TextEncoder().encode(`${JSON.stringify(volumeFile, null, 2)}\n`),
-      );
+      await writeVolumeFile(files, volumePaths(directory), volumeFile);
       // Served before it is told of: who hears of a volume may use it.
       await this.#openVolume(id);
       await catalog.transaction(async (tx) => {
@@ -206,15 +198,8 @@ export class Ingest implements ExportDirectory {
   async #setPolicy(id: string, policy: unknown): Promise<{ changed: true }> {
     const { files, catalog, clock } = this.#context;
     this.#volume(id);
-    const directory = this.#directory(id);
-    const path = volumePaths(directory).volumeFile;
-    const volumeFile = parseVolumeFile(await readWhole(files, path, 1 << 20), path);
-    await replaceFile(
-      files,
-      directory,
-      'volume.json',
-      new TextEncoder().encode(`${JSON.stringify({ ...volumeFile, policy }, null, 2)}\n`),
-    );
+    const paths = volumePaths(this.#directory(id));
+    await writeVolumeFile(files, paths, { ...(await readVolumeFile(files, paths)), policy });
     await catalog.transaction(async (tx) => {
       await tx
         .updateTable('volume')

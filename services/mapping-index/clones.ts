@@ -7,6 +7,7 @@ import { tell } from '@midmirror/bus';
 import {
   type CloneRow,
   checkName,
+  clonePinId,
   fromNs,
   pinPoint,
   refuseTakenName,
@@ -15,7 +16,7 @@ import {
 } from '@midmirror/catalog';
 import type { ChosenPoint } from '@midmirror/events';
 import { LiveDisk, type LiveDiskOptions } from '@midmirror/live-disk';
-import { type CloneFile, parseVolumeFile, readWhole, replaceFile } from '@midmirror/pool';
+import { type CloneFile, readVolumeFile, writeCloneFile } from '@midmirror/pool';
 import { printTime } from '@midmirror/point';
 import { CloneDisk } from './clone-disk.ts';
 import type { MappingIndexContext } from './context.ts';
@@ -103,7 +104,7 @@ export class Clones implements ExportDirectory {
     await catalog.transaction(async (tx) => {
       await refuseTakenName(tx, name);
       await pinPoint(tx, {
-        id: pinOf(id),
+        id: clonePinId(id),
         volumeId: index.id,
         seq: point.seq,
         holder: 'clone',
@@ -128,12 +129,7 @@ export class Clones implements ExportDirectory {
         timeNs: point.timeNs,
         createdNs: nowNs.toString(),
       };
-      await replaceFile(
-        files,
-        this.#directory(id),
-        'clone.json',
-        new TextEncoder().encode(`${JSON.stringify(file, null, 2)}\n`),
-      );
+      await writeCloneFile(files, this.#directory(id), file);
       await this.#openClone(row);
     } catch (error) {
       await this.#remove(row);
@@ -189,10 +185,7 @@ export class Clones implements ExportDirectory {
       index.openMirror(row.seq, fromNs(row.time_ns), 'mirror'),
     );
     try {
-      const { segmentBytes } = parseVolumeFile(
-        await readWhole(files, index.paths.volumeFile, 1 << 20),
-        index.paths.volumeFile,
-      );
+      const { segmentBytes } = await readVolumeFile(files, index.paths);
       const disk = await openCloneDisk({
         files,
         directory: `${this.#directory(row.id)}/forward`,
@@ -223,7 +216,7 @@ export class Clones implements ExportDirectory {
     }
     await files.removeDirectory(directory);
     await catalog.transaction(async (tx) => {
-      await unpinPoint(tx, pinOf(row.id));
+      await unpinPoint(tx, clonePinId(row.id));
       await tx.deleteFrom('clone').where('id', '=', row.id).execute();
       await tell(this.#context.bus, tx, SOURCE, {
         type: 'clone.deleted',
@@ -237,10 +230,6 @@ export class Clones implements ExportDirectory {
   #directory(id: string): string {
     return `${this.#context.poolDirectory}/clones/${id}`;
   }
-}
-
-export function pinOf(cloneId: string): string {
-  return `clone-${cloneId}`;
 }
 
 /** A clone's disk on its files; what it must say of itself goes to `log`. */

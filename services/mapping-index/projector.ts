@@ -8,6 +8,7 @@ import {
   type CatalogTransaction,
   deleteRun,
   insertRun,
+  runOf,
   toNs,
   volumeById,
 } from '@midmirror/catalog';
@@ -142,13 +143,7 @@ export class Projector {
             extents: footer.extents.size,
             data_bytes: 0,
           };
-          const known = await tx
-            .selectFrom('run')
-            .select('id')
-            .where('volume_id', '=', volumeId)
-            .where('side', '=', 'forward')
-            .where('source', '=', segment)
-            .executeTakeFirst();
+          const known = await runOf(tx, volumeId, 'forward', segment);
           await insertRun(tx, run, footer.extents);
           // Told twice (a restart seals and publishes again what it finds): counted once.
           if (known === undefined) for (const minute of activity) await addActivity(tx, volumeId, minute);

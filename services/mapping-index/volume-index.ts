@@ -10,6 +10,7 @@ import {
   pinPoint,
   runsOf,
   type SnapshotRow,
+  snapshotsOf,
   type StoredRun,
   unpinPoint,
   type VolumeRow,
@@ -108,12 +109,7 @@ export class VolumeIndex {
         .where('volume_id', '=', this.id)
         .where('state', '=', 'prepared')
         .executeTakeFirst();
-      const snapshots = await tx
-        .selectFrom('snapshot')
-        .selectAll()
-        .where('volume_id', '=', this.id)
-        .orderBy('seq')
-        .execute();
+      const snapshots = await snapshotsOf(tx, this.id);
       return { volume, syncedSeq: sync?.to_seq ?? volume.mim_seq, snapshots };
     });
   }

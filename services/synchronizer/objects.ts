@@ -5,9 +5,11 @@ import {
   type CatalogTransaction,
   fromNs,
   insertRun,
+  loadRun,
+  runsOf,
   type SnapshotRow,
 } from '@midmirror/catalog';
-import type { ExtentMap } from '@midmirror/extent-map';
+import { ExtentMap } from '@midmirror/extent-map';
 import type { ObjectHeader } from '@midmirror/journal';
 import { ObjectWriter, objectName, type PoolFiles } from '@midmirror/pool';
 import { snapshotLabel } from './snapshot-label.ts';
@@ -80,6 +82,14 @@ export async function writeObjects(
     for (const { object } of saved) await files.unlink(`${directory}/${objectName(object)}`);
     throw error;
   }
+}
+
+/** What a snapshot has saved already. */
+export async function savedFor(db: CatalogReader, volumeId: string, snapshot: number): Promise<ExtentMap> {
+  const saved = new ExtentMap();
+  for (const run of await runsOf(db, volumeId, 'backward'))
+    if (run.snapshot === snapshot) await loadRun(db, run.id, saved, true);
+  return saved;
 }
 
 /** The catalogue hears of objects: a run for each. */

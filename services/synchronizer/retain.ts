@@ -5,16 +5,18 @@ import {
   type CatalogTransaction,
   deleteRun,
   fromNs,
+  holderOf,
   loadRun,
   runsOf,
   type SnapshotRow,
+  snapshotsOf,
   volumeById,
 } from '@midmirror/catalog';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { keptSnapshots, parsePolicy } from '@midmirror/policy';
 import { MidmirrorError } from '@midmirror/basis';
 import { PieceReader } from '@midmirror/pool';
-import { insertSaved, objectHeader, type SavedObject, type Span, writeObjects } from './objects.ts';
+import { insertSaved, objectHeader, savedFor, type SavedObject, type Span, writeObjects } from './objects.ts';
 import type { VolumeSync, VolumeSyncContext } from './volume-sync.ts';
 
 const SOURCE = '/midmirror/synchronizer';
@@ -31,12 +33,7 @@ export async function droppable(volumeId: string, context: VolumeSyncContext): P
   const { db } = context.catalog;
   const volume = await volumeById(db, volumeId);
   const policy = parsePolicy(JSON.parse(volume.policy));
-  const rows = await db
-    .selectFrom('snapshot')
-    .selectAll()
-    .where('volume_id', '=', volumeId)
-    .orderBy('seq')
-    .execute();
+  const rows = await snapshotsOf(db, volumeId);
   const pins = new Set(
     (await db.selectFrom('pin').select('seq').where('volume_id', '=', volumeId).execute()).map(
       (pin) => pin.seq,
@@ -76,12 +73,7 @@ export async function dropSnapshot(
   context: VolumeSyncContext,
 ): Promise<number> {
   const { catalog, bus, clock, files } = context;
-  const rows = await catalog.db
-    .selectFrom('snapshot')
-    .selectAll()
-    .where('volume_id', '=', sync.id)
-    .orderBy('seq')
-    .execute();
+  const rows = await snapshotsOf(catalog.db, sync.id);
   const index = rows.findIndex((row) => row.snapshot === number);
   const row = rows[index];
   if (row === undefined) throw new MidmirrorError('not-found', `there is no snapshot ${number}`);
@@ -133,12 +125,8 @@ async function mergeInto(
   const { catalog } = context;
   const dropped = new ExtentMap();
   for (const run of runs) await loadRun(catalog.db, run.id, dropped, true);
-  for (const run of await runsOf(catalog.db, sync.id, 'backward')) {
-    if (run.snapshot !== neighbour.snapshot) continue;
-    const own = new ExtentMap();
-    await loadRun(catalog.db, run.id, own, true);
-    for (const c = own.cursor(); c.valid; c.next()) dropped.erase(c.start, c.length);
-  }
+  const own = await savedFor(catalog.db, sync.id, neighbour.snapshot);
+  for (const c = own.cursor(); c.valid; c.next()) dropped.erase(c.start, c.length);
   const untilNs = fromNs(neighbour.until_ns ?? neighbour.time_ns);
   const header = await objectHeader(catalog.db, neighbour, untilNs, 0, span);
   return await writeObjects(sync.place, header, async (writer) => {
@@ -156,14 +144,9 @@ async function mergeInto(
 }
 
 async function refusePinned(tx: CatalogTransaction, row: SnapshotRow): Promise<void> {
-  const pin = await tx
-    .selectFrom('pin')
-    .select('holder')
-    .where('volume_id', '=', row.volume_id)
-    .where('seq', '=', row.seq)
-    .executeTakeFirst();
-  if (pin === undefined) return;
-  throw new MidmirrorError('conflict', `snapshot ${row.snapshot} is pinned by a ${pin.holder}`, {
+  const holder = await holderOf(tx, row.volume_id, row.seq);
+  if (holder === undefined) return;
+  throw new MidmirrorError('conflict', `snapshot ${row.snapshot} is pinned by a ${holder}`, {
     hint: 'close the mirror or delete the clone first',
   });
 }

@@ -7,7 +7,7 @@ import {
   type CatalogReader,
   type CatalogTransaction,
   fromNs,
-  loadRun,
+  holderOf,
   runsOf,
   type SnapshotRow,
   type SyncRow,
@@ -15,7 +15,8 @@ import {
   type VolumeRow,
   volumeById,
 } from '@midmirror/catalog';
-import { ExtentMap } from '@midmirror/extent-map';
+import type { Requests } from '@midmirror/events';
+import type { ExtentMap } from '@midmirror/extent-map';
 import { parsePolicy, type VolumePolicy } from '@midmirror/policy';
 import {
   MimWriter,
@@ -30,7 +31,7 @@ import {
 } from '@midmirror/pool';
 import { applyMoves, saveRanges } from './move-data.ts';
 import { backwardRanges, forwardMovelist } from './movelist.ts';
-import { insertSaved, objectHeader, writeObjects } from './objects.ts';
+import { insertSaved, objectHeader, savedFor, writeObjects } from './objects.ts';
 
 export type SyncStep = 'planned' | 'saved' | 'prepared' | 'switched' | 'applied' | 'told' | 'recycled';
 
@@ -43,14 +44,7 @@ export interface VolumeSyncContext {
   reached: (step: SyncStep) => void | Promise<void>;
 }
 
-export interface SyncResult {
-  fromSeq: number;
-  toSeq: number;
-  syncs: number;
-  extents: number;
-  bytes: number;
-  snapshot: number | null;
-}
+export type SyncResult = Requests['synchronizer.sync']['answer'];
 
 const SOURCE = '/midmirror/synchronizer';
 
@@ -227,13 +221,8 @@ export class VolumeSync {
     cause: string,
   ): Promise<string | null> {
     if (openNs === null) return cause;
-    const pin = await tx
-      .selectFrom('pin')
-      .select('holder')
-      .where('volume_id', '=', this.id)
-      .where('seq', '=', volume.mim_seq)
-      .executeTakeFirst();
-    if (pin !== undefined) return `pinned by a ${pin.holder}`;
+    const holder = await holderOf(tx, this.id, volume.mim_seq);
+    if (holder !== undefined) return `pinned by a ${holder}`;
     const marks = await tx
       .selectFrom('mark')
       .selectAll()
@@ -352,10 +341,7 @@ export class VolumeSync {
   /** Steps 2 to 4: what the open snapshot has not saved yet goes into objects; then the catalogue hears of it. */
   async #saveAndPrepare(plan: SyncRow, moves: ExtentMap, mim: MimWriter, firstNs: bigint): Promise<void> {
     const { catalog } = this.#context;
-    const saved = new ExtentMap();
-    for (const run of await runsOf(catalog.db, this.id, 'backward')) {
-      if (run.snapshot === plan.snapshot) await loadRun(catalog.db, run.id, saved, true);
-    }
+    const saved = await savedFor(catalog.db, this.id, plan.snapshot);
     const snapshot = await this.#snapshot(plan.snapshot);
     const untilNs = snapshot.until_ns === null ? firstNs : fromNs(snapshot.until_ns);
     const span = { fromSeq: plan.from_seq, toSeq: plan.to_seq };

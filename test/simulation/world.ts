@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { MidmirrorError, SeededRandom } from '@midmirror/basis';
 import type { BlockDevice, OpenedExport, WriteCommand } from '@midmirror/block-device';
 import { ask, type Bus, openEmbeddedBus } from '@midmirror/bus';
-import { type Catalog, openEmbeddedCatalog } from '@midmirror/catalog';
+import { type Catalog, openEmbeddedCatalog, snapshotsOf } from '@midmirror/catalog';
 import { Ingest } from '@midmirror/ingest';
 import { MappingIndex } from '@midmirror/mapping-index';
 import { parsePolicy } from '@midmirror/policy';
@@ -390,12 +390,7 @@ export class World {
       .where('volume_id', '=', this.volumeId)
       .where('state', '=', 'prepared')
       .executeTakeFirst();
-    const snapshots = await catalog.db
-      .selectFrom('snapshot')
-      .selectAll()
-      .where('volume_id', '=', this.volumeId)
-      .orderBy('seq')
-      .execute();
+    const snapshots = await snapshotsOf(catalog.db, this.volumeId);
     const status = await ask(bus, 'ingest.status', { volumeId: this.volumeId });
     return { mim: prepared?.to_seq ?? volume.mim_seq, latest: status.seq, snapshots };
   }
