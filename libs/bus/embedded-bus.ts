@@ -13,6 +13,8 @@ export function openEmbeddedBus(catalog: Catalog): Bus {
 class EmbeddedBus implements Bus {
   readonly #catalog: Catalog;
   readonly #consumers = new Set<Consumer>();
+  /** Streams that the transaction under way has written to. */
+  readonly #written = new Set<string>();
   readonly #responders = new Map<string, (ask: unknown) => Promise<unknown>>();
   /** Requests under way: what ends each of them early. */
   readonly #requests = new Set<(error: MidmirrorError) => void>();
@@ -20,12 +22,13 @@ class EmbeddedBus implements Bus {
   constructor(catalog: Catalog) {
     this.#catalog = catalog;
     catalog.onCommit(() => {
-      for (const consumer of this.#consumers) consumer.wake();
+      for (const consumer of this.#consumers) if (this.#written.has(consumer.stream)) consumer.wake();
+      this.#written.clear();
     });
   }
 
   async publish(stream: string, subject: string, envelope: EventEnvelope) {
-    return await this.#catalog.transaction(async (tx) => await insert(tx, stream, subject, envelope));
+    return await this.#catalog.transaction((tx) => this.#insert(tx, stream, subject, envelope));
   }
 
   async publishIn(
@@ -34,7 +37,7 @@ class EmbeddedBus implements Bus {
     subject: string,
     envelope: EventEnvelope,
   ): Promise<void> {
-    await insert(tx, stream, subject, envelope);
+    await this.#insert(tx, stream, subject, envelope);
   }
 
   consume(options: {
@@ -115,6 +118,16 @@ class EmbeddedBus implements Bus {
     this.#responders.set(subject, handler);
   }
 
+  async #insert(
+    tx: CatalogTransaction,
+    stream: string,
+    subject: string,
+    envelope: EventEnvelope,
+  ): Promise<{ position: number; duplicate: boolean }> {
+    this.#written.add(stream);
+    return await insert(tx, stream, subject, envelope);
+  }
+
   async close(): Promise<void> {
     this.#responders.clear();
     for (const end of this.#requests) end(new MidmirrorError('unavailable', 'the appliance is stopping'));
@@ -124,7 +137,7 @@ class EmbeddedBus implements Bus {
 
 class Consumer implements Subscription {
   readonly #catalog: Catalog;
-  readonly #stream: string;
+  readonly stream: string;
   readonly #handler: (message: BusMessage) => Promise<void>;
   readonly #stopped: () => void;
   #position: number;
@@ -140,7 +153,7 @@ class Consumer implements Subscription {
     stopped: () => void,
   ) {
     this.#catalog = catalog;
-    this.#stream = options.stream;
+    this.stream = options.stream;
     this.#handler = options.handler;
     this.#position = options.after;
     this.#stopped = stopped;
@@ -174,7 +187,7 @@ class Consumer implements Subscription {
         this.#position = message.position;
         this.#tell();
       }
-      if (page.length === 0 && !this.#woken && !this.#stopping) {
+      if (page.length < limits.pageMessages && !this.#woken && !this.#stopping) {
         await new Promise<void>((resolve) => {
           this.#wake = resolve;
         });
@@ -188,7 +201,7 @@ class Consumer implements Subscription {
       const rows = await this.#catalog.db
         .selectFrom('message')
         .selectAll()
-        .where('stream', '=', this.#stream)
+        .where('stream', '=', this.stream)
         .where('position', '>', this.#position)
         .orderBy('position')
         .limit(limits.pageMessages)
@@ -219,8 +232,8 @@ class Consumer implements Subscription {
 
   async #bury(message: BusMessage, reason: unknown): Promise<void> {
     const envelope = {
-      id: `${this.#stream}/${message.position}`,
-      headers: { ...message.headers, 'mim-dead-reason': messageOf(reason), 'mim-dead-stream': this.#stream },
+      id: `${this.stream}/${message.position}`,
+      headers: { ...message.headers, 'mim-dead-reason': messageOf(reason), 'mim-dead-stream': this.stream },
       data: message.data,
     };
     await this.#catalog.transaction(

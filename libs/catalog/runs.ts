@@ -2,31 +2,37 @@
 import type { ExtentMap } from '@midmirror/extent-map';
 import { sql } from 'kysely';
 import type { CatalogReader, CatalogTransaction } from './catalog.ts';
+import { limits } from './limits.ts';
 import { packPages, unpackPage } from './pel-page.ts';
 import type { RunRow } from './schema.ts';
 
 export type RunSide = 'forward' | 'backward';
 export type StoredRun = { id: number } & Omit<RunRow, 'id'>;
 
-/** Replaces a run of the same source, so that learning it twice is harmless. */
+/** Replaces a run of the same source, so that learning it twice is harmless. True: there was none. */
 export async function insertRun(
   tx: CatalogTransaction,
   run: Omit<RunRow, 'id'>,
   map: ExtentMap,
-): Promise<void> {
-  await deleteRun(tx, run.volume_id, run.side as RunSide, run.source);
+): Promise<boolean> {
+  const known = await deleteRun(tx, run.volume_id, run.side as RunSide, run.source);
   const { id } = await tx.insertInto('run').values(run).returning('id').executeTakeFirstOrThrow();
-  for (const { startBytes, page } of packPages(map)) {
-    await tx.insertInto('pel_page').values({ run_id: id, start_bytes: startBytes, page }).execute();
-  }
+  const pages = packPages(map).map(({ startBytes, page }) => ({ run_id: id, start_bytes: startBytes, page }));
+  for (let at = 0; at < pages.length; at += limits.pagesPerInsert)
+    await tx
+      .insertInto('pel_page')
+      .values(pages.slice(at, at + limits.pagesPerInsert))
+      .execute();
+  return !known;
 }
 
+/** False: there was none. */
 export async function deleteRun(
   tx: CatalogTransaction,
   volumeId: string,
   side: RunSide,
   source: number,
-): Promise<void> {
+): Promise<boolean> {
   const rows = await tx
     .deleteFrom('run')
     .where('volume_id', '=', volumeId)
@@ -35,6 +41,7 @@ export async function deleteRun(
     .returning('id')
     .execute();
   for (const { id } of rows) await tx.deleteFrom('pel_page').where('run_id', '=', id).execute();
+  return rows.length > 0;
 }
 
 /** Runs of one side in the order of time. */

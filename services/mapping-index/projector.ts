@@ -8,7 +8,6 @@ import {
   type CatalogTransaction,
   deleteRun,
   insertRun,
-  runOf,
   toNs,
   volumeById,
 } from '@midmirror/catalog';
@@ -117,7 +116,7 @@ export class Projector {
       this.#tails.delete(event.volumeId);
       await this.#context.bus.purge(Streams.journal, journalSubject(event.volumeId), Number.MAX_SAFE_INTEGER);
     }
-    await catalog.transaction((tx) => this.#storePosition(tx, TIMELINE, position));
+    await catalog.transaction((tx) => storePositions(tx, { [TIMELINE]: position }));
   }
 
   async #sealed(
@@ -143,13 +142,12 @@ export class Projector {
             extents: footer.extents.size,
             data_bytes: 0,
           };
-          const known = await runOf(tx, volumeId, 'forward', segment);
-          await insertRun(tx, run, footer.extents);
+          const isNew = await insertRun(tx, run, footer.extents);
           // Told twice (a restart seals and publishes again what it finds): counted once.
-          if (known === undefined) for (const minute of activity) await addActivity(tx, volumeId, minute);
+          if (isNew) for (const minute of activity) await addActivity(tx, volumeId, minute);
         }
-        await this.#storePosition(tx, TIMELINE, position);
-        await this.#storePosition(tx, JOURNAL, this.#resumeAfter(volumeId, segment));
+        const resumeAfter = this.#resumeAfter(volumeId, segment);
+        await storePositions(tx, { [TIMELINE]: position, [JOURNAL]: resumeAfter });
       });
       this.tail(volumeId).drop(segment);
     } finally {
@@ -203,7 +201,7 @@ export class Projector {
       .execute();
     await catalog.transaction(async (tx) => {
       for (const { source } of gone) await deleteRun(tx, volumeId, 'forward', source);
-      await this.#storePosition(tx, TIMELINE, position);
+      await storePositions(tx, { [TIMELINE]: position });
     });
     for (const { source } of gone) await this.#context.recycled(volumeId, source);
     const oldest = this.tail(volumeId).firstPosition;
@@ -227,14 +225,6 @@ export class Projector {
       .where('projector', '=', projector)
       .executeTakeFirst();
     return row?.position ?? 0;
-  }
-
-  async #storePosition(tx: CatalogTransaction, projector: string, position: number): Promise<void> {
-    await tx
-      .insertInto('position')
-      .values({ projector, position })
-      .onConflict((conflict) => conflict.column('projector').doUpdateSet({ position }))
-      .execute();
   }
 }
 
@@ -269,6 +259,16 @@ async function addActivity(tx: CatalogTransaction, volumeId: string, minute: Act
         bytes: e('activity.bytes', '+', minute.bytes),
         last_seq: minute.lastSeq,
       })),
+    )
+    .execute();
+}
+
+async function storePositions(tx: CatalogTransaction, positions: Record<string, number>): Promise<void> {
+  await tx
+    .insertInto('position')
+    .values(Object.entries(positions).map(([projector, position]) => ({ projector, position })))
+    .onConflict((conflict) =>
+      conflict.column('projector').doUpdateSet((e) => ({ position: e.ref('excluded.position') })),
     )
     .execute();
 }
