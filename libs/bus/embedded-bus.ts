@@ -13,17 +13,17 @@ export function openEmbeddedBus(catalog: Catalog): Bus {
 class EmbeddedBus implements Bus {
   readonly #catalog: Catalog;
   readonly #consumers = new Set<Consumer>();
-  /** Streams that the transaction under way has written to. */
-  readonly #written = new Set<string>();
+  /** Streams that a transaction under way has written to. */
+  readonly #written = new WeakMap<CatalogTransaction, Set<string>>();
   readonly #responders = new Map<string, (ask: unknown) => Promise<unknown>>();
   /** Requests under way: what ends each of them early. */
   readonly #requests = new Set<(error: MidmirrorError) => void>();
 
   constructor(catalog: Catalog) {
     this.#catalog = catalog;
-    catalog.onCommit(() => {
-      for (const consumer of this.#consumers) if (this.#written.has(consumer.stream)) consumer.wake();
-      this.#written.clear();
+    catalog.onCommit((tx) => {
+      const streams = this.#written.get(tx);
+      for (const consumer of this.#consumers) if (streams?.has(consumer.stream)) consumer.wake();
     });
   }
 
@@ -45,7 +45,9 @@ class EmbeddedBus implements Bus {
     after: number;
     handler: (message: BusMessage) => Promise<void>;
   }): Subscription {
-    const consumer = new Consumer(this.#catalog, options, () => this.#consumers.delete(consumer));
+    const consumer = new Consumer(this.#catalog, options, this.publish.bind(this), () =>
+      this.#consumers.delete(consumer),
+    );
     this.#consumers.add(consumer);
     return consumer;
   }
@@ -124,8 +126,28 @@ class EmbeddedBus implements Bus {
     subject: string,
     envelope: EventEnvelope,
   ): Promise<{ position: number; duplicate: boolean }> {
-    this.#written.add(stream);
-    return await insert(tx, stream, subject, envelope);
+    this.#written.set(tx, (this.#written.get(tx) ?? new Set()).add(stream));
+    const inserted = await tx
+      .insertInto('message')
+      .values({
+        stream,
+        subject,
+        message_id: envelope.id,
+        headers: JSON.stringify(envelope.headers),
+        data: envelope.data,
+        time_ns: envelope.headers['ce-time'] ?? '',
+      })
+      .onConflict((conflict) => conflict.columns(['stream', 'message_id']).doNothing())
+      .returning('position')
+      .executeTakeFirst();
+    if (inserted !== undefined) return { position: inserted.position, duplicate: false };
+    const existing = await tx
+      .selectFrom('message')
+      .select('position')
+      .where('stream', '=', stream)
+      .where('message_id', '=', envelope.id)
+      .executeTakeFirstOrThrow();
+    return { position: existing.position, duplicate: true };
   }
 
   async close(): Promise<void> {
@@ -139,6 +161,7 @@ class Consumer implements Subscription {
   readonly #catalog: Catalog;
   readonly stream: string;
   readonly #handler: (message: BusMessage) => Promise<void>;
+  readonly #publish: Bus['publish'];
   readonly #stopped: () => void;
   #position: number;
   #stopping = false;
@@ -150,9 +173,11 @@ class Consumer implements Subscription {
   constructor(
     catalog: Catalog,
     options: { stream: string; after: number; handler: (message: BusMessage) => Promise<void> },
+    publish: Bus['publish'],
     stopped: () => void,
   ) {
     this.#catalog = catalog;
+    this.#publish = publish;
     this.stream = options.stream;
     this.#handler = options.handler;
     this.#position = options.after;
@@ -236,9 +261,7 @@ class Consumer implements Subscription {
       headers: { ...message.headers, 'mim-dead-reason': messageOf(reason), 'mim-dead-stream': this.stream },
       data: message.data,
     };
-    await this.#catalog.transaction(
-      async (tx) => await insert(tx, DEAD_LETTER_STREAM, message.subject, envelope),
-    );
+    await this.#publish(DEAD_LETTER_STREAM, message.subject, envelope);
   }
 
   #tell(): void {
@@ -246,35 +269,6 @@ class Consumer implements Subscription {
       if (this.#waiting[i]!.position <= this.#position) this.#waiting.splice(i, 1)[0]!.resolve();
     }
   }
-}
-
-async function insert(
-  tx: CatalogTransaction,
-  stream: string,
-  subject: string,
-  envelope: EventEnvelope,
-): Promise<{ position: number; duplicate: boolean }> {
-  const inserted = await tx
-    .insertInto('message')
-    .values({
-      stream,
-      subject,
-      message_id: envelope.id,
-      headers: JSON.stringify(envelope.headers),
-      data: envelope.data,
-      time_ns: envelope.headers['ce-time'] ?? '',
-    })
-    .onConflict((conflict) => conflict.columns(['stream', 'message_id']).doNothing())
-    .returning('position')
-    .executeTakeFirst();
-  if (inserted !== undefined) return { position: inserted.position, duplicate: false };
-  const existing = await tx
-    .selectFrom('message')
-    .select('position')
-    .where('stream', '=', stream)
-    .where('message_id', '=', envelope.id)
-    .executeTakeFirstOrThrow();
-  return { position: existing.position, duplicate: true };
 }
 
 function toMessage(row: {

@@ -14,8 +14,8 @@ export interface Catalog {
   readonly db: CatalogReader;
   /** Exclusive; commits when `act` resolves, durable then; rolls back when it rejects. */
   transaction<T>(act: (tx: CatalogTransaction) => Promise<T>): Promise<T>;
-  /** Called after each commit. */
-  onCommit(listener: () => void): void;
+  /** Called after each commit, with the transaction that it ended. */
+  onCommit(listener: (tx: CatalogTransaction) => void): void;
   close(): Promise<void>;
 }
 
@@ -28,12 +28,12 @@ export async function openEmbeddedCatalog(path: string): Promise<Catalog> {
     await db.destroy();
     throw error;
   }
-  const listeners: (() => void)[] = [];
+  const listeners: ((tx: CatalogTransaction) => void)[] = [];
   return {
     db,
     async transaction(act) {
-      const result = await db.transaction().execute(act);
-      for (const listener of listeners) listener();
+      const { tx, result } = await db.transaction().execute(async (tx) => ({ tx, result: await act(tx) }));
+      for (const listener of listeners) listener(tx);
       return result;
     },
     onCommit(listener) {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MidmirrorError } from '@midmirror/basis';
 import type { CatalogTransaction } from '@midmirror/catalog';
-import type { Bus, BusMessage } from '../index.ts';
+import { type Bus, type BusMessage, DEAD_LETTER_STREAM } from '../index.ts';
 
 export interface BusUnderTest {
   bus: Bus;
@@ -122,6 +122,12 @@ export function busContract(name: string, make: () => Promise<BusUnderTest>): vo
       await under.bus.publish(STREAM, 's', envelope('poison'));
       const { position } = await under.bus.publish(STREAM, 's', envelope('good'));
       const tries = new Map<string, number>();
+      const heard: string[] = [];
+      const mourner = under.bus.consume({
+        stream: DEAD_LETTER_STREAM,
+        after: 0,
+        handler: async (message) => void heard.push(textOf(message)),
+      });
       const subscription = under.bus.consume({
         stream: STREAM,
         after: 0,
@@ -139,6 +145,9 @@ export function busContract(name: string, make: () => Promise<BusUnderTest>): vo
       const dead = await under.bus.deadLetters();
       assert.deepEqual(dead.map(textOf), ['poison']);
       assert.match(dead[0]!.headers['mim-dead-reason']!, /no poison today/);
+      await mourner.reached(dead[0]!.position);
+      assert.deepEqual(heard, ['poison'], 'who waits for dead letters is woken');
+      await mourner.stop();
       await subscription.stop();
     },
   );
