@@ -127,8 +127,7 @@ async function cases(
 ): Promise<void> {
   const { appliance } = ours;
   const sync = (volume: string): Promise<unknown> => appliance.post(`/volumes/${volume}/syncs`, {});
-  const fill = (lasting: number): Load =>
-    load({ rw: 'write', blockBytes: 1 << 20, depth: 4, seconds: Math.ceil(lasting) });
+  const fill = load({ rw: 'write', blockBytes: 1 << 20, depth: 4, seconds: Math.ceil(seconds) });
 
   /** A volume of its own for each case, removed after it: files of another case would take its page cache. */
   const onVolume = async (
@@ -147,12 +146,12 @@ async function cases(
   const steady = async (cases: string[], act: (name: string, uri: string) => Promise<void>): Promise<void> =>
     onVolume(cases, async (name, uri) => {
       for (let used = 0, max = 1; used < RING_USED_SHARE * max; ) {
-        await measure(uri, ours.pid, fill(seconds));
+        await measure(uri, ours.pid, fill);
         const { journal } = await appliance.get<View>(`/volumes/${name}`);
         ({ bytesUsed: used, bytesMax: max } = journal);
       }
       await sync(name);
-      await measure(uri, ours.pid, fill(seconds));
+      await measure(uri, ours.pid, fill);
       await sync(name);
       await act(name, uri);
     });
@@ -160,7 +159,7 @@ async function cases(
     await sync(name);
     return await measure(uri, ours.pid, kind);
   };
-  for (const peer of [nbdkit, qemu]) await measure(peer.uri(''), peer.pid, fill(seconds));
+  for (const peer of [nbdkit, qemu]) await measure(peer.uri(''), peer.pid, fill);
 
   const random = load({});
   const onNbdkit = '4 KiB random write, depth 32';
@@ -218,7 +217,7 @@ async function cases(
   const ofVolume = '4 KiB random read, half journal half MIM, depth 32';
   const ofMirror = '4 KiB random read of a mirror';
   await onVolume([ofVolume, ofMirror], async (name, uri) => {
-    await measure(uri, ours.pid, { ...fill(seconds), sizeBytes: half });
+    await measure(uri, ours.pid, { ...fill, sizeBytes: half });
     await sync(name);
     await measure(uri, ours.pid, load({ sizeBytes: half, seconds: 2 }));
     await sideBySide(
