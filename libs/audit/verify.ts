@@ -350,7 +350,7 @@ class Verification {
     const run = await runOf(this.#catalog.db, this.#volume.id, side, source);
     if (run === undefined) return; // not learnt yet, or gone meanwhile
     const stored = new ExtentMap();
-    await loadRun(this.#catalog.db, run.id, stored, false);
+    await loadRun(this.#catalog.db, run, stored, false);
     this.#compare(`catalogue, ${side} run of ${source}`, path, stored, extents);
   }
 

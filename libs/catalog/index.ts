@@ -1,7 +1,32 @@
 export { type Catalog, type CatalogReader, type CatalogTransaction, openEmbeddedCatalog } from './catalog.ts';
 export { clonePinId, holderOf, type PinRequest, pinPoint, unpinPoint } from './pins.ts';
 export { checkName, refuseTakenName } from './names.ts';
-export { deleteRun, insertRun, loadRun, runOf, runsOf, type StoredRun } from './runs.ts';
+export {
+  firstEndingAfter,
+  PAGE_WORDS,
+  PageBuilder,
+  type PelPage,
+  packPages,
+  putExtent,
+  putPage,
+  unpackPage,
+} from './pel-page.ts';
+export {
+  BUILDING,
+  deleteForwardRuns,
+  deleteRun,
+  deleteRunById,
+  insertPages,
+  insertRun,
+  leveledRunsOf,
+  loadRun,
+  pageAt,
+  pagesOf,
+  runOf,
+  RunGoneError,
+  runsOf,
+  type StoredRun,
+} from './runs.ts';
 export type {
   ActivityRow,
   CatalogSchema,

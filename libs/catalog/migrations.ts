@@ -1,6 +1,9 @@
 // Named migrations, in SQL that PostgreSQL and SQLite both speak. A released migration never changes.
+import { ExtentMap } from '@midmirror/extent-map';
 import type { Kysely } from 'kysely';
 import type { Migration } from 'kysely/migration';
+import { packPages } from './pel-page.ts';
+import type { CatalogSchema, RunRow } from './schema.ts';
 
 const initial: Migration = {
   async up(db: Kysely<unknown>) {
@@ -139,4 +142,71 @@ const initial: Migration = {
   },
 };
 
-export const migrations: Record<string, Migration> = { '001-initial': initial };
+/** Runs get levels; pages know where they end, have a checksum, and take half the space. */
+const tiers: Migration = {
+  async up(db: Kysely<unknown>) {
+    await db.schema.alterTable('run').renameTo('run_before').execute();
+    const number = 'bigint' as const;
+    await db.schema
+      .createTable('run')
+      .addColumn('id', 'integer', (c) => c.primaryKey().autoIncrement())
+      .addColumn('volume_id', 'text', (c) => c.notNull())
+      .addColumn('side', 'text', (c) => c.notNull())
+      .addColumn('level', number, (c) => c.notNull())
+      .addColumn('first_source', number, (c) => c.notNull())
+      .addColumn('source', number, (c) => c.notNull())
+      .addColumn('snapshot', number, (c) => c.notNull())
+      .addColumn('last_snapshot', number, (c) => c.notNull())
+      .addColumn('from_seq', number, (c) => c.notNull())
+      .addColumn('to_seq', number, (c) => c.notNull())
+      .addColumn('extents', number, (c) => c.notNull())
+      .addColumn('data_bytes', number, (c) => c.notNull())
+      .addColumn('page_bytes', number, (c) => c.notNull())
+      .addUniqueConstraint('run_level_source', ['volume_id', 'side', 'level', 'source'])
+      .execute();
+    await db.schema
+      .createIndex('run_snapshot')
+      .on('run')
+      .columns(['volume_id', 'side', 'snapshot', 'level'])
+      .execute();
+    const before = db as Kysely<{ run_before: FirstRun }>;
+    for (const run of await before.selectFrom('run_before').selectAll().orderBy('id').execute())
+      await packAgain(db as Kysely<CatalogSchema>, run);
+    await db.schema.dropTable('run_before').execute();
+  },
+};
+
+/** A run as the first release had it. */
+type FirstRun = { id: number } & Omit<
+  RunRow,
+  'id' | 'level' | 'first_source' | 'last_snapshot' | 'page_bytes'
+>;
+
+async function packAgain(db: Kysely<CatalogSchema>, run: FirstRun): Promise<void> {
+  const map = new ExtentMap();
+  const before = db.selectFrom('pel_page').selectAll().where('run_id', '=', run.id);
+  for (const { page } of await before.execute()) unpackFirstFormat(page, map);
+  await db.deleteFrom('pel_page').where('run_id', '=', run.id).execute();
+  let pageBytes = 0;
+  for (const { startBytes, page } of packPages(map)) {
+    pageBytes += page.length;
+    await db.insertInto('pel_page').values({ run_id: run.id, start_bytes: startBytes, page }).execute();
+  }
+  const more = { level: 0, first_source: run.source, last_snapshot: run.snapshot, page_bytes: pageBytes };
+  await db
+    .insertInto('run')
+    .values({ ...run, ...more })
+    .execute();
+}
+
+/** Pages as the first release wrote them: six words an extent. */
+function unpackFirstFormat(page: Uint8Array, into: ExtentMap): void {
+  const words = new Uint32Array(page.slice().buffer);
+  for (let base = 0; base + 6 <= words.length; base += 6) {
+    const start = words[base]! + words[base + 1]! * 4294967296;
+    const flags = words[base + 2]! & 511;
+    into.put(start, words[base + 2]! - flags, flags, words[base + 3]!, words[base + 4]!, words[base + 5]!);
+  }
+}
+
+export const migrations: Record<string, Migration> = { '001-initial': initial, '002-tiers': tiers };

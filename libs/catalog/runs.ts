@@ -1,32 +1,61 @@
-// Runs: the maps of segments (side `forward`) and backward objects (side `backward`), in PEL pages.
+// Runs: the maps of segments (side `forward`) and backward objects (side `backward`), in PEL pages, and the merged
+// runs of higher levels over them. A merged run never outlives a change of what it was made from.
+import { MidmirrorError } from '@midmirror/basis';
 import type { ExtentMap } from '@midmirror/extent-map';
 import { sql } from 'kysely';
 import type { CatalogReader, CatalogTransaction } from './catalog.ts';
 import { limits } from './limits.ts';
-import { packPages, unpackPage } from './pel-page.ts';
+import { type PackedPage, type PelPage, packPages, putPage, unpackPage } from './pel-page.ts';
 import type { RunRow } from './schema.ts';
 
 export type RunSide = 'forward' | 'backward';
 export type StoredRun = { id: number } & Omit<RunRow, 'id'>;
+/** A run of level 0, as who makes it tells of it. */
+export type NewRun = Pick<
+  StoredRun,
+  'volume_id' | 'side' | 'source' | 'snapshot' | 'from_seq' | 'to_seq' | 'extents' | 'data_bytes'
+>;
+
+/** A run that was looked for has been dropped, recycled or replaced: the catalogue knows which took its place. */
+export class RunGoneError extends MidmirrorError {
+  constructor(run: StoredRun) {
+    super('unavailable', `index run ${run.id} has gone from the catalogue`, { hint: 'try again' });
+  }
+}
+
+/** Level of a merged run whose pages are not all there yet. */
+export const BUILDING = -1;
 
 /** Replaces a run of the same source, so that learning it twice is harmless. True: there was none. */
-export async function insertRun(
-  tx: CatalogTransaction,
-  run: Omit<RunRow, 'id'>,
-  map: ExtentMap,
-): Promise<boolean> {
+export async function insertRun(tx: CatalogTransaction, run: NewRun, map: ExtentMap): Promise<boolean> {
   const known = await deleteRun(tx, run.volume_id, run.side as RunSide, run.source);
-  const { id } = await tx.insertInto('run').values(run).returning('id').executeTakeFirstOrThrow();
-  const pages = packPages(map).map(({ startBytes, page }) => ({ run_id: id, start_bytes: startBytes, page }));
-  for (let at = 0; at < pages.length; at += limits.pagesPerInsert)
-    await tx
-      .insertInto('pel_page')
-      .values(pages.slice(at, at + limits.pagesPerInsert))
-      .execute();
+  if (run.side === 'backward') await deleteMergedOver(tx, run.volume_id, run.snapshot);
+  const pages = packPages(map);
+  const { id } = await tx
+    .insertInto('run')
+    .values({
+      ...run,
+      level: 0,
+      first_source: run.source,
+      last_snapshot: run.snapshot,
+      page_bytes: pages.reduce((sum, { page }) => sum + page.length, 0),
+    })
+    .returning('id')
+    .executeTakeFirstOrThrow();
+  await insertPages(tx, id, pages);
   return !known;
 }
 
-/** False: there was none. */
+export async function insertPages(db: CatalogReader, runId: number, pages: PackedPage[]): Promise<void> {
+  const rows = pages.map(({ startBytes, page }) => ({ run_id: runId, start_bytes: startBytes, page }));
+  for (let at = 0; at < rows.length; at += limits.pagesPerInsert)
+    await db
+      .insertInto('pel_page')
+      .values(rows.slice(at, at + limits.pagesPerInsert))
+      .execute();
+}
+
+/** Of level 0, with the merged ones that were made from it. False: there was none. */
 export async function deleteRun(
   tx: CatalogTransaction,
   volumeId: string,
@@ -37,23 +66,68 @@ export async function deleteRun(
     .deleteFrom('run')
     .where('volume_id', '=', volumeId)
     .where('side', '=', side)
+    .where('level', '=', 0)
     .where('source', '=', source)
-    .returning('id')
+    .returning(['id', 'snapshot'])
     .execute();
-  for (const { id } of rows) await tx.deleteFrom('pel_page').where('run_id', '=', id).execute();
+  for (const { id, snapshot } of rows) {
+    await deletePages(tx, id);
+    if (side === 'backward') await deleteMergedOver(tx, volumeId, snapshot);
+  }
   return rows.length > 0;
 }
 
-/** Runs of one side in the order of time. */
+/** Segments up to this one have gone: their runs, and the merged runs that hold nothing else. Their numbers. */
+export async function deleteForwardRuns(
+  tx: CatalogTransaction,
+  volumeId: string,
+  lastSegment: number,
+): Promise<number[]> {
+  const gone = await tx
+    .deleteFrom('run')
+    .where('volume_id', '=', volumeId)
+    .where('side', '=', 'forward')
+    .where('source', '<=', lastSegment)
+    .where('level', '>=', 0)
+    .returning(['id', 'level', 'source'])
+    .execute();
+  for (const { id } of gone) await deletePages(tx, id);
+  return gone.filter(({ level }) => level === 0).map(({ source }) => source);
+}
+
+/** Any run by its id, with its pages. */
+export async function deleteRunById(db: CatalogReader, runId: number): Promise<void> {
+  await db.deleteFrom('run').where('id', '=', runId).execute();
+  await deletePages(db, runId);
+}
+
+/** Runs of level 0 of one side in the order of time. */
 export async function runsOf(db: CatalogReader, volumeId: string, side: RunSide): Promise<StoredRun[]> {
-  return await db
+  return await inOrder(db, volumeId, side).where('level', '=', 0).execute();
+}
+
+/** Runs of all levels of one side that are whole, in the order of time; backward: from a snapshot on. */
+export async function leveledRunsOf(
+  db: CatalogReader,
+  volumeId: string,
+  side: RunSide,
+  fromSnapshot = 0,
+): Promise<StoredRun[]> {
+  return await inOrder(db, volumeId, side)
+    .where('level', '>=', 0)
+    .where('snapshot', '>=', fromSnapshot)
+    .execute();
+}
+
+function inOrder(db: CatalogReader, volumeId: string, side: RunSide) {
+  return db
     .selectFrom('run')
     .selectAll()
     .where('volume_id', '=', volumeId)
     .where('side', '=', side)
+    .orderBy('snapshot')
     .orderBy('from_seq')
-    .orderBy(sql`source`)
-    .execute();
+    .orderBy(sql`source`);
 }
 
 /** The run of one segment or object; undefined: the catalogue knows none. */
@@ -68,31 +142,95 @@ export async function runOf(
     .selectAll()
     .where('volume_id', '=', volumeId)
     .where('side', '=', side)
+    .where('level', '=', 0)
     .where('source', '=', source)
     .executeTakeFirst();
 }
 
-/** Puts a run's extents into `map`; `under`: only where nothing is yet. */
+/** Puts a run's extents into `map`; `under`: only where nothing is yet. Throws `corrupt` as `pageAt`. */
 export async function loadRun(
   db: CatalogReader,
-  runId: number,
+  run: StoredRun,
   map: ExtentMap,
   under: boolean,
 ): Promise<void> {
-  let after = -1;
-  for (;;) {
-    const pages = await db
+  for await (const page of pagesOf(db, run)) putPage(page, map, under);
+}
+
+/** All pages of a run, in order, a few of them in memory at a time. */
+export async function* pagesOf(db: CatalogReader, run: StoredRun): AsyncGenerator<PelPage> {
+  if (run.extents === 0) return;
+  for (let at = 0; at !== Number.POSITIVE_INFINITY; ) {
+    const rows = await db
       .selectFrom('pel_page')
       .select(['start_bytes', 'page'])
-      .where('run_id', '=', runId)
-      .where('start_bytes', '>', after)
+      .where('run_id', '=', run.id)
+      .where('start_bytes', '>=', at)
       .orderBy('start_bytes')
-      .limit(16)
+      .limit(limits.pagesPerRead)
       .execute();
-    for (const { start_bytes, page } of pages) {
-      unpackPage(page, map, under);
-      after = start_bytes;
+    if (rows.length === 0) throw await lacking(db, run, at);
+    for (const { start_bytes, page } of rows) {
+      if (start_bytes !== at) throw await lacking(db, run, at);
+      const unpacked = unpackPage(start_bytes, page);
+      if (unpacked === null) throw damaged(run, start_bytes);
+      yield unpacked;
+      at = unpacked.endBytes;
     }
-    if (pages.length < 16) return;
   }
+}
+
+/** The page that answers for an address. Throws RunGoneError, or `corrupt` for a bad page. */
+export async function pageAt(db: CatalogReader, run: StoredRun, address: number): Promise<PelPage> {
+  const row = await db
+    .selectFrom('pel_page')
+    .select(['start_bytes', 'page'])
+    .where('run_id', '=', run.id)
+    .where('start_bytes', '<=', address)
+    .orderBy('start_bytes', 'desc')
+    .limit(1)
+    .executeTakeFirst();
+  if (row === undefined) throw await lacking(db, run, 0);
+  const page = unpackPage(row.start_bytes, row.page);
+  if (page === null) throw damaged(run, row.start_bytes);
+  if (address >= page.endBytes) throw await lacking(db, run, page.endBytes);
+  return page;
+}
+
+async function deletePages(db: CatalogReader, runId: number): Promise<void> {
+  await db.deleteFrom('pel_page').where('run_id', '=', runId).execute();
+}
+
+async function deleteMergedOver(tx: CatalogTransaction, volumeId: string, snapshot: number): Promise<void> {
+  const rows = await tx
+    .deleteFrom('run')
+    .where('volume_id', '=', volumeId)
+    .where('side', '=', 'backward')
+    .where('level', '!=', 0)
+    .where('snapshot', '<=', snapshot)
+    .where('last_snapshot', '>=', snapshot)
+    .returning('id')
+    .execute();
+  for (const { id } of rows) await deletePages(tx, id);
+}
+
+async function lacking(db: CatalogReader, run: StoredRun, at: number): Promise<MidmirrorError> {
+  const present = await db.selectFrom('run').select('id').where('id', '=', run.id).executeTakeFirst();
+  if (present === undefined) return new RunGoneError(run);
+  return badPage(run, at, 'missing');
+}
+
+function damaged(run: StoredRun, at: number): MidmirrorError {
+  return badPage(run, at, 'damaged');
+}
+
+function badPage(run: StoredRun, at: number, what: string): MidmirrorError {
+  const kind = run.side === 'forward' ? 'segment' : 'object';
+  const of =
+    run.level === 0
+      ? `${kind} ${run.source}`
+      : `${kind}s ${run.first_source} to ${run.source}, level ${run.level}`;
+  return new MidmirrorError('corrupt', `index run ${run.id} (${of}): the page at address ${at} is ${what}`, {
+    hint: 'the data is not touched: stop the appliance and make the index again with `mim rebuild --index`',
+  });
 }

@@ -63,26 +63,34 @@ export interface SnapshotRow {
   reason: string;
 }
 
-/** A level-0 run: side `forward` (one per sealed segment) or `backward` (one per object). */
+/**
+ * A run: the map of a span of the journal. Level 0: one sealed segment (side `forward`) or one object (`backward`).
+ * Higher levels: several neighbours of the level below, merged. `BUILDING` while its pages are being written.
+ */
 export interface RunRow {
   id: Generated<number>;
   volume_id: string;
   side: string;
-  /** Segment number or object number. */
+  level: number;
+  /** First and last segment or object number; of level 0 they are the same. */
+  first_source: number;
   source: number;
-  /** Backward: the snapshot that the object belongs to; forward: 0. */
+  /** Backward: first and last snapshot that it belongs to; forward: 0. */
   snapshot: number;
+  last_snapshot: number;
   from_seq: number;
   to_seq: number;
   extents: number;
   data_bytes: number;
+  /** What its pages take in the catalogue. */
+  page_bytes: number;
 }
 
 export interface PelPageRow {
   run_id: number;
-  /** First address of the page, bytes. */
+  /** From where on it answers, bytes; the first page of a run from 0 on. */
   start_bytes: number;
-  /** Packed extents (format: libs/vrmo pel-page). */
+  /** Packed extents (format: pel-page.ts). */
   page: Uint8Array;
 }
 

@@ -23,7 +23,7 @@ export interface BaseImage {
   tryRead(start: number, length: number, target: Uint8Array, targetOffset: number): boolean;
   read(start: number, length: number, target: Uint8Array, targetOffset: number): Promise<void>;
   /** Length, at most `length`, over which the base is or is not a hole. */
-  span(start: number, length: number): { lengthBytes: number; hole: boolean };
+  span(start: number, length: number): Promise<AllocationExtent> | AllocationExtent;
 }
 
 export interface LiveDiskOptions {
@@ -189,16 +189,16 @@ export class LiveDisk implements BlockDevice {
       if (last !== undefined && last.hole === hole) last.lengthBytes += lengthBytes;
       else extents.push({ lengthBytes, hole });
     };
-    const cursor = this.#head.cursor(start);
     while (at < end && extents.length <= extentsMax) {
+      const cursor = this.#head.cursor(at);
       const covered = cursor.valid && cursor.start <= at;
       const until = covered ? Math.min(cursor.end, end) : Math.min(cursor.valid ? cursor.start : end, end);
       if (covered) {
         add(until - at, (cursor.flags & ExtentFlag.zero) !== 0);
-        cursor.next();
         at = until;
       } else {
-        const span = this.#options.base.span(at, until - at);
+        // What is written meanwhile shows from here on.
+        const span = await this.#options.base.span(at, until - at);
         add(span.lengthBytes, span.hole);
         at += span.lengthBytes;
       }

@@ -66,6 +66,7 @@ export async function startAppliance(config: ApplianceConfig, edges: ApplianceEd
       ...shared,
       syncIntervalMs: ingestConfig.syncIntervalMs,
       requestBytesMax: ingestConfig.requestBytesMax,
+      indexCacheBytes: config.MIM_INDEX_CACHE_BYTES,
     });
     const synchronizer = new Synchronizer({ ...shared, reached: (step) => reached(`sync:${step}`) });
     await ingest.start();

@@ -12,5 +12,7 @@ export interface MappingIndexContext {
   poolDirectory: string;
   syncIntervalMs: number;
   requestBytesMax: number;
+  /** Of pages of runs in memory. */
+  indexCacheBytes: number;
   log: (message: string) => void;
 }

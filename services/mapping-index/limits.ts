@@ -9,6 +9,21 @@ export const limits = {
   compareBytes: 1 << 20,
   sectorBytes: 512,
   answersMax: 10_000,
+  /** Extents that a slice of a merge looks at, and how long it rests then. */
+  mergeSliceExtents: 4096,
+  mergeRestMs: 4,
+  /** A mirror of more extents than this stays on the runs: its tree would take too much memory. */
+  treeExtentsMax: 1_000_000,
+  /** Extents looked at to see whether a range is covered and no further run need be asked. */
+  coverLookMax: 64,
+  /** How much of a disk's allocation is looked up at once. */
+  allocationStepBytes: 64 << 20,
+  /** Places of two points are compared in steps that begin so long, and grow where there is little to see. */
+  compareStepBytes: 1 << 20,
+  compareStepBytesMax: 2 ** 30,
+  comparePlacesFew: 256,
+  /** Times that a read begins again because runs were replaced under it. */
+  readTriesMax: 8,
   /** A clone's journal holds this many times the volume, so that shortening it always finds room. */
   cloneJournalFactor: 3,
   /** Segments of a clone's journal that guests leave to compaction. */

@@ -11,8 +11,10 @@ import type { MappingIndexContext } from './context.ts';
 import { historyOf } from './history.ts';
 import { limits } from './limits.ts';
 import { type Mirror, refuseOutside } from './mirror.ts';
+import { PageCache } from './page-cache.ts';
 import { type Moment, Points } from './points.ts';
 import { Projector } from './projector.ts';
+import { TierMerger } from './tier-merger.ts';
 import { VolumeIndex, type VolumeView } from './volume-index.ts';
 
 interface Served {
@@ -31,12 +33,17 @@ export class MappingIndex implements ExportDirectory {
   readonly #served = new Map<string, Served>();
   readonly #opening = new Turns();
   readonly #projector: Projector;
+  readonly #cache: PageCache;
+  readonly #merger: TierMerger;
   readonly clones: Clones;
 
   constructor(context: MappingIndexContext) {
     this.#context = context;
+    this.#cache = new PageCache(context.catalog.db, context.indexCacheBytes);
+    this.#merger = new TierMerger(context.catalog, context.log);
     this.#projector = new Projector({
       ...context,
+      changed: (volumeId, side) => this.#merger.changed(volumeId, side),
       recycled: async (volumeId, segment) => {
         const served = this.#served.get(volumeId);
         served?.points.forgetSegment(segment);
@@ -51,6 +58,7 @@ export class MappingIndex implements ExportDirectory {
     const { bus, catalog } = this.#context;
     // Mirrors end with the process that served them; clones hold pins of their own.
     await catalog.db.deleteFrom('pin').where('holder', '=', 'mirror').execute();
+    await this.#merger.start();
     await this.#projector.start();
     await this.clones.start();
     answer(bus, 'mapping-index.prepare', async ({ volumeId, syncId }) => ({
@@ -131,6 +139,7 @@ export class MappingIndex implements ExportDirectory {
   async stop(): Promise<void> {
     await this.clones.stop();
     await this.#projector.stop();
+    await this.#merger.stop();
     for (const volumeId of [...this.#served.keys()]) await this.#close(volumeId);
   }
 
@@ -183,12 +192,10 @@ export class MappingIndex implements ExportDirectory {
       if (meanwhile !== undefined) return meanwhile;
       const { catalog, poolDirectory } = this.#context;
       const volume = await volumeById(catalog.db, volumeId);
-      const index = await VolumeIndex.open(
-        volume,
-        poolDirectory,
-        this.#projector.tail(volumeId),
-        this.#context,
-      );
+      const index = await VolumeIndex.open(volume, poolDirectory, this.#projector.tail(volumeId), {
+        ...this.#context,
+        cache: this.#cache,
+      });
       const served = { index, points: new Points(index, catalog) };
       this.#served.set(volumeId, served);
       return served;

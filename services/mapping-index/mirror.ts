@@ -1,6 +1,7 @@
-// A mirror: the volume as it was at one point, read-only. Reads take the extent that its VRMO names, else the
-// MIM. When a sync is about to change the MIM, the VRMO changes first, and reads begun before are waited for.
+// A mirror: the volume as it was at one point, read-only. Reads take the extent that its places name, else the
+// MIM. When a sync is about to change the MIM, the places change first, and reads begun before are waited for.
 import { MidmirrorError } from '@midmirror/basis';
+import { RunGoneError } from '@midmirror/catalog';
 import {
   type AllocationExtent,
   type BlockDevice,
@@ -8,9 +9,10 @@ import {
   readPacer,
   type WriteCommand,
 } from '@midmirror/block-device';
-import { ExtentFlag } from '@midmirror/extent-map';
+import { type ExtentCursor, ExtentFlag } from '@midmirror/extent-map';
 import type { MimImage, PieceReader } from '@midmirror/pool';
-import type { Vrmo } from '@midmirror/vrmo';
+import { limits } from './limits.ts';
+import type { Places } from './places.ts';
 
 interface Part {
   start: number;
@@ -20,7 +22,14 @@ interface Part {
   skip: number;
 }
 
-/** Reads that began under one VRMO. */
+/** Where so many bytes from some address on lie. */
+export interface Place {
+  lengthBytes: number;
+  /** Where two points have the same name at an address, they have the same bytes there. */
+  name: string;
+}
+
+/** Reads that began under the same places. */
 interface Readers {
   count: number;
   ended: (() => void) | null;
@@ -35,24 +44,34 @@ export class Mirror implements BlockDevice {
   readonly #mim: MimImage;
   readonly #pieces: PieceReader;
   readonly #pacer = readPacer();
-  #vrmo: Vrmo;
+  /** The runs have been replaced: takes the places that are right now. */
+  readonly #refresh: () => Promise<void>;
+  #places: Places;
   #readers: Readers = { count: 0, ended: null };
 
-  constructor(seq: number, sizeBytes: number, vrmo: Vrmo, mim: MimImage, pieces: PieceReader) {
+  constructor(
+    seq: number,
+    sizeBytes: number,
+    places: Places,
+    mim: MimImage,
+    pieces: PieceReader,
+    refresh: () => Promise<void>,
+  ) {
     this.seq = seq;
     this.sizeBytes = sizeBytes;
-    this.#vrmo = vrmo;
+    this.#places = places;
     this.#mim = mim;
     this.#pieces = pieces;
+    this.#refresh = refresh;
   }
 
-  get vrmo(): Vrmo {
-    return this.#vrmo;
+  get places(): Places {
+    return this.#places;
   }
 
-  /** From now on reads go by `vrmo` (the old one when changed in place). Resolves when older reads have ended. */
-  async switchTo(vrmo: Vrmo): Promise<void> {
-    this.#vrmo = vrmo;
+  /** From now on reads go by `places` (the old ones when changed in place). Resolves when older reads have ended. */
+  async switchTo(places: Places): Promise<void> {
+    this.#places = places;
     const before = this.#readers;
     this.#readers = { count: 0, ended: null };
     if (before.count > 0) {
@@ -66,19 +85,43 @@ export class Mirror implements BlockDevice {
     return this.#pacer.tryNow(() => this.#readNow(start, length, target, targetOffset));
   }
 
-  async read(start: number, length: number, target: Uint8Array, targetOffset: number): Promise<void> {
-    const readers = this.#readers;
-    readers.count += 1;
-    try {
-      for (const part of this.#parts(start, length)) {
-        const to = targetOffset + part.start - start;
-        if (part.extent === null) await this.#mim.read(part.start, part.length, target, to);
-        else if (part.extent.flags & ExtentFlag.zero) target.fill(0, to, to + part.length);
-        else await this.#pieces.read(part.extent, part.skip, part.length, target, to);
+  read(start: number, length: number, target: Uint8Array, targetOffset: number): Promise<void> {
+    return this.#under(start, length, (cursor) =>
+      this.#readParts(partsOf(cursor, start, length), start, target, targetOffset),
+    );
+  }
+
+  async #readParts(
+    parts: readonly Part[],
+    start: number,
+    target: Uint8Array,
+    targetOffset: number,
+  ): Promise<void> {
+    for (const part of parts) {
+      const to = targetOffset + part.start - start;
+      if (part.extent === null) await this.#mim.read(part.start, part.length, target, to);
+      else if (part.extent.flags & ExtentFlag.zero) target.fill(0, to, to + part.length);
+      else await this.#pieces.read(part.extent, part.skip, part.length, target, to);
+    }
+  }
+
+  /**
+   * What `act` makes of the places of a range, while nobody changes what they name. `act` uses the cursor before it
+   * waits for anything.
+   */
+  async #under<T>(start: number, length: number, act: (cursor: ExtentCursor) => Promise<T> | T): Promise<T> {
+    for (let tries = 1; ; tries += 1) {
+      const readers = this.#readers;
+      readers.count += 1;
+      try {
+        return await act(this.#places.tryFind(start, length) ?? (await this.#places.find(start, length)));
+      } catch (error) {
+        if (!(error instanceof RunGoneError) || tries === limits.readTriesMax) throw error;
+      } finally {
+        readers.count -= 1;
+        if (readers.count === 0) readers.ended?.();
       }
-    } finally {
-      readers.count -= 1;
-      if (readers.count === 0) readers.ended?.();
+      await this.#refresh();
     }
   }
 
@@ -94,29 +137,52 @@ export class Mirror implements BlockDevice {
     const extents: AllocationExtent[] = [];
     const end = start + length;
     for (let at = start; at < end; ) {
-      const { lengthBytes, hole } = this.span(at, end - at);
-      const last = extents.at(-1);
-      if (last?.hole === hole) last.lengthBytes += lengthBytes;
-      else if (extents.length === extentsMax) break;
-      else extents.push({ lengthBytes, hole });
-      at += lengthBytes;
+      const span = Math.min(end - at, limits.allocationStepBytes);
+      const spans = await this.#under(at, span, (cursor) => this.#spans(cursor, at, span));
+      for (const { lengthBytes, hole } of spans) {
+        const last = extents.at(-1);
+        if (last?.hole === hole) last.lengthBytes += lengthBytes;
+        else if (extents.length === extentsMax) return extents;
+        else extents.push({ lengthBytes, hole });
+      }
+      at += span;
     }
     return extents;
   }
 
   /** Length, at most `length`, from `start` on, that is of one kind. */
-  span(start: number, length: number): { lengthBytes: number; hole: boolean } {
-    const end = start + length;
-    const cursor = this.#vrmo.cursor(start);
-    if (cursor.valid && cursor.start <= start) {
-      return { lengthBytes: Math.min(cursor.end, end) - start, hole: (cursor.flags & ExtentFlag.zero) !== 0 };
+  span(start: number, length: number): Promise<AllocationExtent> {
+    const asked = Math.min(length, limits.allocationStepBytes);
+    return this.#under(start, asked, (cursor) => this.#spans(cursor, start, asked)[0]!);
+  }
+
+  /** For comparing two points: the places of a range, each until it ends or the range does. */
+  placesIn(start: number, length: number): Promise<Place[]> {
+    return this.#under(start, length, (cursor) =>
+      partsOf(cursor, start, length).map((part) => ({ lengthBytes: part.length, name: nameOf(part) })),
+    );
+  }
+
+  #spans(cursor: ExtentCursor, start: number, length: number): AllocationExtent[] {
+    const spans: AllocationExtent[] = [];
+    for (const part of partsOf(cursor, start, length)) {
+      if (part.extent !== null) {
+        spans.push({ lengthBytes: part.length, hole: (part.extent.flags & ExtentFlag.zero) !== 0 });
+        continue;
+      }
+      for (let done = 0; done < part.length; ) {
+        const span = this.#mim.span(part.start + done, part.length - done);
+        spans.push(span);
+        done += span.lengthBytes;
+      }
     }
-    return this.#mim.span(start, (cursor.valid ? Math.min(cursor.start, end) : end) - start);
+    return spans;
   }
 
   #readNow(start: number, length: number, target: Uint8Array, targetOffset: number): boolean {
     const end = start + length;
-    const c = this.#vrmo.cursor(start);
+    const c = this.#places.tryFind(start, length);
+    if (c === null) return false;
     for (let at = start; at < end; ) {
       const to = targetOffset + at - start;
       if (!c.valid || c.start > at) {
@@ -138,31 +204,37 @@ export class Mirror implements BlockDevice {
     }
     return true;
   }
+}
 
-  #parts(start: number, length: number): Part[] {
-    const parts: Part[] = [];
-    const end = start + length;
-    const c = this.#vrmo.cursor(start);
-    for (let at = start; at < end; ) {
-      if (!c.valid || c.start > at) {
-        const until = c.valid ? Math.min(c.start, end) : end;
-        parts.push({ start: at, length: until - at, extent: null, skip: 0 });
-        at = until;
-        continue;
-      }
-      const until = Math.min(c.end, end);
-      const { flags, source, offset, crc } = c;
-      parts.push({
-        start: at,
-        length: until - at,
-        extent: { flags, source, offset, length: c.length, crc },
-        skip: at - c.start,
-      });
+function partsOf(c: ExtentCursor, start: number, length: number): Part[] {
+  const parts: Part[] = [];
+  const end = start + length;
+  for (let at = start; at < end; ) {
+    if (!c.valid || c.start > at) {
+      const until = c.valid ? Math.min(c.start, end) : end;
+      parts.push({ start: at, length: until - at, extent: null, skip: 0 });
       at = until;
-      c.next();
+      continue;
     }
-    return parts;
+    const until = Math.min(c.end, end);
+    const { flags, source, offset, crc } = c;
+    parts.push({
+      start: at,
+      length: until - at,
+      extent: { flags, source, offset, length: c.length, crc },
+      skip: at - c.start,
+    });
+    at = until;
+    c.next();
   }
+  return parts;
+}
+
+function nameOf({ start, extent, skip }: Part): string {
+  if (extent === null) return 'mim';
+  if (extent.flags & ExtentFlag.zero) return 'zero';
+  // How far its place is from its address is the same all along, wherever the part begins.
+  return `${extent.flags & ExtentFlag.backward}/${extent.source}/${extent.offset + skip - start}`;
 }
 
 export function refuseOutside(sizeBytes: number, offset: number, length: number): void {

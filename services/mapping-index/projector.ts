@@ -6,7 +6,7 @@ import type { Bus, BusMessage, Subscription } from '@midmirror/bus';
 import {
   type Catalog,
   type CatalogTransaction,
-  deleteRun,
+  deleteForwardRuns,
   insertRun,
   toNs,
   volumeById,
@@ -43,6 +43,8 @@ export interface ProjectorContext {
   /** Before the segment's file number is forgotten for good. */
   recycled: (volumeId: string, segment: number) => Promise<void>;
   deleted: (volumeId: string) => Promise<void>;
+  /** Runs of a side have come or gone. */
+  changed: (volumeId: string, side: 'forward' | 'backward') => void;
 }
 
 export class Projector {
@@ -117,6 +119,8 @@ export class Projector {
       await this.#context.bus.purge(Streams.journal, journalSubject(event.volumeId), Number.MAX_SAFE_INTEGER);
     }
     await catalog.transaction((tx) => storePositions(tx, { [TIMELINE]: position }));
+    if (event.type === 'snapshot.closed' || event.type === 'snapshot.dropped')
+      this.#context.changed(event.volumeId, 'backward');
   }
 
   async #sealed(
@@ -150,6 +154,7 @@ export class Projector {
         await storePositions(tx, { [TIMELINE]: position, [JOURNAL]: resumeAfter });
       });
       this.tail(volumeId).drop(segment);
+      this.#context.changed(volumeId, 'forward');
     } finally {
       await pieces.close();
     }
@@ -192,18 +197,11 @@ export class Projector {
 
   async #recycled(volumeId: string, last: number, position: number): Promise<void> {
     const { catalog, bus } = this.#context;
-    const gone = await catalog.db
-      .selectFrom('run')
-      .select('source')
-      .where('volume_id', '=', volumeId)
-      .where('side', '=', 'forward')
-      .where('source', '<=', last)
-      .execute();
-    await catalog.transaction(async (tx) => {
-      for (const { source } of gone) await deleteRun(tx, volumeId, 'forward', source);
+    const gone = await catalog.transaction(async (tx) => {
       await storePositions(tx, { [TIMELINE]: position });
+      return await deleteForwardRuns(tx, volumeId, last);
     });
-    for (const { source } of gone) await this.#context.recycled(volumeId, source);
+    for (const source of gone) await this.#context.recycled(volumeId, source);
     const oldest = this.tail(volumeId).firstPosition;
     await bus.purge(Streams.journal, journalSubject(volumeId), (oldest ?? this.#seen + 1) - 1);
   }

@@ -2,16 +2,18 @@
 // that are open. Opening, resolving and what syncs ask of it take turns, so that a map is never built from a
 // catalogue that is half a step ahead.
 import { randomUUID } from 'node:crypto';
-import { type Clock, MidmirrorError, Turns } from '@midmirror/basis';
+import { type Clock, MidmirrorError, messageOf, Turns } from '@midmirror/basis';
 import {
   type Catalog,
   fromNs,
   loadRun,
+  pagesOf,
   pinPoint,
+  putPage,
+  RunGoneError,
   runsOf,
   type SnapshotRow,
   snapshotsOf,
-  type StoredRun,
   unpinPoint,
   type VolumeRow,
   volumeById,
@@ -19,25 +21,52 @@ import {
 import { ExtentMap } from '@midmirror/extent-map';
 import { descriptorsOf, putDescriptor } from '@midmirror/journal';
 import { MimImage, PieceReader, type PoolFiles, type VolumePaths, volumePaths } from '@midmirror/pool';
-import { FlatVrmo, type Vrmo } from '@midmirror/vrmo';
+import { FlatVrmo } from '@midmirror/vrmo';
 import { limits } from './limits.ts';
 import { Mirror } from './mirror.ts';
+import type { PageCache } from './page-cache.ts';
+import { type Places, TreePlaces } from './places.ts';
+import { coveringRuns, RunLayers } from './run-layers.ts';
 import { batchesOf, type Tail } from './tail.ts';
 
 export interface IndexContext {
   files: PoolFiles;
   catalog: Catalog;
   clock: Clock;
+  cache: PageCache;
+  log: (message: string) => void;
 }
 
 interface OpenMirror {
   mirror: Mirror;
   side: Side;
-  /** Backward: ids of the runs in its map. */
-  runs: Set<number>;
+  /** Backward: the runs of level 0 that its places know of: their number, and the greatest id. */
+  known: { count: number; lastId: number };
+  /** One more whenever its places change. */
+  generation: number;
+  /** Trees made of it so far. */
+  trees: number;
   timeNs: bigint;
   readers: number;
   pinId: string;
+}
+
+interface Found {
+  places: RunLayers;
+  side: Side;
+  known: OpenMirror['known'];
+}
+
+export interface OpenMirrorView {
+  seq: number;
+  timeNs: bigint;
+  readers: number;
+  /** Of runs: before what one covers of another. */
+  extents: number;
+  /** `runs`: resolved from the index's pages; `tree`: from a tree in memory. */
+  kind: 'runs' | 'tree';
+  memoryBytes: number;
+  trees: number;
 }
 
 /** `forward`: at or after the MIM's point; `backward`: a snapshot. */
@@ -62,6 +91,7 @@ export class VolumeIndex {
   readonly #context: IndexContext;
   readonly #mim: MimImage;
   readonly #mirrors = new Map<number, OpenMirror>();
+  readonly #planting = new Set<Promise<void>>();
 
   private constructor(
     volume: VolumeRow,
@@ -90,12 +120,19 @@ export class VolumeIndex {
     return new VolumeIndex(volume, poolDirectory, tail, context, mim);
   }
 
-  get mirrors(): { seq: number; timeNs: bigint; readers: number; extents: number }[] {
-    return [...this.#mirrors.values()].map(({ mirror, timeNs, readers }) => ({
+  get cache(): PageCache {
+    return this.#context.cache;
+  }
+
+  get mirrors(): OpenMirrorView[] {
+    return [...this.#mirrors.values()].map(({ mirror, timeNs, readers, trees }) => ({
       seq: mirror.seq,
       timeNs,
       readers,
-      extents: mirror.vrmo.extentCount,
+      extents: mirror.places.extentCount,
+      kind: mirror.places instanceof TreePlaces ? 'tree' : 'runs',
+      memoryBytes: mirror.places.memoryBytes,
+      trees,
     }));
   }
 
@@ -136,12 +173,17 @@ export class VolumeIndex {
         pinPoint(tx, { id: pinId, volumeId: this.id, seq, holder, sinceNs: this.#context.clock.nowNs() }),
       );
       try {
-        open = { ...(await this.#build(seq)), timeNs, readers: 0, pinId };
+        const { places, side, known } = await this.#find(seq);
+        const mirror = new Mirror(seq, this.sizeBytes, places, this.#mim, this.pieces, () =>
+          this.#refresh(seq),
+        );
+        open = { mirror, side, known, generation: 0, trees: 0, timeNs, readers: 0, pinId };
       } catch (error) {
         await unpinPoint(this.#context.catalog.db, pinId);
         throw error;
       }
       this.#mirrors.set(seq, open);
+      this.#plant(open);
     }
     const opened = open;
     opened.readers += 1;
@@ -169,12 +211,9 @@ export class VolumeIndex {
         .where('volume_id', '=', this.id)
         .where('sync_id', '=', syncId)
         .executeTakeFirstOrThrow();
-      const runs = await runsOf(db, this.id, 'backward');
       const switching: Promise<void>[] = [];
-      for (const open of this.#mirrors.values()) {
-        if (open.mirror.seq >= sync.to_seq) continue;
-        switching.push(open.mirror.switchTo(await this.#follow(open, runs)));
-      }
+      for (const open of this.#mirrors.values())
+        if (open.mirror.seq < sync.to_seq) switching.push(this.#switch(open, await this.#follow(open)));
       await Promise.all(switching);
       return this.#mirrors.size;
     });
@@ -186,8 +225,6 @@ export class VolumeIndex {
       const { db } = this.#context.catalog;
       const { mim_seq } = await volumeById(db, this.id);
       await this.#mim.reload();
-      const runs = await runsOf(db, this.id, 'backward');
-      const present = new Set(runs.map((run) => run.id));
       const held = await db
         .selectFrom('segment')
         .select((e) => e.fn.max('segment').as('last'))
@@ -196,47 +233,49 @@ export class VolumeIndex {
         .executeTakeFirst();
       const switching: Promise<void>[] = [];
       for (const open of this.#mirrors.values()) {
-        let { vrmo } = open.mirror;
-        if (open.side === 'forward' && open.mirror.seq >= mim_seq) {
-          if (held?.last != null) vrmo.moveOntoMim(held.last);
-        } else if (open.side === 'forward' || [...open.runs].some((id) => !present.has(id)))
-          vrmo = await this.#rebuild(open);
-        switching.push(open.mirror.switchTo(vrmo));
+        let { places } = open.mirror;
+        if (!(places instanceof TreePlaces)) places = await this.#again(open);
+        else if (open.side === 'forward' && open.mirror.seq >= mim_seq) {
+          if (held?.last != null) places.vrmo.moveOntoMim(held.last);
+        } else if (open.side === 'forward' || !(await this.#hasAllRuns(open)))
+          places = await this.#again(open);
+        switching.push(this.#switch(open, places));
       }
       await Promise.all(switching);
       return this.#mirrors.size;
     });
   }
 
-  /** In a turn. Adds the forward extents of the writes in `(mim, seq]` to `map`. */
-  async forwardMap(view: VolumeView, seq: number, map: ExtentMap): Promise<void> {
+  /** In a turn. What covers the writes in `(mim, seq]`: runs, the newest first, and over them what is in no run. */
+  async forwardLayers(view: VolumeView, seq: number): Promise<RunLayers> {
+    const { db } = this.#context.catalog;
+    // Before the runs: what is sealed meanwhile leaves the tail for them.
     const tail = this.tail.segments;
-    const stored = new Set<number>();
-    for (const run of await runsOf(this.#context.catalog.db, this.id, 'forward')) {
-      stored.add(run.source);
-      if (run.to_seq <= view.volume.mim_seq || run.from_seq > seq) continue;
-      if (run.to_seq <= seq) await loadRun(this.#context.catalog.db, run.id, map, false);
-      else await this.#partOfSegment(run.source, seq, map);
-    }
+    const runs = await runsOf(db, this.id, 'forward');
+    const stored = new Set(runs.map((run) => run.source));
+    const wanted = runs.filter((run) => run.to_seq > view.volume.mim_seq && run.from_seq <= seq);
+    const whole = wanted.filter((run) => run.to_seq <= seq);
+    const top = new ExtentMap();
+    for (const run of wanted) if (run.to_seq > seq) await this.#partOfSegment(run.source, seq, top);
     for (const segment of tail) {
       if (stored.has(segment.segment)) continue;
       for (const { batch, bytes, at } of batchesOf(segment)) {
-        if (batch.firstSeq > seq) return;
+        if (batch.firstSeq > seq) break;
         for (const d of descriptorsOf(bytes, at, batch))
-          if (d.seq <= seq) putDescriptor(map, d, segment.segment);
+          if (d.seq <= seq) putDescriptor(top, d, segment.segment);
       }
     }
+    const [first, last] = [whole[0], whole.at(-1)];
+    if (first === undefined || last === undefined) return new RunLayers([], top, this.#context.cache);
+    const covering = await coveringRuns(db, this.id, 'forward', first.source, last.source);
+    return new RunLayers(covering.reverse(), top, this.#context.cache);
   }
 
-  /** In a turn. Adds the backward extents of a snapshot to `map`. The ids of the runs. */
-  async backwardMap(snapshot: number, map: ExtentMap): Promise<Set<number>> {
-    const ids = new Set<number>();
-    for (const run of await runsOf(this.#context.catalog.db, this.id, 'backward')) {
-      if (run.snapshot < snapshot) continue;
-      await loadRun(this.#context.catalog.db, run.id, map, true);
-      ids.add(run.id);
-    }
-    return ids;
+  /** In a turn. What covers a snapshot: runs, the oldest first. */
+  async backwardLayers(snapshot: number): Promise<RunLayers> {
+    const { db } = this.#context.catalog;
+    const covering = await coveringRuns(db, this.id, 'backward', snapshot, Number.MAX_SAFE_INTEGER);
+    return new RunLayers(covering, new ExtentMap(), this.#context.cache);
   }
 
   /** A segment has gone from the ring: its file will hold other writes. */
@@ -247,23 +286,19 @@ export class VolumeIndex {
   async close(): Promise<void> {
     for (const open of this.#mirrors.values()) await unpinPoint(this.#context.catalog.db, open.pinId);
     this.#mirrors.clear();
+    // Trees that are being built see that their mirror is gone.
+    await Promise.all(this.#planting);
     await this.pieces.close();
     await this.#mim.close();
   }
 
-  async #build(seq: number): Promise<{ mirror: Mirror; side: Side; runs: Set<number> }> {
-    const { vrmo, side, runs } = await this.#map(seq);
-    return { mirror: new Mirror(seq, this.sizeBytes, vrmo, this.#mim, this.pieces), side, runs };
-  }
-
-  async #map(seq: number): Promise<{ vrmo: Vrmo; side: Side; runs: Set<number> }> {
+  async #find(seq: number): Promise<Found> {
     const view = await this.view();
     // After the look at the MIM's point: a sync that ends in between has marked granules that the map leans on.
     await this.#mim.reload();
-    const map = new ExtentMap();
     if (seq >= view.syncedSeq) {
-      await this.forwardMap(view, seq, map);
-      return { vrmo: new FlatVrmo(map), side: 'forward', runs: new Set() };
+      const places = await this.forwardLayers(view, seq);
+      return { places, side: 'forward', known: { count: 0, lastId: 0 } };
     }
     const snapshot = view.snapshots.find((row) => row.seq === seq);
     if (snapshot === undefined)
@@ -271,34 +306,122 @@ export class VolumeIndex {
         'point-unavailable',
         `write ${seq} of volume "${this.name}" is no longer a point of its own`,
       );
-    const runs = await this.backwardMap(snapshot.snapshot, map);
-    return { vrmo: new FlatVrmo(map), side: 'backward', runs };
+    const places = await this.backwardLayers(snapshot.snapshot);
+    return { places, side: 'backward', known: await this.#runsFrom(snapshot.snapshot, null) };
   }
 
-  /** Before the MIM changes under a mirror: its map with the runs it does not have yet, oldest first. */
-  async #follow(open: OpenMirror, runs: StoredRun[]): Promise<Vrmo> {
-    if (open.side === 'forward') return await this.#rebuild(open);
-    const snapshot = await this.#context.catalog.db
+  /** In a turn. Its places as they are now, from the runs; a tree of them follows. */
+  async #again(open: OpenMirror): Promise<Places> {
+    const { places, side, known } = await this.#find(open.mirror.seq);
+    open.side = side;
+    open.known = known;
+    return places;
+  }
+
+  /** In a turn. Before the MIM changes under a mirror: its places with what the sync has saved. */
+  async #follow(open: OpenMirror): Promise<Places> {
+    const { places } = open.mirror;
+    if (open.side === 'forward' || !(places instanceof TreePlaces)) return await this.#again(open);
+    const { db } = this.#context.catalog;
+    const snapshot = await this.#snapshotAt(open.mirror.seq);
+    const added = await db
+      .selectFrom('run')
+      .selectAll()
+      .where('volume_id', '=', this.id)
+      .where('side', '=', 'backward')
+      .where('level', '=', 0)
+      .where('snapshot', '>=', snapshot)
+      .where('id', '>', open.known.lastId)
+      .orderBy('id')
+      .execute();
+    for (const run of added) {
+      const saved = new ExtentMap();
+      await loadRun(db, run, saved, true);
+      places.vrmo.moveOffMim(saved);
+      open.known = { count: open.known.count + 1, lastId: run.id };
+    }
+    return places;
+  }
+
+  async #hasAllRuns(open: OpenMirror): Promise<boolean> {
+    const snapshot = await this.#snapshotAt(open.mirror.seq);
+    const { count } = await this.#runsFrom(snapshot, open.known.lastId);
+    return count === open.known.count;
+  }
+
+  async #snapshotAt(seq: number): Promise<number> {
+    const { snapshot } = await this.#context.catalog.db
       .selectFrom('snapshot')
       .select('snapshot')
       .where('volume_id', '=', this.id)
-      .where('seq', '=', open.mirror.seq)
+      .where('seq', '=', seq)
       .executeTakeFirstOrThrow();
-    for (const run of runs) {
-      if (run.snapshot < snapshot.snapshot || open.runs.has(run.id)) continue;
-      const saved = new ExtentMap();
-      await loadRun(this.#context.catalog.db, run.id, saved, true);
-      open.mirror.vrmo.moveOffMim(saved);
-      open.runs.add(run.id);
-    }
-    return open.mirror.vrmo;
+    return snapshot;
   }
 
-  async #rebuild(open: OpenMirror): Promise<Vrmo> {
-    const { vrmo, side, runs } = await this.#map(open.mirror.seq);
-    open.side = side;
-    open.runs = runs;
-    return vrmo;
+  async #runsFrom(snapshot: number, lastId: number | null): Promise<OpenMirror['known']> {
+    const row = await this.#context.catalog.db
+      .selectFrom('run')
+      .select((e) => [e.fn.countAll<number>().as('count'), e.fn.max('id').as('lastId')])
+      .where('volume_id', '=', this.id)
+      .where('side', '=', 'backward')
+      .where('level', '=', 0)
+      .where('snapshot', '>=', snapshot)
+      .$if(lastId !== null, (query) => query.where('id', '<=', lastId))
+      .executeTakeFirstOrThrow();
+    return { count: Number(row.count), lastId: row.lastId ?? 0 };
+  }
+
+  #switch(open: OpenMirror, places: Places): Promise<void> {
+    open.generation += 1;
+    const done = open.mirror.switchTo(places);
+    if (places instanceof RunLayers) this.#plant(open);
+    return done;
+  }
+
+  /** Runs that a mirror reads from have been replaced by others. */
+  #refresh(seq: number): Promise<void> {
+    return this.turns.take(async () => {
+      const open = this.#mirrors.get(seq);
+      if (open === undefined) throw new MidmirrorError('unavailable', `the mirror of write ${seq} is closed`);
+      await this.#switch(open, await this.#again(open));
+    });
+  }
+
+  // ── trees ──────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** A mirror on runs gets a tree of its own in the background, if that is of a bearable size. */
+  #plant(open: OpenMirror): void {
+    const { places } = open.mirror;
+    if (!(places instanceof RunLayers) || places.extentCount > limits.treeExtentsMax) return;
+    const planting: Promise<void> = this.#grow(open, places, open.generation)
+      .catch((error: unknown) => {
+        // Reads tell of the same; a run that has gone has been replaced, and the read that finds it out goes on.
+        if (!(error instanceof RunGoneError))
+          this.#context.log(`volume ${this.name}: no tree for write ${open.mirror.seq}: ${messageOf(error)}`);
+      })
+      .finally(() => this.#planting.delete(planting));
+    this.#planting.add(planting);
+  }
+
+  async #grow(open: OpenMirror, layers: RunLayers, generation: number): Promise<void> {
+    const stale = (): boolean =>
+      open.generation !== generation || this.#mirrors.get(open.mirror.seq) !== open;
+    const map = new ExtentMap();
+    for (const run of layers.runs.toReversed()) {
+      for await (const page of pagesOf(this.#context.catalog.db, run)) {
+        if (stale()) return;
+        putPage(page, map, false);
+      }
+    }
+    for (const c = layers.top.cursor(); c.valid; c.next())
+      map.put(c.start, c.length, c.flags, c.source, c.offset, c.crc);
+    // No sync, drop or recycling comes between the look and the switch.
+    await this.turns.take(async () => {
+      if (stale()) return;
+      open.trees += 1;
+      await this.#switch(open, new TreePlaces(new FlatVrmo(map)));
+    });
   }
 
   async #partOfSegment(segment: number, seq: number, map: ExtentMap): Promise<void> {

@@ -88,7 +88,7 @@ export async function writeObjects(
 export async function savedFor(db: CatalogReader, volumeId: string, snapshot: number): Promise<ExtentMap> {
   const saved = new ExtentMap();
   for (const run of await runsOf(db, volumeId, 'backward'))
-    if (run.snapshot === snapshot) await loadRun(db, run.id, saved, true);
+    if (run.snapshot === snapshot) await loadRun(db, run, saved, true);
   return saved;
 }
 

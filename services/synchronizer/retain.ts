@@ -10,6 +10,7 @@ import {
   runsOf,
   type SnapshotRow,
   snapshotsOf,
+  type StoredRun,
   volumeById,
 } from '@midmirror/catalog';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
@@ -117,14 +118,14 @@ export async function dropSnapshot(
 async function mergeInto(
   sync: VolumeSync,
   neighbour: SnapshotRow,
-  runs: { id: number }[],
+  runs: StoredRun[],
   span: Span,
   pieces: PieceReader,
   context: VolumeSyncContext,
 ): Promise<SavedObject[]> {
   const { catalog } = context;
   const dropped = new ExtentMap();
-  for (const run of runs) await loadRun(catalog.db, run.id, dropped, true);
+  for (const run of runs) await loadRun(catalog.db, run, dropped, true);
   const own = await savedFor(catalog.db, sync.id, neighbour.snapshot);
   for (const c = own.cursor(); c.valid; c.next()) dropped.erase(c.start, c.length);
   const untilNs = fromNs(neighbour.until_ns ?? neighbour.time_ns);

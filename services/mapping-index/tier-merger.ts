@@ -1,0 +1,177 @@
+// Merges runs into tiers in the background, a slice at a time with rests between, so that writes don't feel it. A
+// merged run is written under the level BUILDING and takes its level in one transaction that sees all of its inputs
+// still there; what a death leaves half-made is removed at the next start.
+import { setTimeout as pause } from 'node:timers/promises';
+import { messageOf } from '@midmirror/basis';
+import {
+  BUILDING,
+  type Catalog,
+  deleteRunById,
+  insertPages,
+  leveledRunsOf,
+  PageBuilder,
+  pagesOf,
+  RunGoneError,
+  type StoredRun,
+} from '@midmirror/catalog';
+import { limits } from './limits.ts';
+import { Overlay } from './overlay.ts';
+import { nextMerge, tierRunOf } from './tiers.ts';
+
+type Side = 'forward' | 'backward';
+
+export class TierMerger {
+  readonly #catalog: Catalog;
+  readonly #log: (message: string) => void;
+  /** Sides of volumes that may have something to merge. */
+  readonly #due = new Set<string>();
+  #working: Promise<void> | null = null;
+  readonly #stop = new AbortController();
+
+  constructor(catalog: Catalog, log: (message: string) => void) {
+    this.#catalog = catalog;
+    this.#log = log;
+  }
+
+  async start(): Promise<void> {
+    const { db } = this.#catalog;
+    for (const { id } of await db.selectFrom('run').select('id').where('level', '=', BUILDING).execute())
+      await deleteRunById(db, id);
+    await db.deleteFrom('pel_page').where('run_id', 'not in', db.selectFrom('run').select('id')).execute();
+    for (const { id } of await db.selectFrom('volume').select('id').execute()) {
+      this.changed(id, 'forward');
+      this.changed(id, 'backward');
+    }
+  }
+
+  /** Runs of level 0 have come or gone. */
+  changed(volumeId: string, side: Side): void {
+    if (this.#stop.signal.aborted) return;
+    this.#due.add(`${side}:${volumeId}`);
+    this.#begin();
+  }
+
+  #begin(): void {
+    this.#working ??= this.#work().finally(() => {
+      this.#working = null;
+      if (this.#due.size > 0 && !this.#stop.signal.aborted) this.#begin();
+    });
+  }
+
+  /** Resolves when nothing is left to merge. */
+  async idle(): Promise<void> {
+    while (this.#working !== null) await this.#working;
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#working;
+  }
+
+  async #work(): Promise<void> {
+    for (const due of this.#due) {
+      this.#due.delete(due);
+      const [side, volumeId] = due.split(':') as [Side, string];
+      try {
+        while (!this.#stop.signal.aborted && (await this.#mergeOne(volumeId, side)));
+      } catch (error) {
+        if (this.#stop.signal.aborted) return;
+        // The runs below stay as they are; the next change of them asks again.
+        if (!(error instanceof RunGoneError)) this.#log(`merging of runs waits: ${messageOf(error)}`);
+      }
+    }
+  }
+
+  /** False: there was nothing to merge. */
+  async #mergeOne(volumeId: string, side: Side): Promise<boolean> {
+    const { db } = this.#catalog;
+    const open = await db
+      .selectFrom('snapshot')
+      .select((e) => e.fn.min('snapshot').as('snapshot'))
+      .where('volume_id', '=', volumeId)
+      .where('state', '=', 'open')
+      .executeTakeFirst();
+    // Syncs still add to an open snapshot.
+    const closedBefore = open?.snapshot ?? Number.MAX_SAFE_INTEGER;
+    const runs = (await leveledRunsOf(db, volumeId, side)).filter((run) => run.snapshot < closedBefore);
+    const merge = nextMerge(runs.map(tierRunOf));
+    if (merge === null) return false;
+    await this.#merge(
+      merge.inputs.map(({ run }) => run),
+      merge.level,
+    );
+    return true;
+  }
+
+  async #merge(inputs: StoredRun[], level: number): Promise<void> {
+    const { db } = this.#catalog;
+    const first = inputs[0]!;
+    const last = inputs.at(-1)!;
+    const { volume_id, side, first_source, snapshot, from_seq } = first;
+    const source = Math.max(...inputs.map((run) => run.source));
+    const { id } = await db
+      .insertInto('run')
+      .values({
+        ...{ volume_id, side, first_source, source, snapshot, from_seq },
+        ...{ level: BUILDING, last_snapshot: last.last_snapshot, to_seq: last.to_seq },
+        ...{ extents: 0, data_bytes: 0, page_bytes: 0 },
+      })
+      .returning('id')
+      .executeTakeFirstOrThrow();
+    try {
+      const written = await this.#writePages(id, side === 'forward' ? inputs.toReversed() : inputs);
+      await this.#publish(id, level, inputs, written);
+    } catch (error) {
+      await deleteRunById(db, id);
+      throw error;
+    }
+  }
+
+  /** `inputs`: the one that wins over all others first. */
+  async #writePages(id: number, inputs: StoredRun[]): Promise<{ extents: number; pageBytes: number }> {
+    const { db } = this.#catalog;
+    const builder = new PageBuilder();
+    const written = { extents: 0, pageBytes: 0 };
+    const overlay = new Overlay(inputs.length, {
+      add: (...extent) => {
+        written.extents += 1;
+        builder.add(...extent);
+      },
+    });
+    const pages = inputs.map((run) => pagesOf(db, run));
+    for (let ended = false; !ended; ) {
+      for (const rank of overlay.hungry) {
+        const next = await pages[rank]!.next();
+        overlay.feed(rank, next.done === true ? null : next.value);
+      }
+      ended = overlay.run(limits.mergeSliceExtents);
+      const ready = ended ? builder.end() : builder.take();
+      for (const { page } of ready) written.pageBytes += page.length;
+      if (ready.length > 0) await insertPages(db, id, ready);
+      await pause(limits.mergeRestMs, undefined, { signal: this.#stop.signal });
+    }
+    return written;
+  }
+
+  async #publish(
+    id: number,
+    level: number,
+    inputs: StoredRun[],
+    written: { extents: number; pageBytes: number },
+  ): Promise<void> {
+    await this.#catalog.transaction(async (tx) => {
+      const ids = inputs.map((run) => run.id);
+      const present = await tx.selectFrom('run').select('id').where('id', 'in', ids).execute();
+      const gone = inputs.find((run) => !present.some((row) => row.id === run.id));
+      if (gone !== undefined) throw new RunGoneError(gone);
+      const change = { level, extents: written.extents, page_bytes: written.pageBytes };
+      const { numUpdatedRows } = await tx
+        .updateTable('run')
+        .set(change)
+        .where('id', '=', id)
+        .where('level', '=', BUILDING)
+        .executeTakeFirst();
+      if (numUpdatedRows === 0n) throw new RunGoneError(inputs[0]!);
+    });
+  }
+}

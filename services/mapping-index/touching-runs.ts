@@ -1,0 +1,73 @@
+// The runs of level 0 that have something of a range, the newest first: what a merged run does not have, none of
+// the runs below it has, so a long history is passed over in large steps.
+import { type CatalogReader, firstEndingAfter, PAGE_WORDS, type StoredRun } from '@midmirror/catalog';
+import { ExtentFlag } from '@midmirror/extent-map';
+import type { PageCache } from './page-cache.ts';
+import { coveringRuns } from './run-layers.ts';
+
+export interface Range {
+  offset: number;
+  length: number;
+}
+
+export interface RangeExtent extends Range {
+  zero: boolean;
+}
+
+/** Units (segments, snapshots) from `first` to `last`. */
+export async function* touchingRuns(
+  db: CatalogReader,
+  cache: PageCache,
+  volumeId: string,
+  side: 'forward' | 'backward',
+  units: { first: number; last: number },
+  range: Range,
+): AsyncGenerator<{ run: StoredRun; extents: RangeExtent[] }> {
+  // The last is the newest.
+  const stack = await coveringRuns(db, volumeId, side, units.first, units.last);
+  for (let run = stack.pop(); run !== undefined; run = stack.pop()) {
+    const extents = await extentsIn(cache, run, range);
+    if (extents.length === 0) continue;
+    if (run.level === 0) yield { run, extents };
+    else stack.push(...(await runsBelow(db, run)));
+  }
+}
+
+/** What a run was merged from, oldest first. */
+async function runsBelow(db: CatalogReader, run: StoredRun): Promise<StoredRun[]> {
+  const [from, to] =
+    run.side === 'forward' ? (['first_source', 'source'] as const) : (['snapshot', 'last_snapshot'] as const);
+  return await db
+    .selectFrom('run')
+    .selectAll()
+    .where('volume_id', '=', run.volume_id)
+    .where('side', '=', run.side)
+    .where('level', '=', run.level - 1)
+    .where(from, '>=', run[from])
+    .where(to, '<=', run[to])
+    .orderBy(from)
+    .orderBy('source')
+    .execute();
+}
+
+/** What of a range a run has, clipped to it; neighbours of a kind joined. */
+async function extentsIn(cache: PageCache, run: StoredRun, range: Range): Promise<RangeExtent[]> {
+  const extents: RangeExtent[] = [];
+  const end = range.offset + range.length;
+  if (run.extents === 0) return extents;
+  for (let at = range.offset; at < end; ) {
+    const page = await cache.load(run, at);
+    for (let i = firstEndingAfter(page, at); i < page.count && page.starts[i]! < end; i += 1) {
+      const packed = page.words[i * PAGE_WORDS]!;
+      const offset = Math.max(page.starts[i]!, range.offset);
+      const until = Math.min(page.starts[i]! + (packed - (packed & 511)), end);
+      const zero = (packed & ExtentFlag.zero) !== 0;
+      const last = extents.at(-1);
+      if (last !== undefined && last.offset + last.length === offset && last.zero === zero)
+        last.length += until - offset;
+      else extents.push({ offset, length: until - offset, zero });
+    }
+    at = page.endBytes;
+  }
+  return extents;
+}
