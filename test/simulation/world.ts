@@ -107,7 +107,7 @@ export class World {
       syncIntervalMs: config.syncIntervalMs,
       requestBytesMax: REQUEST_MAX,
       // Less than the index has: pages come and go.
-      indexCacheBytes: 8 << 10,
+      indexCacheBytes: 64 << 10,
     });
     const synchronizer = new Synchronizer({ ...shared, reached: (step) => this.#place(`sync:${step}`) });
     this.running = { catalog, bus, ingest, mapping, synchronizer };
