@@ -5,6 +5,7 @@ import { answer, ask } from '@midmirror/bus';
 import { volumeById, volumeByName } from '@midmirror/catalog';
 import type { ChosenPoint } from '@midmirror/events';
 import { printTime } from '@midmirror/point';
+import { changedSinceContexts } from './changed-since.ts';
 import { changesBetween } from './changes.ts';
 import { Clones } from './clones.ts';
 import type { MappingIndexContext } from './context.ts';
@@ -112,6 +113,7 @@ export class MappingIndex implements ExportDirectory {
       description: `volume ${volume.name} as of write ${point.seq} (${printTime(BigInt(point.timeNs))}), read-only`,
       // `-5m` and `latest` mean another point on each connection.
       multiConn: !text.startsWith('-') && text !== 'latest',
+      contexts: changedSinceContexts(mirror, (other) => this.openPoint(volume.id, other)),
       release,
     };
   }

@@ -93,7 +93,7 @@ async function check(
     device,
     wire,
     limits,
-    { structured: options.structured, allocation: options.structured },
+    { structured: options.structured, allocation: options.structured, contexts: [] },
     new ReceiveBufferPool(),
   );
   const disk = Buffer.alloc(SIZE);
@@ -169,7 +169,7 @@ test('a request without its magic hangs up; what was submitted before is answere
     device,
     wire,
     nbdLimits,
-    { structured: false, allocation: false },
+    { structured: false, allocation: false, contexts: [] },
     new ReceiveBufferPool(),
   );
   const input = Buffer.concat([request(1, 1, 0n, 512, 0, Buffer.alloc(512, 7)), Buffer.alloc(28, 0x55)]);
@@ -184,7 +184,7 @@ test('a write that is announced larger than any is not read to its end', () => {
     new MemoryDevice(SIZE),
     wire,
     nbdLimits,
-    { structured: false, allocation: false },
+    { structured: false, allocation: false, contexts: [] },
     new ReceiveBufferPool(),
   );
   const input = request(1, 1, 0n, 0xfffffe00);
@@ -201,7 +201,7 @@ test('random bytes never throw and change nothing', async () => {
         device,
         new Wire(),
         nbdLimits,
-        { structured: true, allocation: true },
+        { structured: true, allocation: true, contexts: [] },
         new ReceiveBufferPool(),
       );
       for (const part of parts) transmission.receive(part, 0, part.length, null);
