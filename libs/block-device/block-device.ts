@@ -64,6 +64,8 @@ export interface ContextExtent {
 
 /** A metadata context that a client has selected. `release` is called once, before that of its export. */
 export interface MetadataContext {
+  /** The name means the same on every connection, as in OpenedExport. */
+  readonly multiConn: boolean;
   /** As `allocation`: covers the range from its start, may cover less, at least one extent. */
   blockStatus(startBytes: number, lengthBytes: number, extentsMax: number): Promise<ContextExtent[]>;
   release(): void | Promise<void>;

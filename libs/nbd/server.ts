@@ -211,11 +211,12 @@ class Connection {
     }
     if (this.#over) return;
     const { sizeBytes, readOnly } = opened.device;
+    const contexts = selected ? this.#selected!.contexts : [];
     this.#perform(
       this.#handshake.opened({
         sizeBytes,
         readOnly,
-        multiConn: opened.multiConn,
+        multiConn: opened.multiConn && contexts.every((context) => context.multiConn),
         description: opened.description,
       }),
     );

@@ -4,6 +4,7 @@ import type { ContextExtent, ExportContexts } from '@midmirror/block-device';
 import { type ExtentCursor, ExtentFlag } from '@midmirror/extent-map';
 import { limits } from './limits.ts';
 import type { Mirror } from './mirror.ts';
+import { staysPut } from './points.ts';
 
 /** What is asked of a mirror: its extents in order, and where the MIM between them holds nothing. */
 export interface Placed {
@@ -24,8 +25,10 @@ export function changedSinceContexts(
     advertised: [CHANGED_SINCE],
     open: async (name) => {
       if (!name.startsWith(CHANGED_SINCE)) return null;
-      const other = await openOther(name.slice(CHANGED_SINCE.length));
+      const point = name.slice(CHANGED_SINCE.length);
+      const other = await openOther(point);
       return {
+        multiConn: staysPut(point),
         blockStatus: async (start, length, extentsMax) =>
           mayDiffer(mirror, other.mirror, start, length, extentsMax, limits.comparedPiecesMax),
         release: other.release,

@@ -12,7 +12,7 @@ import type { MappingIndexContext } from './context.ts';
 import { historyOf } from './history.ts';
 import { limits } from './limits.ts';
 import { type Mirror, refuseOutside } from './mirror.ts';
-import { type Moment, Points } from './points.ts';
+import { type Moment, Points, staysPut } from './points.ts';
 import { Projector } from './projector.ts';
 import { VolumeIndex, type VolumeView } from './volume-index.ts';
 
@@ -111,8 +111,7 @@ export class MappingIndex implements ExportDirectory {
     return {
       device: mirror,
       description: `volume ${volume.name} as of write ${point.seq} (${printTime(BigInt(point.timeNs))}), read-only`,
-      // `-5m` and `latest` mean another point on each connection.
-      multiConn: !text.startsWith('-') && text !== 'latest',
+      multiConn: staysPut(text),
       contexts: changedSinceContexts(mirror, (other) => this.openPoint(volume.id, other)),
       release,
     };
