@@ -8,8 +8,8 @@ export const limits = {
   /** What `changes` reads of both points at once, and compares in steps of. */
   compareBytes: 1 << 20,
   sectorBytes: 512,
-  /** Pieces of two maps compared for one answer: about ten milliseconds. */
-  comparedPiecesMax: 100_000,
+  /** Pieces of two maps compared for one answer: a few milliseconds. */
+  comparedPiecesMax: 32_768,
   answersMax: 10_000,
   /** A clone's journal holds this many times the volume, so that shortening it always finds room. */
   cloneJournalFactor: 3,
