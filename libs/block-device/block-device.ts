@@ -56,12 +56,37 @@ export interface BlockDevice {
   allocation(startBytes: number, lengthBytes: number, extentsMax: number): Promise<AllocationExtent[]>;
 }
 
+/** Part of a metadata context's answer; `flags` mean what the context says. */
+export interface ContextExtent {
+  lengthBytes: number;
+  flags: number;
+}
+
+/** A metadata context that a client has selected. `release` is called once, before that of its export. */
+export interface MetadataContext {
+  /** The name means the same on every connection, as in OpenedExport. */
+  readonly multiConn: boolean;
+  /** As `allocation`: covers the range from its start, may cover less, at least one extent. */
+  blockStatus(startBytes: number, lengthBytes: number, extentsMax: number): Promise<ContextExtent[]>;
+  release(): void | Promise<void>;
+}
+
+/** What can be asked about an export's blocks beside their allocation. Names are `namespace:leaf`. */
+export interface ExportContexts {
+  /** What lists show; a name that ends in `:` is a family, whose members a client has to know how to name. */
+  readonly advertised: readonly string[];
+  /** Null: the name is not known here. Rejects with MidmirrorError: a known name that can't be answered now. */
+  open(name: string): Promise<MetadataContext | null>;
+}
+
 /** What a client gets when it names an export. `release` is called once, when its connection ends. */
 export interface OpenedExport {
   device: BlockDevice;
   description: string;
   /** The name means the same bytes on every connection: clients may use several at once. */
   multiConn: boolean;
+  /** Absent: there are none but `base:allocation`. */
+  contexts?: ExportContexts;
   release(): void | Promise<void>;
 }
 

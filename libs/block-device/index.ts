@@ -1,8 +1,11 @@
 export {
   type AllocationExtent,
   type BlockDevice,
+  type ContextExtent,
   Errno,
+  type ExportContexts,
   type ExportDirectory,
+  type MetadataContext,
   type OpenedExport,
   type WriteCommand,
   type WriteKind,

@@ -19,21 +19,32 @@ export interface ExportFacts {
 
 export type HandshakeEffect =
   | { kind: 'send'; bytes: Uint8Array }
-  /** Open the export and call `opened` or `refused`; `keep`: the client goes on to transmission with it. */
-  | { kind: 'open'; name: string; keep: boolean }
+  /**
+   * Open the export and call `opened` or `refused`; `keep`: the client goes on to transmission with it.
+   * `selected`: it is open already, with the contexts that were selected.
+   */
+  | { kind: 'open'; name: string; keep: boolean; selected: boolean }
+  /**
+   * Open the export and the contexts that the queries name, and call `contextsOpened` or `refused`. `select`:
+   * keep them in place of any selected before; else let go of them again, and no query asks for all there are.
+   */
+  | { kind: 'contexts'; name: string; queries: readonly string[]; select: boolean }
   /** List the exports and call `listed`. */
   | { kind: 'list' }
-  | { kind: 'transmit'; structured: boolean; allocation: boolean; rest: Uint8Array }
+  /** `contexts`: with those that were selected, else without. */
+  | { kind: 'transmit'; structured: boolean; allocation: boolean; contexts: boolean; rest: Uint8Array }
   | { kind: 'close' };
 
 export type Refusal = 'unknown' | 'policy' | 'invalid' | 'shutdown';
 
 type Waiting =
   | { for: 'info' | 'go' | 'export-name'; option: number; name: string; requested: number[] }
-  | { for: 'list'; option: number };
+  | { for: 'list'; option: number }
+  | { for: 'contexts'; option: number; name: string; select: boolean; allocation: boolean };
 
 const CLIENT_FLAGS_BYTES = 4;
 const OPTION_HEADER_BYTES = 16;
+const BASE = 'base:';
 const BASE_ALLOCATION = 'base:allocation';
 
 export class HandshakeMachine {
@@ -42,7 +53,9 @@ export class HandshakeMachine {
   #state: 'client-flags' | 'options' | 'waiting' | 'over' = 'client-flags';
   #noZeroes = false;
   #structured = false;
+  /** The exports that contexts were selected of; another that is opened then has none. */
   #allocationFor: string | null = null;
+  #contextsFor: string | null = null;
   #options = 0;
   #waiting: Waiting | null = null;
 
@@ -74,7 +87,7 @@ export class HandshakeMachine {
 
   opened(facts: ExportFacts): HandshakeEffect[] {
     const waiting = this.#waiting;
-    if (waiting === null || waiting.for === 'list') return [];
+    if (waiting === null || waiting.for === 'list' || waiting.for === 'contexts') return [];
     const effects: HandshakeEffect[] = [];
     const flags = transmissionFlags(facts);
     if (waiting.for === 'export-name') {
@@ -123,6 +136,17 @@ export class HandshakeMachine {
     return effects;
   }
 
+  contextsOpened(names: readonly string[]): HandshakeEffect[] {
+    const waiting = this.#waiting;
+    if (waiting?.for !== 'contexts') return [];
+    const { option, name, select, allocation } = waiting;
+    if (select && allocation) this.#allocationFor = name;
+    if (select && names.length > 0) this.#contextsFor = name;
+    const effects = contextReplies(option, allocation, names);
+    this.#resume(effects);
+    return effects;
+  }
+
   #resume(effects: HandshakeEffect[]): void {
     this.#waiting = null;
     this.#state = 'options';
@@ -136,6 +160,7 @@ export class HandshakeMachine {
       kind: 'transmit',
       structured: this.#structured,
       allocation: this.#structured && this.#allocationFor === name,
+      contexts: this.#structured && this.#contextsFor === name,
       rest: this.#input,
     });
   }
@@ -241,7 +266,7 @@ export class HandshakeMachine {
     }
     this.#state = 'waiting';
     this.#waiting = { for: purpose, option, name, requested };
-    effects.push({ kind: 'open', name, keep: purpose !== 'info' });
+    effects.push({ kind: 'open', name, keep: purpose !== 'info', selected: this.#contextsFor === name });
   }
 
   #infoOrGo(option: number, data: Uint8Array, effects: HandshakeEffect[]): void {
@@ -260,27 +285,59 @@ export class HandshakeMachine {
   }
 
   #metaContext(option: number, data: Uint8Array, effects: HandshakeEffect[]): void {
+    const select = option === Option.setMetaContext;
+    const selectedBefore = this.#contextsFor !== null;
+    // Selecting replaces what was selected before, also when it fails.
+    if (select) this.#allocationFor = this.#contextsFor = null;
     const parsed = parseMetaContext(data);
     if (parsed === null) {
       effects.push(reply(option, OptionReply.errInvalid, text('malformed meta context query')));
       return;
     }
-    if (option === Option.setMetaContext && !this.#structured) {
+    if (select && !this.#structured) {
       effects.push(
         reply(option, OptionReply.errInvalid, text('meta contexts need structured replies first')),
       );
       return;
     }
-    const setting = option === Option.setMetaContext;
-    const wanted = parsed.queries.some((q) => q === BASE_ALLOCATION || (!setting && q === 'base:'));
-    const offered = wanted || (!setting && parsed.queries.length === 0);
-    if (setting) this.#allocationFor = offered ? parsed.name : null;
-    if (offered) {
-      const id = u32(setting ? allocationContextId : 0);
-      effects.push(reply(option, OptionReply.metaContext, concat(id, text(BASE_ALLOCATION))));
+    const { name } = parsed;
+    const all = !select && parsed.queries.length === 0;
+    const queries = [...new Set(parsed.queries)].filter((query) => !query.startsWith(BASE));
+    if (queries.length > this.#limits.contextsMax) {
+      effects.push(reply(option, OptionReply.errTooBig, text('too many meta context queries')));
+      return;
     }
-    effects.push(reply(option, OptionReply.ack));
+    if ([name, ...queries].some((each) => text(each).length > this.#limits.contextNameBytesMax)) {
+      effects.push(reply(option, OptionReply.errTooBig, text('a meta context query is too long')));
+      return;
+    }
+    const allocation =
+      all || parsed.queries.some((query) => query === BASE_ALLOCATION || (!select && query === BASE));
+    if (!all && queries.length === 0 && !selectedBefore) {
+      // Every client's question, which has the same answer for every export: none is opened for it.
+      if (select && allocation) this.#allocationFor = name;
+      effects.push(...contextReplies(option, allocation, []));
+      return;
+    }
+    this.#state = 'waiting';
+    this.#waiting = { for: 'contexts', option, name, select, allocation };
+    effects.push({ kind: 'contexts', name, queries, select });
   }
+}
+
+/** `base:allocation` first, then the others; ids follow that order. In a list ids are zero. */
+function contextReplies(option: number, allocation: boolean, names: readonly string[]): HandshakeEffect[] {
+  const context = (name: string, id: number): HandshakeEffect =>
+    reply(
+      option,
+      OptionReply.metaContext,
+      concat(u32(option === Option.setMetaContext ? id : 0), text(name)),
+    );
+  return [
+    ...(allocation ? [context(BASE_ALLOCATION, allocationContextId)] : []),
+    ...names.map((name, i) => context(name, allocationContextId + 1 + i)),
+    reply(option, OptionReply.ack),
+  ];
 }
 
 function transmissionFlags({ readOnly, multiConn }: ExportFacts): number {

@@ -13,7 +13,11 @@ export interface NbdLimits {
   optionBytesMax: number;
   optionsMax: number;
   nameBytesMax: number;
+  /** Of one connection: metadata contexts asked for beside `base:allocation`, and the length of one's name. */
+  contextsMax: number;
+  contextNameBytesMax: number;
   handshakeMsMax: number;
+  /** Of one reply, in each of its contexts. */
   blockStatusExtentsMax: number;
 }
 
@@ -27,6 +31,8 @@ export const nbdLimits: NbdLimits = {
   optionBytesMax: 64 << 10,
   optionsMax: 64,
   nameBytesMax: 4096,
+  contextsMax: 8,
+  contextNameBytesMax: 4096,
   handshakeMsMax: 10_000,
   blockStatusExtentsMax: 1024,
 };

@@ -65,5 +65,5 @@ export const requestHeaderBytes = 28;
 
 export const Chunk = { done: 1, none: 0, offsetData: 1, blockStatus: 5, error: 0x8001 } as const;
 export const Status = { hole: 1, zero: 2 } as const;
-/** The id under which `base:allocation` is served. */
+/** The id under which `base:allocation` is served; others have the ids after it, in the order of their chunks. */
 export const allocationContextId = 1;

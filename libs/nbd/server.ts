@@ -3,7 +3,7 @@
 import * as net from 'node:net';
 import { unlink } from 'node:fs/promises';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
-import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
+import type { ExportDirectory, MetadataContext, OpenedExport } from '@midmirror/block-device';
 import { type HandshakeEffect, HandshakeMachine, type Refusal } from './handshake.ts';
 import { type NbdLimits, nbdLimits } from './limits.ts';
 import { RECEIVE_BUFFER_BYTES, type ReceiveBuffer, ReceiveBufferPool } from './receive-buffers.ts';
@@ -26,6 +26,12 @@ export interface NbdServerOptions {
   /** `direct`: the kernel reads into our buffers. `events`: plain `data` events, for a Node without the handle. */
   receive?: 'direct' | 'events';
   onError?: (error: unknown) => void;
+}
+
+/** The export that a client has selected contexts of: what they say is about this opening of it. */
+interface Selected {
+  opened: OpenedExport;
+  contexts: readonly MetadataContext[];
 }
 
 /** Room left in a receive buffer below which the next read gets a fresh one. */
@@ -80,6 +86,7 @@ class Connection {
   readonly #gone: () => void;
   #buffer: ReceiveBuffer;
   #export: OpenedExport | null = null;
+  #selected: Selected | null = null;
   #transmission: Transmission | null = null;
   #paused = false;
   #over = false;
@@ -176,40 +183,85 @@ class Connection {
   #perform(effects: HandshakeEffect[]): void {
     for (const effect of effects) {
       if (effect.kind === 'send') this.#socket.write(effect.bytes);
-      else if (effect.kind === 'open') void this.#open(effect.name, effect.keep);
+      else if (effect.kind === 'open') void this.#unhurried(() => this.#open(effect));
+      else if (effect.kind === 'contexts') void this.#unhurried(() => this.#openContexts(effect));
       else if (effect.kind === 'list') void this.#list();
       else if (effect.kind === 'transmit') this.#transmit(effect);
       else this.#socket.destroySoon();
     }
   }
 
-  async #open(name: string, keep: boolean): Promise<void> {
+  async #unhurried(act: () => Promise<void>): Promise<void> {
     // The client waits for us now, not we for it.
     this.#socket.setTimeout(0);
-    await this.#openExport(name, keep);
+    await act();
     if (!this.#over && this.#transmission === null) this.#socket.setTimeout(this.#limits.handshakeMsMax);
   }
 
-  async #openExport(name: string, keep: boolean): Promise<void> {
+  async #open({ name, keep, selected }: EffectOf<'open'>): Promise<void> {
     let opened: OpenedExport;
     try {
-      opened = await this.#options.directory.open(name);
+      opened = selected ? this.#selected!.opened : await this.#options.directory.open(name);
     } catch (error) {
-      const hint = error instanceof MidmirrorError && error.hint !== undefined ? ` (${error.hint})` : '';
-      return this.#perform(this.#handshake.refused(refusalOf(error), messageOf(error) + hint));
+      return this.#perform(this.#handshake.refused(refusalOf(error), reasonOf(error)));
     }
-    if (this.#over || !keep) await opened.release();
-    else this.#export = opened;
+    if (!selected) {
+      if (this.#over || !keep) await opened.release();
+      else this.#export = opened;
+    }
     if (this.#over) return;
     const { sizeBytes, readOnly } = opened.device;
+    const contexts = selected ? this.#selected!.contexts : [];
     this.#perform(
       this.#handshake.opened({
         sizeBytes,
         readOnly,
-        multiConn: opened.multiConn,
+        multiConn: opened.multiConn && contexts.every((context) => context.multiConn),
         description: opened.description,
       }),
     );
+  }
+
+  async #openContexts({ name, queries, select }: EffectOf<'contexts'>): Promise<void> {
+    if (select) await this.#letGo();
+    // Nothing is wanted but that what was selected be let go of.
+    if (select && queries.length === 0) return this.#perform(this.#handshake.contextsOpened([]));
+    let opened: OpenedExport;
+    try {
+      opened = await this.#options.directory.open(name);
+    } catch (error) {
+      return this.#perform(this.#handshake.refused(refusalOf(error), reasonOf(error)));
+    }
+    const contexts = new Map<string, MetadataContext>();
+    const listed = select ? [] : advertisedOf(opened, queries);
+    try {
+      for (const query of queries) {
+        const context = listed.includes(query) ? null : await opened.contexts?.open(query);
+        if (context != null) contexts.set(query, context);
+      }
+    } catch (error) {
+      await this.#release({ opened, contexts: [...contexts.values()] });
+      return this.#perform(this.#handshake.refused(contextRefusalOf(error), reasonOf(error)));
+    }
+    const selected = { opened, contexts: [...contexts.values()] };
+    if (select && contexts.size > 0 && !this.#over) this.#selected = selected;
+    else await this.#release(selected);
+    if (!this.#over) this.#perform(this.#handshake.contextsOpened([...listed, ...contexts.keys()]));
+  }
+
+  async #letGo(): Promise<void> {
+    const selected = this.#selected;
+    this.#selected = null;
+    if (selected !== null) await this.#release(selected);
+  }
+
+  async #release({ opened, contexts }: Selected): Promise<void> {
+    try {
+      for (const context of contexts) await context.release();
+      await opened.release();
+    } catch (error) {
+      this.#options.onError?.(error);
+    }
   }
 
   async #list(): Promise<void> {
@@ -220,7 +272,7 @@ class Connection {
     }
   }
 
-  #transmit(effect: { structured: boolean; allocation: boolean; rest: Uint8Array }): void {
+  #transmit({ structured, allocation, contexts, rest }: EffectOf<'transmit'>): void {
     const link: Link = {
       send: (bytes, sent) => {
         if (this.#over) sent();
@@ -240,8 +292,15 @@ class Connection {
       },
     };
     this.#socket.setTimeout(0);
-    this.#transmission = new Transmission(this.#export!.device, link, this.#limits, effect, this.#buffers);
-    if (effect.rest.length > 0) this.#transmission.receive(effect.rest, 0, effect.rest.length, null);
+    if (!contexts) void this.#letGo();
+    this.#transmission = new Transmission(
+      (this.#selected?.opened ?? this.#export!).device,
+      link,
+      this.#limits,
+      { structured, allocation, contexts: this.#selected?.contexts ?? [] },
+      this.#buffers,
+    );
+    if (rest.length > 0) this.#transmission.receive(rest, 0, rest.length, null);
   }
 
   async #end(): Promise<void> {
@@ -249,12 +308,33 @@ class Connection {
     try {
       await this.#transmission?.end();
       this.#buffers.release(this.#buffer);
+      await this.#letGo();
       await this.#export?.release();
     } catch (error) {
       this.#options.onError?.(error);
     }
     this.#gone();
   }
+}
+
+type EffectOf<Kind extends HandshakeEffect['kind']> = Extract<HandshakeEffect, { kind: Kind }>;
+
+/** What a list shows without opening it: all, or the families that a query ending in `:` names. */
+function advertisedOf(opened: OpenedExport, queries: readonly string[]): readonly string[] {
+  const advertised = opened.contexts?.advertised ?? [];
+  if (queries.length === 0) return advertised;
+  return advertised.filter((each) => queries.some((query) => query.endsWith(':') && each.startsWith(query)));
+}
+
+function reasonOf(error: unknown): string {
+  const hint = error instanceof MidmirrorError && error.hint !== undefined ? ` (${error.hint})` : '';
+  return messageOf(error) + hint;
+}
+
+/** What a context's name asks for is not there: the query is wrong, the export is not. */
+function contextRefusalOf(error: unknown): Refusal {
+  const refusal = refusalOf(error);
+  return refusal === 'unknown' ? 'invalid' : refusal;
 }
 
 function refusalOf(error: unknown): Refusal {

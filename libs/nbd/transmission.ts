@@ -1,7 +1,15 @@
 // The transmission phase of one connection, without its socket: takes received bytes, calls the device, hands
 // reply bytes to a link. Everything that arrived together is submitted together, stored by one `kick`, and
 // answered by one send. No object per request on the way of writes and cached reads: requests are pooled.
-import { type BlockDevice, Errno, errnoOf, type WriteCommand, type WriteKind } from '@midmirror/block-device';
+import {
+  type BlockDevice,
+  type ContextExtent,
+  Errno,
+  errnoOf,
+  type MetadataContext,
+  type WriteCommand,
+  type WriteKind,
+} from '@midmirror/block-device';
 import type { NbdLimits } from './limits.ts';
 import {
   allocationContextId,
@@ -26,6 +34,13 @@ export interface Link {
   hangUp(): void;
 }
 
+/** What the handshake has agreed on. The contexts beside `base:allocation` stand in the order of their ids. */
+export interface Negotiated {
+  structured: boolean;
+  allocation: boolean;
+  contexts: readonly Pick<MetadataContext, 'blockStatus'>[];
+}
+
 const OUT_BYTES = 256 << 10;
 const SIMPLE_REPLY_BYTES = 16;
 const READ_CHUNK_BYTES = 28;
@@ -38,6 +53,7 @@ export class Transmission {
   readonly #limits: NbdLimits;
   readonly #structured: boolean;
   readonly #allocation: boolean;
+  readonly #contexts: Negotiated['contexts'];
   readonly #buffers: ReceiveBufferPool;
 
   readonly #header = new Uint8Array(requestHeaderBytes);
@@ -68,7 +84,7 @@ export class Transmission {
     device: BlockDevice,
     link: Link,
     limits: NbdLimits,
-    negotiated: { structured: boolean; allocation: boolean },
+    negotiated: Negotiated,
     buffers: ReceiveBufferPool,
   ) {
     this.#device = device;
@@ -76,6 +92,7 @@ export class Transmission {
     this.#limits = limits;
     this.#structured = negotiated.structured;
     this.#allocation = negotiated.allocation;
+    this.#contexts = negotiated.contexts;
     this.#buffers = buffers;
   }
 
@@ -375,9 +392,10 @@ export class Transmission {
   }
 
   #blockStatus(flags: number, high: number, low: number, start: number, length: number): void {
-    const errno = this.#allocation
-      ? this.#readErrno(flags & ~CommandFlag.reqOne, start, length)
-      : Errno.EINVAL;
+    const errno =
+      this.#allocation || this.#contexts.length > 0
+        ? this.#readErrno(flags & ~CommandFlag.reqOne, start, length)
+        : Errno.EINVAL;
     if (errno !== Errno.ok) return this.#readRefused(high, low, errno);
     this.#kick();
     this.#requestsInFlight += 1;
@@ -385,21 +403,25 @@ export class Transmission {
   }
 
   async #statusLater(one: boolean, high: number, low: number, start: number, length: number): Promise<void> {
+    const extentsMax = one ? 1 : this.#limits.blockStatusExtentsMax;
     try {
-      const extents = await this.#device.allocation(
-        start,
-        length,
-        one ? 1 : this.#limits.blockStatusExtentsMax,
-      );
-      const bytes = new Uint8Array(24 + extents.length * 8);
-      structuredHeader(bytes, 0, Chunk.done, Chunk.blockStatus, high, low, 4 + extents.length * 8);
-      setU32(bytes, 20, allocationContextId);
-      extents.forEach((extent, i) => {
-        setU32(bytes, 24 + i * 8, extent.lengthBytes);
-        setU32(bytes, 28 + i * 8, extent.hole ? Status.hole | Status.zero : 0);
-      });
+      const chunks: { id: number; extents: ContextExtent[] }[] = [];
+      if (this.#allocation) {
+        const extents = await this.#device.allocation(start, length, extentsMax);
+        chunks.push({
+          id: allocationContextId,
+          extents: extents.map(({ lengthBytes, hole }) => ({
+            lengthBytes,
+            flags: hole ? Status.hole | Status.zero : 0,
+          })),
+        });
+      }
+      for (const [i, context] of this.#contexts.entries()) {
+        const extents = await context.blockStatus(start, length, extentsMax);
+        chunks.push({ id: allocationContextId + 1 + i, extents });
+      }
       this.#flushOut();
-      this.#send(bytes, () => {});
+      this.#send(statusReply(chunks, high, low), () => {});
     } catch (error) {
       this.#readRefused(high, low, errnoOf(error));
     }
@@ -514,4 +536,26 @@ function structuredHeader(
   setU32(bytes, at + 8, high);
   setU32(bytes, at + 12, low);
   setU32(bytes, at + 16, length);
+}
+
+/** One chunk per context; the last ends the reply. */
+function statusReply(
+  chunks: readonly { id: number; extents: readonly ContextExtent[] }[],
+  high: number,
+  low: number,
+): Uint8Array {
+  const bytes = new Uint8Array(chunks.reduce((sum, { extents }) => sum + 24 + extents.length * 8, 0));
+  let at = 0;
+  for (const [i, { id, extents }] of chunks.entries()) {
+    const flags = i === chunks.length - 1 ? Chunk.done : 0;
+    structuredHeader(bytes, at, flags, Chunk.blockStatus, high, low, 4 + extents.length * 8);
+    setU32(bytes, at + 20, id);
+    at += 24;
+    for (const extent of extents) {
+      setU32(bytes, at, extent.lengthBytes);
+      setU32(bytes, at + 4, extent.flags);
+      at += 8;
+    }
+  }
+  return bytes;
 }

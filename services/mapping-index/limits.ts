@@ -8,6 +8,8 @@ export const limits = {
   /** What `changes` reads of both points at once, and compares in steps of. */
   compareBytes: 1 << 20,
   sectorBytes: 512,
+  /** Pieces of two maps compared for one answer: a few milliseconds. */
+  comparedPiecesMax: 32_768,
   answersMax: 10_000,
   /** Extents that a slice of a merge looks at, and how long it rests then. */
   mergeSliceExtents: 4096,

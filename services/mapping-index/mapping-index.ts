@@ -5,6 +5,7 @@ import { answer, ask } from '@midmirror/bus';
 import { volumeById, volumeByName } from '@midmirror/catalog';
 import type { ChosenPoint } from '@midmirror/events';
 import { printTime } from '@midmirror/point';
+import { changedSinceContexts } from './changed-since.ts';
 import { changesBetween } from './changes.ts';
 import { Clones } from './clones.ts';
 import type { MappingIndexContext } from './context.ts';
@@ -12,7 +13,7 @@ import { historyOf } from './history.ts';
 import { limits } from './limits.ts';
 import { type Mirror, refuseOutside } from './mirror.ts';
 import { PageCache } from './page-cache.ts';
-import { type Moment, Points } from './points.ts';
+import { type Moment, Points, staysPut } from './points.ts';
 import { Projector } from './projector.ts';
 import { TierMerger } from './tier-merger.ts';
 import { VolumeIndex, type VolumeView } from './volume-index.ts';
@@ -118,8 +119,8 @@ export class MappingIndex implements ExportDirectory {
     return {
       device: mirror,
       description: `volume ${volume.name} as of write ${point.seq} (${printTime(BigInt(point.timeNs))}), read-only`,
-      // `-5m` and `latest` mean another point on each connection.
-      multiConn: !text.startsWith('-') && text !== 'latest',
+      multiConn: staysPut(text),
+      contexts: changedSinceContexts(mirror, (other) => this.openPoint(volume.id, other)),
       release,
     };
   }

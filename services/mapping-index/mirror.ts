@@ -13,6 +13,7 @@ import { type ExtentCursor, ExtentFlag } from '@midmirror/extent-map';
 import type { MimImage, PieceReader } from '@midmirror/pool';
 import { limits } from './limits.ts';
 import type { Places } from './places.ts';
+import type { Place, Placed } from './point-difference.ts';
 
 interface Part {
   start: number;
@@ -20,13 +21,6 @@ interface Part {
   /** Null: on the MIM. */
   extent: { flags: number; source: number; offset: number; length: number; crc: number } | null;
   skip: number;
-}
-
-/** Where so many bytes from some address on lie. */
-export interface Place {
-  lengthBytes: number;
-  /** Where two points have the same name at an address, they have the same bytes there. */
-  name: string;
 }
 
 /** Reads that began under the same places. */
@@ -37,7 +31,7 @@ interface Readers {
 
 const SCRATCH = new Uint8Array(64 << 10);
 
-export class Mirror implements BlockDevice {
+export class Mirror implements BlockDevice, Placed {
   readonly sizeBytes: number;
   readonly readOnly = true;
   readonly seq: number;
@@ -47,6 +41,7 @@ export class Mirror implements BlockDevice {
   /** The runs have been replaced: takes the places that are right now. */
   readonly #refresh: () => Promise<void>;
   #places: Places;
+  #generation = 0;
   #readers: Readers = { count: 0, ended: null };
 
   constructor(
@@ -65,6 +60,10 @@ export class Mirror implements BlockDevice {
     this.#refresh = refresh;
   }
 
+  get generation(): number {
+    return this.#generation;
+  }
+
   get places(): Places {
     return this.#places;
   }
@@ -72,6 +71,7 @@ export class Mirror implements BlockDevice {
   /** From now on reads go by `places` (the old ones when changed in place). Resolves when older reads have ended. */
   async switchTo(places: Places): Promise<void> {
     this.#places = places;
+    this.#generation += 1;
     const before = this.#readers;
     this.#readers = { count: 0, ended: null };
     if (before.count > 0) {
@@ -156,27 +156,35 @@ export class Mirror implements BlockDevice {
     return this.#under(start, asked, (cursor) => this.#spans(cursor, start, asked)[0]!);
   }
 
-  /** For comparing two points: the places of a range, each until it ends or the range does. */
+  /** What the MIM has never held is a place of its own kind: zeroes, as those that were written. */
   placesIn(start: number, length: number): Promise<Place[]> {
-    return this.#under(start, length, (cursor) =>
-      partsOf(cursor, start, length).map((part) => ({ lengthBytes: part.length, name: nameOf(part) })),
-    );
+    return this.#under(start, length, (cursor) => {
+      const places: Place[] = [];
+      for (const part of partsOf(cursor, start, length)) {
+        if (part.extent !== null) places.push({ lengthBytes: part.length, name: nameOf(part) });
+        else
+          for (const { lengthBytes, hole } of this.#mimSpans(part.start, part.length))
+            places.push({ lengthBytes, name: hole ? 'zero' : 'mim' });
+      }
+      return places;
+    });
   }
 
   #spans(cursor: ExtentCursor, start: number, length: number): AllocationExtent[] {
     const spans: AllocationExtent[] = [];
     for (const part of partsOf(cursor, start, length)) {
-      if (part.extent !== null) {
-        spans.push({ lengthBytes: part.length, hole: (part.extent.flags & ExtentFlag.zero) !== 0 });
-        continue;
-      }
-      for (let done = 0; done < part.length; ) {
-        const span = this.#mim.span(part.start + done, part.length - done);
-        spans.push(span);
-        done += span.lengthBytes;
-      }
+      if (part.extent === null) spans.push(...this.#mimSpans(part.start, part.length));
+      else spans.push({ lengthBytes: part.length, hole: (part.extent.flags & ExtentFlag.zero) !== 0 });
     }
     return spans;
+  }
+
+  *#mimSpans(start: number, length: number): Generator<AllocationExtent> {
+    for (let done = 0; done < length; ) {
+      const span = this.#mim.span(start + done, length - done);
+      yield span;
+      done += span.lengthBytes;
+    }
   }
 
   #readNow(start: number, length: number, target: Uint8Array, targetOffset: number): boolean {

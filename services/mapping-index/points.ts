@@ -207,6 +207,11 @@ export class Points {
   }
 }
 
+/** False: `-5m` and `latest` mean another point whenever they are asked. */
+export function staysPut(text: string): boolean {
+  return !text.startsWith('-') && text !== 'latest';
+}
+
 function nearest(view: VolumeView, timeNs: bigint): VolumeView['snapshots'] {
   const after = view.snapshots.findIndex((row) => fromNs(row.time_ns) > timeNs);
   const at = after === -1 ? view.snapshots.length : after;

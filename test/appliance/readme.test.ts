@@ -1,4 +1,4 @@
-// The README's commands, as a newcomer runs them: the quick start and the tour, in a checkout of their own folder,
+// The README's commands, as a newcomer runs them: the quick start and the tours, in a checkout of their own folder,
 // with what they print compared to what the README says (numbers, times and ids aside).
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -20,16 +20,16 @@ function shape(line: string): string {
 }
 
 function tour(): { command: string; shown: string[] }[] {
-  const block = /<!-- tour -->\n```console\n([\s\S]*?)```/.exec(text)![1]!;
+  const blocks = [...text.matchAll(/<!-- tour -->\n```console\n([\s\S]*?)```/g)];
   const steps: { command: string; shown: string[] }[] = [];
-  for (const line of block.trimEnd().split('\n')) {
+  for (const line of blocks.flatMap((block) => block[1]!.trimEnd().split('\n'))) {
     if (line.startsWith('$ ')) steps.push({ command: line.slice(2), shown: [] });
     else steps.at(-1)!.shown.push(line);
   }
   return steps;
 }
 
-test('the quick start and the tour do what the README says', () =>
+test('the quick start and the tours do what the README says', () =>
   withFolder(async (folder) => {
     assert.match(text, /```sh\nnpm ci && npm start\n```/);
     // `npm ci` has been run: these tests stand on it. Other ports, should a developer's own appliance have these.

@@ -19,6 +19,7 @@ async function step(world: World): Promise<void> {
         void (await Promise.all([
           world.sync(),
           world.readMirrors(),
+          world.compareMirrors(),
           world.write().then(() => world.write()),
         ])),
     ],
@@ -26,6 +27,7 @@ async function step(world: World): Promise<void> {
     [5, () => world.openMirror()],
     [4, () => world.closeMirror()],
     [4, () => world.readMirrors()],
+    [3, () => world.compareMirrors()],
     [2, async () => (world.clones.size < 3 ? world.createClone() : undefined)],
     [8, async () => (name === '' ? undefined : world.writeClone(name))],
     [1, async () => (name === '' ? undefined : world.deleteClone(name))],

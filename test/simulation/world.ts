@@ -446,6 +446,23 @@ export class World {
     }
   }
 
+  /** What two open mirrors are said to have in common is the same: for use while other things happen. */
+  async compareMirrors(): Promise<void> {
+    if (this.mirrors.length < 2) return;
+    const [one, other] = [this.random.pick(this.mirrors), this.random.pick(this.mirrors)];
+    const context = await one.opened.contexts!.open(`midmirror:changed-since:seq:${other.seq}`);
+    const [left, right] = [this.image(one.seq), this.image(other.seq)];
+    for (let at = 0; at < SIZE; ) {
+      for (const { lengthBytes, flags } of await context!.blockStatus(at, SIZE - at, 4)) {
+        const same = left.compare(right, at, at + lengthBytes, at, at + lengthBytes) === 0;
+        assert.ok(flags === 1 || same, `${at}+${lengthBytes} differs between ${one.seq} and ${other.seq}`);
+        at += lengthBytes;
+      }
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+    await context!.release();
+  }
+
   async createClone(): Promise<void> {
     const seq = await this.somePoint();
     const name = this.newName('clone');

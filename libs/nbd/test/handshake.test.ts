@@ -4,11 +4,13 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { type HandshakeEffect, HandshakeMachine } from '../handshake.ts';
 import { nbdLimits } from '../limits.ts';
-import { go, option, SET_META, STRUCTURED, u16, u32 } from './wire.ts';
+import { go, LIST_META, metaQuery, option, SET_META, STRUCTURED, u16, u32 } from './wire.ts';
 
 const FACTS = { sizeBytes: 1 << 20, readOnly: false, multiConn: true, description: 'a disk' };
 
-/** Plays a client's bytes; exports named `db` open, others are refused. */
+const FAMILY = 'x-test:since:';
+
+/** Plays a client's bytes; exports named `db` open, others are refused. The family has all but `gone`. */
 function play(parts: readonly Uint8Array[]): {
   machine: HandshakeMachine;
   sent: Buffer;
@@ -23,11 +25,33 @@ function play(parts: readonly Uint8Array[]): {
       if (effect.kind === 'send') sent.push(effect.bytes);
       if (effect.kind === 'open')
         perform(effect.name === 'db' ? machine.opened(FACTS) : machine.refused('unknown', 'no such disk'));
+      if (effect.kind === 'contexts') perform(contexts(machine, effect));
       if (effect.kind === 'list') perform(machine.listed([{ name: 'db', description: 'a disk' }]));
     }
   };
   for (const part of parts) perform(machine.input(part));
   return { machine, sent: Buffer.concat(sent), effects: all };
+}
+
+function contexts(
+  machine: HandshakeMachine,
+  { name, queries, select }: Extract<HandshakeEffect, { kind: 'contexts' }>,
+): HandshakeEffect[] {
+  if (name !== 'db') return machine.refused('unknown', 'no such disk');
+  if (queries.includes(`${FAMILY}gone`)) return machine.refused('invalid', 'that moment is gone');
+  if (!select && queries.length === 0) return machine.contextsOpened([FAMILY]);
+  return machine.contextsOpened(queries.filter((query) => query.startsWith(FAMILY)));
+}
+
+/** Ids and names of the contexts that were told of. */
+function contextsTold(sent: Buffer): [number, string][] {
+  const told: [number, string][] = [];
+  for (let at = 0; at < sent.length; at += 20 + sent.readUInt32BE(at + 16)) {
+    if (sent.readUInt32BE(at + 12) !== 4) continue;
+    const data = sent.subarray(at + 20, at + 20 + sent.readUInt32BE(at + 16));
+    told.push([data.readUInt32BE(0), data.toString('utf8', 4)]);
+  }
+  return told;
 }
 
 function replyTypes(sent: Buffer): number[] {
@@ -90,6 +114,98 @@ test('a context that was set for another export is not served', () => {
   assert.ok(effect?.kind === 'transmit' && !effect.allocation);
 });
 
+test('two contexts are selected together, each with an id of its own', () => {
+  const query = metaQuery('db', `${FAMILY}1`, 'qemu:dirty-bitmap:x', 'base:allocation', `${FAMILY}1`);
+  const { sent, effects } = play([u32(3), option(STRUCTURED), option(SET_META, query), go('db')]);
+  assert.deepEqual(contextsTold(sent), [
+    [1, 'base:allocation'],
+    [2, `${FAMILY}1`],
+  ]);
+  const open = effects.find((effect) => effect.kind === 'open');
+  assert.ok(open?.kind === 'open' && open.selected, 'what is served is what contexts were selected of');
+  const last = effects.at(-1);
+  assert.ok(last?.kind === 'transmit' && last.allocation && last.contexts);
+});
+
+test('only what goes beyond base:allocation opens an export', () => {
+  const base = metaQuery('db', 'base:allocation', 'base:');
+  const { effects } = play([u32(3), option(STRUCTURED), option(LIST_META, base), option(SET_META, base)]);
+  assert.ok(effects.every(({ kind }) => kind === 'send'));
+});
+
+test('a list without queries tells of the family, one with a query of its member', () => {
+  const told = (...queries: string[]): [number, string][] =>
+    contextsTold(play([u32(3), option(STRUCTURED), option(LIST_META, metaQuery('db', ...queries))]).sent);
+  assert.deepEqual(told(), [
+    [0, 'base:allocation'],
+    [0, FAMILY],
+  ]);
+  assert.deepEqual(told(`${FAMILY}1`), [[0, `${FAMILY}1`]]);
+  assert.deepEqual(told('unknown:x'), []);
+});
+
+test('a context that is not there is refused with why, and nothing is selected', () => {
+  const select = (...queries: string[]): Buffer => option(SET_META, metaQuery('db', ...queries));
+  const before = [u32(3), option(STRUCTURED), select('base:allocation', `${FAMILY}1`)];
+  const { sent, effects } = play([...before, select('base:allocation', `${FAMILY}gone`), go('db')]);
+  assert.ok(replyTypes(sent).includes(0x80000003) && sent.includes('that moment is gone'));
+  for (const last of [
+    effects.at(-1),
+    play([...before, select('base:other'), go('db')]).effects.at(-1),
+    play([...before, option(SET_META, u32(99)), go('db')]).effects.at(-1),
+  ])
+    assert.ok(last?.kind === 'transmit' && !last.allocation && !last.contexts);
+});
+
+test('contexts of an export that is not there, or was not chosen in the end', () => {
+  const query = metaQuery('other', `${FAMILY}1`);
+  assert.deepEqual(
+    replyTypes(play([u32(3), option(STRUCTURED), option(SET_META, query)]).sent),
+    [1, 0x80000006],
+  );
+  const machine = new HandshakeMachine(nbdLimits);
+  machine.input(u32(3));
+  machine.input(option(STRUCTURED));
+  machine.input(option(SET_META, metaQuery('a', `${FAMILY}1`)));
+  machine.contextsOpened([`${FAMILY}1`]);
+  machine.input(go('b'));
+  const last = machine.opened(FACTS).at(-1);
+  assert.ok(last?.kind === 'transmit' && !last.contexts);
+});
+
+test('too many contexts and a name that is too long are refused before anything is opened', () => {
+  const many = Array.from({ length: nbdLimits.contextsMax + 1 }, (_, i) => `${FAMILY}${i}`);
+  const long = `${FAMILY}${'1'.repeat(nbdLimits.contextNameBytesMax)}`;
+  for (const queries of [many, [long]]) {
+    const { sent, effects } = play([
+      u32(3),
+      option(STRUCTURED),
+      option(LIST_META, metaQuery('db', ...queries)),
+      option(SET_META, metaQuery('db', ...queries)),
+    ]);
+    assert.deepEqual(replyTypes(sent), [1, 0x80000009, 0x80000009]);
+    assert.ok(effects.every(({ kind }) => kind === 'send'));
+  }
+  const fits = play([u32(3), option(STRUCTURED), option(SET_META, metaQuery('db', ...many.slice(1)))]);
+  assert.equal(contextsTold(fits.sent).length, nbdLimits.contextsMax);
+});
+
+test('hostile lengths and counts in a query are malformed', () => {
+  const whole = metaQuery('db', `${FAMILY}1`);
+  const hostile = [
+    Buffer.concat([u32(0xffffffff), whole.subarray(4)]),
+    Buffer.concat([u32(2), Buffer.from('db'), u32(0xffffffff), whole.subarray(10)]),
+    Buffer.concat([u32(2), Buffer.from('db'), u32(1), u32(0xffffffff), whole.subarray(14)]),
+    whole.subarray(0, whole.length - 1),
+    Buffer.concat([whole, Buffer.alloc(1)]),
+  ];
+  for (const data of hostile)
+    assert.deepEqual(
+      replyTypes(play([u32(3), option(STRUCTURED), option(SET_META, data)]).sent),
+      [1, 0x80000003],
+    );
+});
+
 test('wrong flags, wrong magic, an option over the limit and one option too many hang up', () => {
   const close = (parts: Uint8Array[]): boolean => play(parts).effects.at(-1)?.kind === 'close';
   assert.ok(close([u32(0)]));
@@ -110,7 +226,16 @@ test('what comes while an export is being opened waits, and not without bound', 
 });
 
 test('however the bytes are cut, the answers are the same', () => {
-  const script = Buffer.concat([u32(3), option(4711), option(STRUCTURED), option(3), go('other'), go('db')]);
+  const script = Buffer.concat([
+    u32(3),
+    option(4711),
+    option(STRUCTURED),
+    option(3),
+    option(LIST_META, metaQuery('db')),
+    option(SET_META, metaQuery('db', 'base:allocation', `${FAMILY}1`)),
+    go('other'),
+    go('db'),
+  ]);
   const whole = play([script]).sent;
   const property = fc.property(fc.array(fc.nat(script.length), { maxLength: 12 }), (cuts) => {
     const at = [0, ...cuts.sort((a, b) => a - b), script.length];

@@ -7,7 +7,7 @@ import { MidmirrorError, SeededRandom } from '@midmirror/basis';
 import { type NbdServer, startNbdServer } from '../index.ts';
 import type { NbdLimits } from '../limits.ts';
 import { MemoryDevice } from './memory-device.ts';
-import { RawClient, request, u32 } from './wire.ts';
+import { metaQuery, option, RawClient, request, SET_META, u32 } from './wire.ts';
 
 const SIZE = 1 << 20;
 
@@ -16,6 +16,8 @@ interface Setting {
   path: string;
   device: MemoryDevice;
   opened: () => number;
+  /** Contexts that are open, by name. */
+  contexts: string[];
 }
 
 async function withServer(
@@ -27,6 +29,7 @@ async function withServer(
   const path = `${folder}/nbd.sock`;
   const device = new MemoryDevice(SIZE);
   let opened = 0;
+  const contexts: string[] = [];
   const server = await startNbdServer({
     listen: { path },
     receive,
@@ -35,13 +38,33 @@ async function withServer(
       open: async (name) => {
         if (name !== 'db') throw new MidmirrorError('not-found', `there is no volume "${name}"`);
         opened += 1;
-        return { device, description: 'a disk', multiConn: true, release: () => void (opened -= 1) };
+        return {
+          device,
+          description: 'a disk',
+          multiConn: true,
+          contexts: {
+            advertised: ['x-test:'],
+            open: async (name) => {
+              await new Promise<void>((resolve) => setImmediate(resolve));
+              if (name === 'x-test:gone')
+                throw new MidmirrorError('point-unavailable', 'that moment is gone');
+              if (!name.startsWith('x-test:')) return null;
+              contexts.push(name);
+              return {
+                multiConn: true,
+                blockStatus: async (_start, length) => [{ lengthBytes: length, flags: 1 }],
+                release: () => void contexts.splice(contexts.indexOf(name), 1),
+              };
+            },
+          },
+          release: () => void (opened -= 1),
+        };
       },
       list: async () => [{ name: 'db', description: 'a disk' }],
     },
   });
   try {
-    await act({ server, path, device, opened: () => opened });
+    await act({ server, path, device, opened: () => opened, contexts });
   } finally {
     await server.close(1000);
     rmSync(folder, { recursive: true });
@@ -168,4 +191,61 @@ test('closing answers what is in flight first', () =>
     assert.equal((await client.replies(1, () => 0)).length, 1);
     await closing;
     await client.untilClosed();
+  }));
+
+const select = (name: string, ...queries: string[]): Buffer => option(SET_META, metaQuery(name, ...queries));
+
+async function untilNothingIsOpen({ opened, contexts }: Setting): Promise<void> {
+  for (let turn = 0; opened() + contexts.length > 0 && turn < 10_000; turn += 1)
+    await new Promise<void>((resolve) => setImmediate(resolve));
+  assert.deepEqual([opened(), contexts], [0, []], 'everything is let go of');
+}
+
+test('contexts live as long as the connection that selected them, the last selection counts', () =>
+  withServer('direct', {}, async (setting) => {
+    const { path, opened, contexts } = setting;
+    const client = new RawClient(path);
+    await client.handshake('db', true, [
+      select('db', 'x-test:1', 'x-test:2'),
+      select('db', 'x-test:3', 'unknown:x', 'base:allocation'),
+    ]);
+    assert.deepEqual([opened(), contexts], [1, ['x-test:3']]);
+    client.send(request(7, 1, 0n, 4096));
+    const chunks = await client.replies(2, () => 0);
+    assert.deepEqual(
+      chunks.map(({ data }) => [data.readUInt32BE(0), data.readUInt32BE(4), data.readUInt32BE(8)]),
+      [
+        [1, 4096, 0],
+        [2, 4096, 1],
+      ],
+    );
+    client.socket.destroy();
+    await untilNothingIsOpen(setting);
+  }));
+
+test('contexts that are refused, replaced by none, or of a client that leaves are let go of', () =>
+  withServer('direct', {}, async (setting) => {
+    for (const options of [
+      [select('db', 'x-test:1'), select('db', 'x-test:2', 'x-test:gone')],
+      [select('db', 'x-test:1'), select('db')],
+      [select('db', 'x-test:1'), select('other', 'x-test:1')],
+      [select('db', 'x-test:1'), select('db', 'base:allocation')],
+      [select('db', 'x-test:1'), option(SET_META, u32(99))],
+    ]) {
+      const client = new RawClient(setting.path);
+      await client.handshake('db', true, options);
+      for (let turn = 0; setting.contexts.length > 0 && turn < 10_000; turn += 1)
+        await new Promise<void>((resolve) => setImmediate(resolve));
+      assert.deepEqual([setting.opened(), setting.contexts], [1, []]);
+      client.socket.destroy();
+      await untilNothingIsOpen(setting);
+    }
+    for (let i = 0; i < 20; i += 1) {
+      const rude = new RawClient(setting.path);
+      rude.send(u32(3), option(8), select('db', 'x-test:1', 'x-test:2'));
+      if (i % 2 === 0) await rude.until(() => setting.contexts.length > 0);
+      rude.socket.destroy();
+      await rude.untilClosed();
+      await untilNothingIsOpen(setting);
+    }
   }));

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { nbdLimits } from '../limits.ts';
 import { ReceiveBufferPool } from '../receive-buffers.ts';
-import { type Link, Transmission } from '../transmission.ts';
+import { type Link, type Negotiated, Transmission } from '../transmission.ts';
 import { MemoryDevice } from './memory-device.ts';
 import { request, takeReplies } from './wire.ts';
 
@@ -93,7 +93,7 @@ async function check(
     device,
     wire,
     limits,
-    { structured: options.structured, allocation: options.structured },
+    { structured: options.structured, allocation: options.structured, contexts: [] },
     new ReceiveBufferPool(),
   );
   const disk = Buffer.alloc(SIZE);
@@ -169,7 +169,7 @@ test('a request without its magic hangs up; what was submitted before is answere
     device,
     wire,
     nbdLimits,
-    { structured: false, allocation: false },
+    { structured: false, allocation: false, contexts: [] },
     new ReceiveBufferPool(),
   );
   const input = Buffer.concat([request(1, 1, 0n, 512, 0, Buffer.alloc(512, 7)), Buffer.alloc(28, 0x55)]);
@@ -184,7 +184,7 @@ test('a write that is announced larger than any is not read to its end', () => {
     new MemoryDevice(SIZE),
     wire,
     nbdLimits,
-    { structured: false, allocation: false },
+    { structured: false, allocation: false, contexts: [] },
     new ReceiveBufferPool(),
   );
   const input = request(1, 1, 0n, 0xfffffe00);
@@ -201,7 +201,7 @@ test('random bytes never throw and change nothing', async () => {
         device,
         new Wire(),
         nbdLimits,
-        { structured: true, allocation: true },
+        { structured: true, allocation: true, contexts: [] },
         new ReceiveBufferPool(),
       );
       for (const part of parts) transmission.receive(part, 0, part.length, null);
@@ -210,4 +210,108 @@ test('random bytes never throw and change nothing', async () => {
     },
   );
   await fc.assert(property, { numRuns: 2000 });
+});
+
+type BlockStatus = Negotiated['contexts'][number]['blockStatus'];
+interface StatusChunk {
+  done: boolean;
+  type: number;
+  cookie: number;
+  id: number;
+  pairs: number[];
+}
+
+/** Asks one BLOCK_STATUS; the chunks of the answer. */
+async function askStatus(
+  contexts: readonly BlockStatus[],
+  asked: { allocation?: boolean; start?: number; length?: number; flags?: number },
+): Promise<StatusChunk[]> {
+  const wire = new Wire();
+  const { allocation = true, start = 0, length = SIZE, flags = 0 } = asked;
+  const transmission = new Transmission(
+    new MemoryDevice(SIZE),
+    wire,
+    { ...nbdLimits, blockStatusExtentsMax: 3 },
+    { structured: true, allocation, contexts: contexts.map((blockStatus) => ({ blockStatus })) },
+    new ReceiveBufferPool(),
+  );
+  const input = request(7, 42, BigInt(start), length, flags);
+  transmission.receive(input, 0, input.length, null);
+  await transmission.end();
+  const chunks: StatusChunk[] = [];
+  for (let at = 0; at < wire.out.length; ) {
+    const bytes = wire.out.readUInt32BE(at + 16);
+    const pairs: number[] = [];
+    for (let i = 24; i + 4 <= 20 + bytes; i += 4) pairs.push(wire.out.readUInt32BE(at + i));
+    chunks.push({
+      done: wire.out.readUInt16BE(at + 4) === 1,
+      type: wire.out.readUInt16BE(at + 6),
+      cookie: Number(wire.out.readBigUInt64BE(at + 8)),
+      id: wire.out.readUInt32BE(at + 20),
+      pairs,
+    });
+    at += 20 + bytes;
+  }
+  return chunks;
+}
+
+const steps: BlockStatus = async (start, length, extentsMax) =>
+  Array.from({ length: Math.min(extentsMax, length / 512) }, (_, i) => ({
+    lengthBytes: 512,
+    flags: (start / 512 + i) % 2,
+  }));
+
+test('each context answers one chunk, in the order of the ids; the last is the end', async () => {
+  const chunks = await askStatus([steps, async () => [{ lengthBytes: 1024, flags: 7 }]], {
+    start: 512,
+    length: 2048,
+  });
+  assert.deepEqual(chunks, [
+    { done: false, type: 5, cookie: 42, id: 1, pairs: [2048, 0] },
+    { done: false, type: 5, cookie: 42, id: 2, pairs: [512, 1, 512, 0, 512, 1] },
+    { done: true, type: 5, cookie: 42, id: 3, pairs: [1024, 7] },
+  ]);
+});
+
+test('a context without base:allocation keeps its id; REQ_ONE asks each for one extent', async () => {
+  assert.deepEqual(await askStatus([steps], { allocation: false, flags: 8 }), [
+    { done: true, type: 5, cookie: 42, id: 2, pairs: [512, 0] },
+  ]);
+});
+
+test('a context that fails is one error and no half of an answer', async () => {
+  const fails: BlockStatus = async () => {
+    throw new Error('the map can not be read');
+  };
+  const chunks = await askStatus([steps, fails], {});
+  assert.deepEqual(
+    chunks.map(({ done, type, id }) => ({ done, type, id })),
+    [{ done: true, type: 0x8001, id: 5 }],
+  );
+});
+
+test('block status outside the disk, misaligned, of nothing, or with no context is refused', async () => {
+  let asked = 0;
+  const counts: BlockStatus = async () => {
+    asked += 1;
+    return [];
+  };
+  for (const wrong of [
+    { start: SIZE, length: 512 },
+    { length: SIZE + 512 },
+    { length: 0xfffffe00 },
+    { length: 0 },
+    { length: 513 },
+    { start: 1, length: 512 },
+    { flags: 16 },
+  ])
+    assert.deepEqual(
+      (await askStatus([counts], { allocation: false, ...wrong })).map(({ id }) => id),
+      [22],
+    );
+  assert.deepEqual(
+    (await askStatus([], { allocation: false })).map(({ id }) => id),
+    [22],
+  );
+  assert.equal(asked, 0);
 });

@@ -3,6 +3,7 @@ import * as net from 'node:net';
 
 export const GO = 7;
 export const STRUCTURED = 8;
+export const LIST_META = 9;
 export const SET_META = 10;
 
 export function u16(value: number): Buffer {
@@ -29,6 +30,13 @@ export function option(number: number, data: Uint8Array = Buffer.alloc(0)): Buff
 
 export function go(name: string): Buffer {
   return option(GO, Buffer.concat([u32(Buffer.byteLength(name)), Buffer.from(name), u16(0)]));
+}
+
+/** The data of LIST_META_CONTEXT and SET_META_CONTEXT. */
+export function metaQuery(name: string, ...queries: string[]): Buffer {
+  const string = (value: string): Buffer =>
+    Buffer.concat([u32(Buffer.byteLength(value)), Buffer.from(value)]);
+  return Buffer.concat([string(name), u32(queries.length), ...queries.map(string)]);
 }
 
 export function request(
@@ -125,9 +133,9 @@ export class RawClient {
     await this.until(() => false);
   }
 
-  /** Greeting, flags and GO; the replies of the handshake are dropped. */
-  async handshake(name: string, structured = false): Promise<void> {
-    this.send(u32(3), ...(structured ? [option(STRUCTURED)] : []), go(name));
+  /** Greeting, flags, options and GO; the replies of the handshake are dropped. */
+  async handshake(name: string, structured = false, options: readonly Uint8Array[] = []): Promise<void> {
+    this.send(u32(3), ...(structured ? [option(STRUCTURED)] : []), ...options, go(name));
     // GO ends in an ACK (type 1, length 0).
     const end = Buffer.concat([u64(0x3e889045565a9n), u32(GO), u32(1), u32(0)]);
     await this.until(() => this.received.includes(end));
