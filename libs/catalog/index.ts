@@ -19,6 +19,7 @@ export {
   insertPages,
   insertRun,
   leveledRunsOf,
+  levelsOf,
   loadRun,
   pageAt,
   pagesOf,

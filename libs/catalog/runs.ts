@@ -197,6 +197,49 @@ export async function pageAt(db: CatalogReader, run: StoredRun, address: number)
   return page;
 }
 
+export interface LevelSummary {
+  side: RunSide;
+  level: number;
+  runs: number;
+  extents: number;
+  pages: number;
+  pageBytes: number;
+}
+
+/** What the runs of a volume are and take, by side and level. */
+export async function levelsOf(db: CatalogReader, volumeId: string): Promise<LevelSummary[]> {
+  const rows = await db
+    .selectFrom('run')
+    .select((e) => [
+      'side',
+      'level',
+      e.fn.countAll<number>().as('runs'),
+      e.fn.sum<number>('extents').as('extents'),
+      e.fn.sum<number>('page_bytes').as('pageBytes'),
+    ])
+    .where('volume_id', '=', volumeId)
+    .where('level', '>=', 0)
+    .groupBy(['side', 'level'])
+    .orderBy('side', 'desc')
+    .orderBy('level')
+    .execute();
+  const pages = await db
+    .selectFrom('pel_page')
+    .innerJoin('run', 'run.id', 'pel_page.run_id')
+    .select((e) => ['side', 'level', e.fn.countAll<number>().as('pages')])
+    .where('volume_id', '=', volumeId)
+    .groupBy(['side', 'level'])
+    .execute();
+  return rows.map(({ side, level, runs, extents, pageBytes }) => ({
+    side: side as RunSide,
+    level,
+    runs: Number(runs),
+    extents: Number(extents),
+    pages: Number(pages.find((row) => row.side === side && row.level === level)?.pages ?? 0),
+    pageBytes: Number(pageBytes),
+  }));
+}
+
 async function deletePages(db: CatalogReader, runId: number): Promise<void> {
   await db.deleteFrom('pel_page').where('run_id', '=', runId).execute();
 }

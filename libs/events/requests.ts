@@ -10,6 +10,20 @@ export interface ChosenPoint {
   distanceMs: number | null;
 }
 
+/** A point that is open for reading. */
+export interface OpenMirrorView {
+  seq: number;
+  timeNs: string;
+  readers: number;
+  /** Of runs: before what one covers of another. */
+  extents: number;
+  /** `runs`: resolved from the index's pages; `tree`: from a tree in memory. */
+  kind: 'runs' | 'tree';
+  memoryBytes: number;
+  /** How often a tree was made of it. */
+  trees: number;
+}
+
 export interface Requests {
   'ingest.create-volume': {
     ask: { name: string; sizeBytes: number; policy: unknown };
@@ -110,7 +124,24 @@ export interface Requests {
   };
   'mapping-index.mirrors': {
     ask: { volumeId: string };
-    answer: { mirrors: { seq: number; timeNs: string; readers: number; extents: number }[] };
+    answer: { mirrors: OpenMirrorView[] };
+  };
+  /** What the index is made of and what it takes. */
+  'mapping-index.describe': {
+    ask: { volumeId: string };
+    answer: {
+      levels: {
+        side: 'forward' | 'backward';
+        level: number;
+        runs: number;
+        extents: number;
+        pages: number;
+        pageBytes: number;
+      }[];
+      mirrors: OpenMirrorView[];
+      /** Of all volumes together. */
+      cache: { bytes: number; bytesMax: number; pages: number; hits: number; misses: number };
+    };
   };
 }
 

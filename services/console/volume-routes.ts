@@ -3,7 +3,7 @@ import { verifyVolume } from '@midmirror/audit';
 import { MidmirrorError } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
 import { volumeById, volumeByName } from '@midmirror/catalog';
-import { type MarkKind, markKinds } from '@midmirror/events';
+import { type MarkKind, markKinds, type OpenMirrorView } from '@midmirror/events';
 import { parsePolicy } from '@midmirror/policy';
 import { printTime } from '@midmirror/point';
 import type { FastifyInstance } from 'fastify';
@@ -211,9 +211,18 @@ export function volumeRoutes(routes: FastifyInstance, context: ConsoleContext): 
       const { mirrors } = await ask(bus, 'mapping-index.mirrors', {
         volumeId: (await byName(request.params.v)).id,
       });
-      return {
-        mirrors: mirrors.map(({ timeNs, ...mirror }) => ({ ...mirror, time: printTime(BigInt(timeNs)) })),
-      };
+      return { mirrors: mirrors.map(shownMirror) };
+    },
+  );
+
+  routes.get<{ Params: { v: string } }>(
+    '/volumes/:v/index',
+    { schema: { summary: 'Runs by level, open mirrors, and the cache of index pages', params: volumeParam } },
+    async (request) => {
+      const { levels, mirrors, cache } = await ask(bus, 'mapping-index.describe', {
+        volumeId: (await byName(request.params.v)).id,
+      });
+      return { levels, mirrors: mirrors.map(shownMirror), cache };
     },
   );
 
@@ -251,4 +260,8 @@ export function volumeRoutes(routes: FastifyInstance, context: ConsoleContext): 
       reply.raw.end();
     },
   );
+}
+
+function shownMirror({ timeNs, ...mirror }: OpenMirrorView) {
+  return { ...mirror, time: printTime(BigInt(timeNs)) };
 }

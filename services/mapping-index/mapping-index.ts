@@ -2,7 +2,7 @@
 import { MidmirrorError, Turns } from '@midmirror/basis';
 import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
 import { answer, ask } from '@midmirror/bus';
-import { volumeById, volumeByName } from '@midmirror/catalog';
+import { levelsOf, volumeById, volumeByName } from '@midmirror/catalog';
 import type { ChosenPoint } from '@midmirror/events';
 import { printTime } from '@midmirror/point';
 import { changedSinceContexts } from './changed-since.ts';
@@ -100,7 +100,13 @@ export class MappingIndex implements ExportDirectory {
     });
     answer(bus, 'mapping-index.mirrors', async ({ volumeId }) => {
       const { index } = await this.#serve(volumeId);
-      return { mirrors: index.mirrors.map((mirror) => ({ ...mirror, timeNs: mirror.timeNs.toString() })) };
+      return { mirrors: index.mirrors };
+    });
+    answer(bus, 'mapping-index.describe', async ({ volumeId }) => {
+      const { mirrors } = (await this.#serve(volumeId)).index;
+      const { bytes, bytesMax, pageCount: pages, hits, misses } = this.#cache;
+      const cache = { bytes, bytesMax, pages, hits, misses };
+      return { levels: await levelsOf(catalog.db, volumeId), mirrors, cache };
     });
     answer(bus, 'mapping-index.activity', async ({ volumeId }) => ({
       minutes: this.#projector

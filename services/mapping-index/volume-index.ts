@@ -18,6 +18,7 @@ import {
   type VolumeRow,
   volumeById,
 } from '@midmirror/catalog';
+import type { OpenMirrorView } from '@midmirror/events';
 import { ExtentMap } from '@midmirror/extent-map';
 import { descriptorsOf, putDescriptor } from '@midmirror/journal';
 import { MimImage, PieceReader, type PoolFiles, type VolumePaths, volumePaths } from '@midmirror/pool';
@@ -55,18 +56,6 @@ interface Found {
   places: RunLayers;
   side: Side;
   known: OpenMirror['known'];
-}
-
-export interface OpenMirrorView {
-  seq: number;
-  timeNs: bigint;
-  readers: number;
-  /** Of runs: before what one covers of another. */
-  extents: number;
-  /** `runs`: resolved from the index's pages; `tree`: from a tree in memory. */
-  kind: 'runs' | 'tree';
-  memoryBytes: number;
-  trees: number;
 }
 
 /** `forward`: at or after the MIM's point; `backward`: a snapshot. */
@@ -127,7 +116,7 @@ export class VolumeIndex {
   get mirrors(): OpenMirrorView[] {
     return [...this.#mirrors.values()].map(({ mirror, timeNs, readers, trees }) => ({
       seq: mirror.seq,
-      timeNs,
+      timeNs: timeNs.toString(),
       readers,
       extents: mirror.places.extentCount,
       kind: mirror.places instanceof TreePlaces ? 'tree' : 'runs',

@@ -1,6 +1,6 @@
 // mim rebuild: works on the data directory itself, so the appliance must not be running on it.
 import { resolve } from 'node:path';
-import { rebuildCatalog, type RebuildReport } from '@midmirror/audit';
+import { rebuildCatalog, rebuildIndex, type RebuildIndexReport, type RebuildReport } from '@midmirror/audit';
 import { MidmirrorError } from '@midmirror/basis';
 import { nodeFiles } from '@midmirror/pool';
 import { lockDirectory } from '@midmirror/runtime';
@@ -12,7 +12,8 @@ export function rebuildCommand(program: Command, open: () => Session): void {
     .command('rebuild')
     .description('make the catalogue again from the pool alone; the appliance must be stopped')
     .option('--data-dir <path>', 'the data directory', './data')
-    .action(async (options: { dataDir: string }) => {
+    .option('--index', 'only the index of where bytes lie; points, snapshots and marks stay')
+    .action(async (options: { dataDir: string; index?: true }) => {
       const session = open();
       const directory = resolve(options.dataDir);
       const files = nodeFiles();
@@ -23,6 +24,12 @@ export function rebuildCommand(program: Command, open: () => Session): void {
       }
       const lock = lockDirectory(directory);
       try {
+        if (options.index) {
+          const report = await rebuildIndex(files, directory);
+          session.answer(report, printIndexReport);
+          if (report.refused.length > 0) process.exitCode = 1;
+          return;
+        }
         const stamp = new Date().toISOString().replaceAll(/[:.]/g, '-');
         const report = await rebuildCatalog(files, directory, stamp);
         session.answer(report, printReport);
@@ -45,5 +52,12 @@ function printReport({ volumes, clones, refused, previous }: RebuildReport): str
   lines.push(
     'The catalogue is made. Start the appliance: it learns from the journal what is newer than the MIM.',
   );
+  return lines.join('\n');
+}
+
+function printIndexReport({ volumes, refused }: RebuildIndexReport): string {
+  const lines = volumes.map((v) => `Volume ${v.name}: ${v.runs} runs with ${v.extents} extents.`);
+  for (const { where, what } of refused) lines.push(`Not made: ${where}\n  ${what}`);
+  lines.push('The index is made. Start the appliance: it merges the runs again as it goes.');
   return lines.join('\n');
 }

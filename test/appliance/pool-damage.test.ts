@@ -12,6 +12,7 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
+import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { SeededRandom } from '@midmirror/basis';
 import { ApplianceProcess, run, withFolder } from './appliance-process.ts';
@@ -255,6 +256,42 @@ test('foreign, half-written and unknown files', () =>
         ApplianceProcess.start(data),
         /catalog\.db is not a sound catalogue[\s\S]*mim rebuild/,
       );
+    } finally {
+      appliance.kill();
+      await appliance.ended;
+    }
+  }));
+
+test('a damaged index page fails the reads that need it, verify names it, and the pool makes it again', () =>
+  withFolder(async (folder) => {
+    const data = `${folder}/data`;
+    const kept = await makeHistory(data);
+    const catalog = new DatabaseSync(`${data}/catalog.db`);
+    const backward = 'run_id in (select id from run where side = ?)';
+    const { changes } = catalog
+      .prepare(`update pel_page set page = substr(page, 1, length(page) - 1) where ${backward}`)
+      .run('backward');
+    catalog.close();
+    assert.ok(changes > 0, 'there were pages to damage');
+    let appliance = await ApplianceProcess.start(data);
+    try {
+      const oldest = kept.snapshots.reduce((a, b) => (a.seq < b.seq ? a : b));
+      const client = await NbdClient.connect(appliance.uri(`db@seq:${oldest.seq}`));
+      await assert.rejects(client.read(0, 1 << 20), { errno: 5 });
+      await client.close();
+      const report = await appliance.mim('verify', 'db');
+      assert.equal(report.status, 1);
+      assert.match(report.stdout, /index run \d+ \(object \d+\): the page at address \d+ is damaged/);
+      // What does not need the page goes on.
+      await checkPoint(appliance.uri('db'), kept.guest, kept.latest);
+      await checkPoint(appliance.uri('db@mark:newest'), kept.guest, kept.marks.at(-1)!.seq);
+      assert.equal(await appliance.stop(), 0);
+      const made = await mim('rebuild', '--index', '--data-dir', data);
+      assert.equal(made.status, 0, made.stdout + made.stderr);
+      assert.match(made.stdout, /^Volume db: \d+ runs with \d+ extents\.\nThe index is made\./);
+      appliance = await ApplianceProcess.start(data);
+      await checkKept(appliance, kept);
+      assert.equal(await appliance.stop(), 0);
     } finally {
       appliance.kill();
       await appliance.ended;
