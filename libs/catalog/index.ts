@@ -26,6 +26,7 @@ export {
   runOf,
   RunGoneError,
   runsOf,
+  runsWithin,
   type StoredRun,
 } from './runs.ts';
 export type {

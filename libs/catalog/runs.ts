@@ -106,16 +106,35 @@ export async function runsOf(db: CatalogReader, volumeId: string, side: RunSide)
   return await inOrder(db, volumeId, side).where('level', '=', 0).execute();
 }
 
-/** Runs of all levels of one side that are whole, in the order of time; backward: from a snapshot on. */
+/** Runs of all levels of one side that are whole, in the order of time. */
 export async function leveledRunsOf(
   db: CatalogReader,
   volumeId: string,
   side: RunSide,
-  fromSnapshot = 0,
 ): Promise<StoredRun[]> {
-  return await inOrder(db, volumeId, side)
-    .where('level', '>=', 0)
-    .where('snapshot', '>=', fromSnapshot)
+  return await inOrder(db, volumeId, side).where('level', '>=', 0).execute();
+}
+
+/** Whole runs of a level, or of all but 0, within units (segments forward, snapshots backward), in their order. */
+export async function runsWithin(
+  db: CatalogReader,
+  volumeId: string,
+  side: RunSide,
+  units: { first: number; last: number },
+  level: number | 'merged',
+): Promise<StoredRun[]> {
+  const [from, to] =
+    side === 'forward' ? (['first_source', 'source'] as const) : (['snapshot', 'last_snapshot'] as const);
+  return await db
+    .selectFrom('run')
+    .selectAll()
+    .where('volume_id', '=', volumeId)
+    .where('side', '=', side)
+    .where(from, '>=', units.first)
+    .where(to, '<=', units.last)
+    .where('level', level === 'merged' ? '>' : '=', level === 'merged' ? 0 : level)
+    .orderBy(from)
+    .orderBy('source')
     .execute();
 }
 

@@ -14,7 +14,7 @@ export const limits = {
   /** Extents that a slice of a merge looks at, and how long it rests then. */
   mergeSliceExtents: 4096,
   mergeRestMs: 4,
-  /** A mirror of more extents than this stays on the runs: its tree would take too much memory. */
+  /** Extents that the trees of all open mirrors hold together (some 40 bytes each); further ones stay on the runs. */
   treeExtentsMax: 1_000_000,
   /** Extents looked at to see whether a range is covered and no further run need be asked. */
   coverLookMax: 64,

@@ -16,6 +16,7 @@ import { PageCache } from './page-cache.ts';
 import { type Moment, Points, staysPut } from './points.ts';
 import { Projector } from './projector.ts';
 import { TierMerger } from './tier-merger.ts';
+import { TreeBudget } from './tree-budget.ts';
 import { VolumeIndex, type VolumeView } from './volume-index.ts';
 
 interface Served {
@@ -36,6 +37,7 @@ export class MappingIndex implements ExportDirectory {
   readonly #projector: Projector;
   readonly #cache: PageCache;
   readonly #merger: TierMerger;
+  readonly #trees = new TreeBudget(limits.treeExtentsMax);
   readonly clones: Clones;
 
   constructor(context: MappingIndexContext) {
@@ -202,6 +204,7 @@ export class MappingIndex implements ExportDirectory {
       const index = await VolumeIndex.open(volume, poolDirectory, this.#projector.tail(volumeId), {
         ...this.#context,
         cache: this.#cache,
+        trees: this.#trees,
       });
       const served = { index, points: new Points(index, catalog) };
       this.#served.set(volumeId, served);

@@ -1,6 +1,12 @@
 // The runs that cover a point, one over the other: any address is found by looking at one page of each, the first
 // that has it. Nothing is loaded before somebody asks, so opening costs the same however long the history is.
-import { type CatalogReader, firstEndingAfter, putExtent, type StoredRun } from '@midmirror/catalog';
+import {
+  type CatalogReader,
+  firstEndingAfter,
+  putExtent,
+  runsWithin,
+  type StoredRun,
+} from '@midmirror/catalog';
 import { type ExtentCursor, ExtentMap } from '@midmirror/extent-map';
 import { limits } from './limits.ts';
 import type { PageCache } from './page-cache.ts';
@@ -30,33 +36,35 @@ export class RunLayers implements Places {
 
   tryFind(start: number, length: number): ExtentCursor | null {
     const found = this.#begin(start, length);
-    const end = start + length;
-    for (const run of this.runs) {
-      if (run.extents === 0) continue;
-      if (covers(found, start, end)) break;
-      for (let at = start; at < end; ) {
-        const page = this.#cache.peek(run, at);
-        if (page === null) return null;
-        putRange(page, at, end, found);
-        at = page.endBytes;
-      }
-    }
-    return found.cursor(start);
+    return this.#look(found, start, start + length, { layer: 0, at: start }) ? found.cursor(start) : null;
   }
 
   async find(start: number, length: number): Promise<ExtentCursor> {
     const found = this.#begin(start, length);
     const end = start + length;
-    for (const run of this.runs) {
-      if (run.extents === 0) continue;
-      if (covers(found, start, end)) break;
-      for (let at = start; at < end; ) {
-        const page = this.#cache.peek(run, at) ?? (await this.#cache.load(run, at));
-        putRange(page, at, end, found);
-        at = page.endBytes;
-      }
+    const place = { layer: 0, at: start };
+    while (!this.#look(found, start, end, place)) {
+      const page = await this.#cache.load(this.runs[place.layer]!, place.at);
+      putRange(page, place.at, end, found);
+      place.at = page.endBytes;
     }
     return found.cursor(start);
+  }
+
+  /** Goes on from `place`. False: it stands at a page that is not in memory. */
+  #look(found: ExtentMap, start: number, end: number, place: { layer: number; at: number }): boolean {
+    for (; place.layer < this.runs.length; place.layer += 1, place.at = start) {
+      const run = this.runs[place.layer]!;
+      if (run.extents === 0) continue;
+      if (place.at === start && covers(found, start, end)) return true;
+      while (place.at < end) {
+        const page = this.#cache.peek(run, place.at);
+        if (page === null) return false;
+        putRange(page, place.at, end, found);
+        place.at = page.endBytes;
+      }
+    }
+    return true;
   }
 
   #begin(start: number, length: number): ExtentMap {
@@ -76,30 +84,14 @@ export async function coveringRuns(
   first: number,
   last: number,
 ): Promise<StoredRun[]> {
-  const [from, to] =
-    side === 'forward' ? (['first_source', 'source'] as const) : (['snapshot', 'last_snapshot'] as const);
-  const inside = (low: number, high: number) =>
-    db
-      .selectFrom('run')
-      .selectAll()
-      .where('volume_id', '=', volumeId)
-      .where('side', '=', side)
-      .where(from, '>=', low)
-      .where(to, '<=', high)
-      .orderBy(from)
-      .orderBy('source');
-  const merged = cover(
-    (await inside(first, last).where('level', '>', 0).execute()).map(tierRunOf),
-    first,
-    last,
-  );
+  const merged = await runsWithin(db, volumeId, side, { first, last }, 'merged');
   const runs: StoredRun[] = [];
   let at = first;
   // Only what no merged run covers is looked up one by one.
-  const plain = async (high: number): Promise<void> => {
-    if (at <= high) runs.push(...(await inside(at, high).where('level', '=', 0).execute()));
+  const plain = async (until: number): Promise<void> => {
+    if (at <= until) runs.push(...(await runsWithin(db, volumeId, side, { first: at, last: until }, 0)));
   };
-  for (const tier of merged) {
+  for (const tier of cover(merged.map(tierRunOf), first, last)) {
     await plain(tier.first - 1);
     runs.push(tier.run);
     at = tier.last + 1;

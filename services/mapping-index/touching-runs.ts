@@ -1,9 +1,16 @@
 // The runs of level 0 that have something of a range, the newest first: what a merged run does not have, none of
 // the runs below it has, so a long history is passed over in large steps.
-import { type CatalogReader, firstEndingAfter, PAGE_WORDS, type StoredRun } from '@midmirror/catalog';
+import {
+  type CatalogReader,
+  firstEndingAfter,
+  PAGE_WORDS,
+  runsWithin,
+  type StoredRun,
+} from '@midmirror/catalog';
 import { ExtentFlag } from '@midmirror/extent-map';
 import type { PageCache } from './page-cache.ts';
 import { coveringRuns } from './run-layers.ts';
+import { tierRunOf } from './tiers.ts';
 
 export interface Range {
   offset: number;
@@ -29,25 +36,11 @@ export async function* touchingRuns(
     const extents = await extentsIn(cache, run, range);
     if (extents.length === 0) continue;
     if (run.level === 0) yield { run, extents };
-    else stack.push(...(await runsBelow(db, run)));
+    else {
+      const { first, last } = tierRunOf(run);
+      stack.push(...(await runsWithin(db, volumeId, side, { first, last }, run.level - 1)));
+    }
   }
-}
-
-/** What a run was merged from, oldest first. */
-async function runsBelow(db: CatalogReader, run: StoredRun): Promise<StoredRun[]> {
-  const [from, to] =
-    run.side === 'forward' ? (['first_source', 'source'] as const) : (['snapshot', 'last_snapshot'] as const);
-  return await db
-    .selectFrom('run')
-    .selectAll()
-    .where('volume_id', '=', run.volume_id)
-    .where('side', '=', run.side)
-    .where('level', '=', run.level - 1)
-    .where(from, '>=', run[from])
-    .where(to, '<=', run[to])
-    .orderBy(from)
-    .orderBy('source')
-    .execute();
 }
 
 /** What of a range a run has, clipped to it; neighbours of a kind joined. */

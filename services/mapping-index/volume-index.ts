@@ -5,6 +5,8 @@ import { randomUUID } from 'node:crypto';
 import { type Clock, MidmirrorError, messageOf, Turns } from '@midmirror/basis';
 import {
   type Catalog,
+  type CatalogReader,
+  type CatalogTransaction,
   fromNs,
   loadRun,
   pagesOf,
@@ -14,6 +16,7 @@ import {
   runsOf,
   type SnapshotRow,
   snapshotsOf,
+  type StoredRun,
   unpinPoint,
   type VolumeRow,
   volumeById,
@@ -29,12 +32,14 @@ import type { PageCache } from './page-cache.ts';
 import { type Places, TreePlaces } from './places.ts';
 import { coveringRuns, RunLayers } from './run-layers.ts';
 import { batchesOf, type Tail } from './tail.ts';
+import type { TreeBudget } from './tree-budget.ts';
 
 export interface IndexContext {
   files: PoolFiles;
   catalog: Catalog;
   clock: Clock;
   cache: PageCache;
+  trees: TreeBudget;
   log: (message: string) => void;
 }
 
@@ -47,6 +52,8 @@ interface OpenMirror {
   generation: number;
   /** Trees made of it so far. */
   trees: number;
+  /** Lets go of what its tree may hold, also one that is being built. */
+  fell: () => void;
   timeNs: bigint;
   readers: number;
   pinId: string;
@@ -166,7 +173,7 @@ export class VolumeIndex {
         const mirror = new Mirror(seq, this.sizeBytes, places, this.#mim, this.pieces, () =>
           this.#refresh(seq),
         );
-        open = { mirror, side, known, generation: 0, trees: 0, timeNs, readers: 0, pinId };
+        open = { mirror, side, known, generation: 0, trees: 0, fell: () => {}, timeNs, readers: 0, pinId };
       } catch (error) {
         await unpinPoint(this.#context.catalog.db, pinId);
         throw error;
@@ -185,6 +192,7 @@ export class VolumeIndex {
         opened.readers -= 1;
         if (opened.readers > 0) return;
         this.#mirrors.delete(seq);
+        opened.fell();
         await unpinPoint(this.#context.catalog.db, opened.pinId);
       },
     };
@@ -236,16 +244,16 @@ export class VolumeIndex {
   }
 
   /** In a turn. What covers the writes in `(mim, seq]`: runs, the newest first, and over them what is in no run. */
-  async forwardLayers(view: VolumeView, seq: number): Promise<RunLayers> {
-    const { db } = this.#context.catalog;
+  async #forwardLayers(view: VolumeView, seq: number): Promise<RunLayers> {
     // Before the runs: what is sealed meanwhile leaves the tail for them.
     const tail = this.tail.segments;
-    const runs = await runsOf(db, this.id, 'forward');
+    const { runs, covering } = await this.#context.catalog.transaction((tx) =>
+      this.#forwardRuns(tx, view.volume.mim_seq, seq),
+    );
     const stored = new Set(runs.map((run) => run.source));
-    const wanted = runs.filter((run) => run.to_seq > view.volume.mim_seq && run.from_seq <= seq);
-    const whole = wanted.filter((run) => run.to_seq <= seq);
     const top = new ExtentMap();
-    for (const run of wanted) if (run.to_seq > seq) await this.#partOfSegment(run.source, seq, top);
+    for (const run of runs)
+      if (run.from_seq <= seq && run.to_seq > seq) await this.#partOfSegment(run.source, seq, top);
     for (const segment of tail) {
       if (stored.has(segment.segment)) continue;
       for (const { batch, bytes, at } of batchesOf(segment)) {
@@ -254,17 +262,30 @@ export class VolumeIndex {
           if (d.seq <= seq) putDescriptor(top, d, segment.segment);
       }
     }
-    const [first, last] = [whole[0], whole.at(-1)];
-    if (first === undefined || last === undefined) return new RunLayers([], top, this.#context.cache);
-    const covering = await coveringRuns(db, this.id, 'forward', first.source, last.source);
     return new RunLayers(covering.reverse(), top, this.#context.cache);
   }
 
+  /** At one moment: all runs of segments, and the fewest that cover those with writes in `(mimSeq, seq]` alone. */
+  async #forwardRuns(
+    tx: CatalogTransaction,
+    mimSeq: number,
+    seq: number,
+  ): Promise<{ runs: StoredRun[]; covering: StoredRun[] }> {
+    const runs = await runsOf(tx, this.id, 'forward');
+    const whole = runs.filter((run) => run.to_seq > mimSeq && run.to_seq <= seq);
+    const [first, last] = [whole[0], whole.at(-1)];
+    if (first === undefined || last === undefined) return { runs, covering: [] };
+    return { runs, covering: await coveringRuns(tx, this.id, 'forward', first.source, last.source) };
+  }
+
   /** In a turn. What covers a snapshot: runs, the oldest first. */
-  async backwardLayers(snapshot: number): Promise<RunLayers> {
-    const { db } = this.#context.catalog;
-    const covering = await coveringRuns(db, this.id, 'backward', snapshot, Number.MAX_SAFE_INTEGER);
-    return new RunLayers(covering, new ExtentMap(), this.#context.cache);
+  async #backwardFound(snapshot: number): Promise<Found> {
+    // At one moment: a drop or a sync between the looks would leave what it moved in neither.
+    return await this.#context.catalog.transaction(async (tx) => {
+      const covering = await coveringRuns(tx, this.id, 'backward', snapshot, Number.MAX_SAFE_INTEGER);
+      const places = new RunLayers(covering, new ExtentMap(), this.#context.cache);
+      return { places, side: 'backward', known: await this.#runsFrom(tx, snapshot, null) };
+    });
   }
 
   /** A segment has gone from the ring: its file will hold other writes. */
@@ -273,7 +294,10 @@ export class VolumeIndex {
   }
 
   async close(): Promise<void> {
-    for (const open of this.#mirrors.values()) await unpinPoint(this.#context.catalog.db, open.pinId);
+    for (const open of this.#mirrors.values()) {
+      open.fell();
+      await unpinPoint(this.#context.catalog.db, open.pinId);
+    }
     this.#mirrors.clear();
     // Trees that are being built see that their mirror is gone.
     await Promise.all(this.#planting);
@@ -286,7 +310,7 @@ export class VolumeIndex {
     // After the look at the MIM's point: a sync that ends in between has marked granules that the map leans on.
     await this.#mim.reload();
     if (seq >= view.syncedSeq) {
-      const places = await this.forwardLayers(view, seq);
+      const places = await this.#forwardLayers(view, seq);
       return { places, side: 'forward', known: { count: 0, lastId: 0 } };
     }
     const snapshot = view.snapshots.find((row) => row.seq === seq);
@@ -295,8 +319,7 @@ export class VolumeIndex {
         'point-unavailable',
         `write ${seq} of volume "${this.name}" is no longer a point of its own`,
       );
-    const places = await this.backwardLayers(snapshot.snapshot);
-    return { places, side: 'backward', known: await this.#runsFrom(snapshot.snapshot, null) };
+    return await this.#backwardFound(snapshot.snapshot);
   }
 
   /** In a turn. Its places as they are now, from the runs; a tree of them follows. */
@@ -334,7 +357,7 @@ export class VolumeIndex {
 
   async #hasAllRuns(open: OpenMirror): Promise<boolean> {
     const snapshot = await this.#snapshotAt(open.mirror.seq);
-    const { count } = await this.#runsFrom(snapshot, open.known.lastId);
+    const { count } = await this.#runsFrom(this.#context.catalog.db, snapshot, open.known.lastId);
     return count === open.known.count;
   }
 
@@ -348,8 +371,8 @@ export class VolumeIndex {
     return snapshot;
   }
 
-  async #runsFrom(snapshot: number, lastId: number | null): Promise<OpenMirror['known']> {
-    const row = await this.#context.catalog.db
+  async #runsFrom(db: CatalogReader, snapshot: number, lastId: number | null): Promise<OpenMirror['known']> {
+    const row = await db
       .selectFrom('run')
       .select((e) => [e.fn.countAll<number>().as('count'), e.fn.max('id').as('lastId')])
       .where('volume_id', '=', this.id)
@@ -379,12 +402,17 @@ export class VolumeIndex {
 
   // ── trees ──────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** A mirror on runs gets a tree of its own in the background, if that is of a bearable size. */
+  /** A mirror on runs gets a tree of its own in the background, if there is room for it. */
   #plant(open: OpenMirror): void {
+    open.fell();
     const { places } = open.mirror;
-    if (!(places instanceof RunLayers) || places.extentCount > limits.treeExtentsMax) return;
+    if (!(places instanceof RunLayers)) return;
+    const fell = this.#context.trees.take(places.extentCount);
+    if (fell === null) return;
+    open.fell = fell;
     const planting: Promise<void> = this.#grow(open, places, open.generation)
       .catch((error: unknown) => {
+        fell();
         // Reads tell of the same; a run that has gone has been replaced, and the read that finds it out goes on.
         if (!(error instanceof RunGoneError))
           this.#context.log(`volume ${this.name}: no tree for write ${open.mirror.seq}: ${messageOf(error)}`);
