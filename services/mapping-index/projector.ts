@@ -181,10 +181,13 @@ export class Projector {
 
   async #activity(pieces: PieceReader, volumeId: string, footer: SegmentFooter): Promise<Activity[]> {
     const minutes = new Map<bigint, Activity>();
+    const writes = footer.lastSeq - footer.firstSeq + 1;
+    // This event may come before the last of the descriptors, which were published first: to wait for them costs
+    // less than to read the segment.
+    if (this.#writesIn(volumeId, footer.segment) !== writes)
+      await this.reached(await this.#context.bus.lastPosition(Streams.journal));
     const tail = this.tail(volumeId).segment(footer.segment);
-    let writes = 0;
-    if (tail !== undefined) for (const { batch } of batchesOf(tail)) writes += batch.writeCount;
-    if (tail !== undefined && writes === footer.lastSeq - footer.firstSeq + 1) {
+    if (tail !== undefined && this.#writesIn(volumeId, footer.segment) === writes) {
       for (const { batch, bytes, at } of batchesOf(tail))
         for (const d of descriptorsOf(bytes, at, batch)) count(minutes, batch, d);
     } else {
@@ -193,6 +196,14 @@ export class Projector {
         for (const d of descriptorsOf(bytes, 0, batch)) count(minutes, batch, d);
     }
     return [...minutes.values()];
+  }
+
+  /** Of a segment, how many are in the tail. */
+  #writesIn(volumeId: string, segment: number): number {
+    const tail = this.tail(volumeId).segment(segment);
+    let writes = 0;
+    if (tail !== undefined) for (const { batch } of batchesOf(tail)) writes += batch.writeCount;
+    return writes;
   }
 
   async #recycled(volumeId: string, last: number, position: number): Promise<void> {
