@@ -13,6 +13,7 @@ import { parsePolicy } from '@midmirror/policy';
 import { printTime } from '@midmirror/point';
 import { ForgetfulFiles, nodeFiles, type PoolFiles } from '@midmirror/pool';
 import { Synchronizer } from '@midmirror/synchronizer';
+import { checkHistory } from './check-history.ts';
 
 export const SIZE = 192 << 10;
 const SEGMENT = 256 << 10;
@@ -495,6 +496,7 @@ export class World {
     for (let i = 0; i < 3; i += 1) seqs.add(mim + this.random.below(latest - mim + 1));
     for (const seq of seqs) await this.checkPoint(seq);
     await this.checkTimes(mim, latest);
+    await checkHistory(this);
     const live = await this.running.ingest.open('db');
     assert.ok((await readAll(live.device)).equals(this.image(latest)), 'the live volume');
     await live.release();
