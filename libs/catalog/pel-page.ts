@@ -59,6 +59,11 @@ export class PageBuilder {
     this.#count += 1;
   }
 
+  /** Pages that `take` would give. */
+  get readyCount(): number {
+    return this.#ready.length;
+  }
+
   take(): PackedPage[] {
     const ready = this.#ready;
     this.#ready = [];

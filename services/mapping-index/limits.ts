@@ -14,6 +14,8 @@ export const limits = {
   /** Extents that a slice of a merge looks at, and how long it rests then. */
   mergeSliceExtents: 4096,
   mergeRestMs: 4,
+  /** Pages of a merged run that are stored at once. */
+  mergeInsertPages: 64,
   /** Extents that the trees of all open mirrors hold together (some 40 bytes each); further ones stay on the runs. */
   treeExtentsMax: 1_000_000,
   /** Extents looked at to see whether a range is covered and no further run need be asked. */

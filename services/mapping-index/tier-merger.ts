@@ -145,9 +145,12 @@ export class TierMerger {
         overlay.feed(rank, next.done === true ? null : next.value);
       }
       ended = overlay.run(limits.mergeSliceExtents);
-      const ready = ended ? builder.end() : builder.take();
-      for (const { page } of ready) written.pageBytes += page.length;
-      if (ready.length > 0) await insertPages(db, id, ready);
+      // Each insert is a durable commit: not for every few pages.
+      if (ended || builder.readyCount >= limits.mergeInsertPages) {
+        const ready = ended ? builder.end() : builder.take();
+        for (const { page } of ready) written.pageBytes += page.length;
+        await insertPages(db, id, ready);
+      }
       await pause(limits.mergeRestMs, undefined, { signal: this.#stop.signal });
     }
     return written;

@@ -20,6 +20,7 @@ const EXTENTS_PER_SNAPSHOT = 100;
 const BLOCKS = 2 ** 24; // of 4 KiB: 64 GiB
 const BLOCK = 4096;
 const LOOKS = 40;
+const RUNS_PER_TRANSACTION = 50;
 const CACHE_BYTES = 32 << 20;
 
 const { values } = parseArgs({
@@ -42,17 +43,25 @@ async function fill(
   each: number,
 ): Promise<void> {
   const backward = side === 'backward' ? ExtentFlag.backward : 0;
-  for (let source = 1; source <= runs; source += 1) {
+  const mapOf = (source: number): ExtentMap => {
     const map = new ExtentMap();
     for (let i = 0; i < each; i += 1) {
       const offset = 4096 + i * 4200 - ((i * 4200) % 8);
       map.put(random.below(BLOCKS) * BLOCK, BLOCK, ExtentFlag.whole | backward, source, offset, i);
     }
-    const run = {
-      ...{ volume_id: volume, side, source, snapshot: backward ? source : 0 },
-      ...{ from_seq: source, to_seq: source, extents: map.size, data_bytes: 0 },
-    };
-    await catalog.transaction((tx) => insertRun(tx, run, map));
+    return map;
+  };
+  for (let source = 1; source <= runs; ) {
+    await catalog.transaction(async (tx) => {
+      for (let some = 0; some < RUNS_PER_TRANSACTION && source <= runs; some += 1, source += 1) {
+        const map = mapOf(source);
+        const run = {
+          ...{ volume_id: volume, side, source, snapshot: backward ? source : 0 },
+          ...{ from_seq: source, to_seq: source, extents: map.size, data_bytes: 0 },
+        };
+        await insertRun(tx, run, map);
+      }
+    });
   }
 }
 
