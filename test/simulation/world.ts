@@ -28,6 +28,8 @@ export interface Write {
 
 interface CloneTwin {
   seq: number;
+  /** Asked for and not answered: it may be there or not. */
+  deleting: boolean;
   submitted: Write[];
   answered: number;
   flushed: number;
@@ -195,6 +197,11 @@ export class World {
   }
 
   async #cloneSurvived(name: string, clone: CloneTwin, death: Death): Promise<void> {
+    if (clone.deleting && !this.running.mapping.clones.has(name)) {
+      this.clones.delete(name);
+      return;
+    }
+    clone.deleting = false;
     const opened = await this.running.mapping.open(name);
     const bytes = await readAll(opened.device);
     await opened.release();
@@ -477,10 +484,11 @@ export class World {
       if (error instanceof MidmirrorError && error.code === 'point-unavailable') return;
       throw error;
     }
-    this.clones.set(name, { seq, submitted: [], answered: 0, flushed: 0 });
+    this.clones.set(name, { seq, deleting: false, submitted: [], answered: 0, flushed: 0 });
   }
 
   async deleteClone(name: string): Promise<void> {
+    this.clones.get(name)!.deleting = true;
     await ask(this.running.bus, 'mapping-index.delete-clone', { name });
     this.clones.delete(name);
   }
