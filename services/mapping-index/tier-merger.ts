@@ -73,7 +73,7 @@ export class TierMerger {
       this.#due.delete(due);
       const [side, volumeId] = due.split(':') as [Side, string];
       try {
-        while (!this.#stop.signal.aborted && (await this.#mergeOne(volumeId, side)));
+        await this.#mergeAll(volumeId, side);
       } catch (error) {
         if (this.#stop.signal.aborted) return;
         // The runs below stay as they are; the next change of them asks again.
@@ -82,8 +82,7 @@ export class TierMerger {
     }
   }
 
-  /** False: there was nothing to merge. */
-  async #mergeOne(volumeId: string, side: Side): Promise<boolean> {
+  async #mergeAll(volumeId: string, side: Side): Promise<void> {
     const { db } = this.#catalog;
     const open = await db
       .selectFrom('snapshot')
@@ -94,33 +93,34 @@ export class TierMerger {
     // Syncs still add to an open snapshot.
     const closedBefore = open?.snapshot ?? Number.MAX_SAFE_INTEGER;
     const runs = (await leveledRunsOf(db, volumeId, side)).filter((run) => run.snapshot < closedBefore);
-    const merge = nextMerge(runs.map(tierRunOf));
-    if (merge === null) return false;
-    await this.#merge(
-      merge.inputs.map(({ run }) => run),
-      merge.level,
-    );
-    return true;
+    // Looked up once: a run that goes meanwhile fails the merge that needs it, and its going asks again.
+    const tiers = runs.map(tierRunOf);
+    for (let merge = nextMerge(tiers); merge !== null; merge = nextMerge(tiers)) {
+      if (this.#stop.signal.aborted) return;
+      const inputs = merge.inputs.map(({ run }) => run);
+      tiers.push(tierRunOf(await this.#merge(inputs, merge.level)));
+    }
   }
 
-  async #merge(inputs: StoredRun[], level: number): Promise<void> {
+  async #merge(inputs: StoredRun[], level: number): Promise<StoredRun> {
     const { db } = this.#catalog;
     const first = inputs[0]!;
     const last = inputs.at(-1)!;
     const { volume_id, side, first_source, snapshot, from_seq } = first;
     const source = Math.max(...inputs.map((run) => run.source));
+    const run = {
+      ...{ volume_id, side, first_source, source, snapshot, from_seq },
+      ...{ last_snapshot: last.last_snapshot, to_seq: last.to_seq, data_bytes: 0 },
+    };
     const { id } = await db
       .insertInto('run')
-      .values({
-        ...{ volume_id, side, first_source, source, snapshot, from_seq },
-        ...{ level: BUILDING, last_snapshot: last.last_snapshot, to_seq: last.to_seq },
-        ...{ extents: 0, data_bytes: 0, page_bytes: 0 },
-      })
+      .values({ ...run, level: BUILDING, extents: 0, page_bytes: 0 })
       .returning('id')
       .executeTakeFirstOrThrow();
     try {
       const written = await this.#writePages(id, side === 'forward' ? inputs.toReversed() : inputs);
       await this.#publish(id, level, inputs, written);
+      return { ...run, id, level, extents: written.extents, page_bytes: written.pageBytes };
     } catch (error) {
       await deleteRunById(db, id);
       throw error;
