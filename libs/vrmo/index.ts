@@ -1,2 +1,8 @@
 export { FlatVrmo } from './flat-vrmo.ts';
-export type { Vrmo } from './vrmo.ts';
+export type { VrmoKind } from './range-index.ts';
+export { sortAndJoin } from './sort-and-join.ts';
+export { TreeVrmo, type TreeVrmoOptions } from './tree-vrmo.ts';
+export { Vbmj } from './vbmj.ts';
+export { Vbmm } from './vbmm.ts';
+export type { VrmoCursor } from './vrmo-cursor.ts';
+export type { Extent, PlaceCursor, Vrmo } from './vrmo.ts';

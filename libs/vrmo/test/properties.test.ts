@@ -1,0 +1,181 @@
+// VBMM, VBMJ and TreeVrmo against the naive twin, with all they promise checked after each step. Nodes are tiny here,
+// so that a few dozen extents make a deep tree.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
+import fc from 'fast-check';
+import type { RangeIndex } from '../range-index.ts';
+import { sortAndJoin } from '../sort-and-join.ts';
+import { TreeVrmo } from '../tree-vrmo.ts';
+import { Vbmj } from '../vbmj.ts';
+import { Vbmm } from '../vbmm.ts';
+import { VrmoCursor } from '../vrmo-cursor.ts';
+import type { Extent } from '../vrmo.ts';
+import { BLOCK, inclusive } from './blocks.ts';
+import { NaiveVrmo } from './naive-vrmo.ts';
+
+const BLOCKS = 120;
+const SIZE_BYTES = BLOCKS * BLOCK;
+const shape = fc.record({ leafShift: fc.constantFrom(2, 3, 6), fanShift: fc.constantFrom(1, 2, 7) });
+
+const extent: fc.Arbitrary<Extent> = fc
+  .record({
+    first: fc.nat(BLOCKS - 1),
+    blocks: fc.oneof(
+      { arbitrary: fc.integer({ min: 1, max: 4 }), weight: 4 },
+      fc.integer({ min: 1, max: 40 }),
+    ),
+    flags: fc.constantFrom(
+      ExtentFlag.whole,
+      ExtentFlag.zero,
+      ExtentFlag.whole | ExtentFlag.backward,
+      ExtentFlag.zero | ExtentFlag.trim | ExtentFlag.backward,
+    ),
+    source: fc.nat(9),
+    offset: fc.nat(1000),
+  })
+  .map(({ first, blocks, flags, source, offset }) => {
+    const length = Math.min(blocks, BLOCKS - first) * BLOCK;
+    // The checksum of a whole extent is its length here, so that a piece that claims to be whole is found out.
+    return {
+      start: first * BLOCK,
+      length,
+      flags,
+      source,
+      offset: flags & ExtentFlag.zero ? 0 : offset,
+      crc: length,
+    };
+  });
+
+type Step = { kind: 'move'; extent: Extent } | { kind: 'convert' } | { kind: 'onto'; lastSegment: number };
+const moveStep = extent.map((moved): Step => ({ kind: 'move', extent: moved }));
+const convertStep = fc.constant<Step>({ kind: 'convert' });
+const ontoStep = fc.nat(9).map((lastSegment): Step => ({ kind: 'onto', lastSegment }));
+const steps = fc.array(
+  fc.oneof(
+    { arbitrary: moveStep, weight: 12 },
+    { arbitrary: convertStep, weight: 1 },
+    { arbitrary: ontoStep, weight: 1 },
+  ),
+  { minLength: 1, maxLength: 80 },
+);
+
+function check(index: RangeIndex, naive: NaiveVrmo): void {
+  index.tree.assertSound();
+  checkPlaces(index, naive);
+  checkRanges(index, naive);
+  checkDepth(index);
+}
+
+/** Every block resolves as in the naive twin, walked from the beginning and sought one by one. */
+function checkPlaces(index: RangeIndex, naive: NaiveVrmo): void {
+  let covered = 0;
+  let entries = 0;
+  let previousEnd = 0;
+  const cursor = new VrmoCursor({ index }, 0);
+  for (; cursor.valid; cursor.next()) {
+    assert.ok(cursor.start >= previousEnd && cursor.length > 0, 'extents are sorted and disjoint');
+    previousEnd = cursor.end;
+    entries += 1;
+    for (let at = cursor.start; at < cursor.end; at += BLOCK) {
+      const zero = (cursor.flags & ExtentFlag.zero) !== 0;
+      assert.deepEqual(
+        {
+          flags: cursor.flags & ~ExtentFlag.whole,
+          source: cursor.source,
+          offset: zero ? -1 : cursor.offset + at - cursor.start,
+        },
+        naive.places[at / BLOCK],
+      );
+      covered += 1;
+    }
+    if (cursor.flags & ExtentFlag.whole) assert.equal(cursor.crc, cursor.length, 'a whole extent is whole');
+  }
+  assert.equal(covered, naive.places.filter((place) => place !== null).length, 'no block is lacking');
+  assert.equal(entries, index.extentCount);
+  naive.places.forEach((place, block) => {
+    cursor.seek(block * BLOCK + 7);
+    if (place !== null) assert.ok(cursor.start <= block * BLOCK && cursor.end > block * BLOCK);
+    else assert.ok(!cursor.valid || cursor.start > block * BLOCK, 'what is on the MIM has no extent');
+  });
+}
+
+/** The keys of a VBMM are the blocks on the MIM, those of a VBMJ the others: as few ranges as can be. */
+function checkRanges(index: RangeIndex, naive: NaiveVrmo): void {
+  const wanted: [number, number][] = [];
+  naive.places.forEach((place, block) => {
+    if ((place === null) !== (index.kind === 'VBMM')) return;
+    const last = wanted.at(-1);
+    if (last !== undefined && last[1] === block - 1) last[1] = block;
+    else wanted.push([block, block]);
+  });
+  const ranges = (index as Vbmm | Vbmj).ranges();
+  assert.deepEqual(inclusive(ranges), wanted);
+  assert.equal(index.nodes, wanted.length);
+  if (index.kind === 'VBMM')
+    assert.equal(index.tree.size, index.nodes + index.extentCount, 'ranges and entries tile the volume');
+  else assert.equal(index.tree.size, index.extentCount);
+}
+
+/** Leaves and nodes of the least shape are half full but at the right edge: 1 of 4 records, 1 of 2 children. */
+function checkDepth(index: RangeIndex): void {
+  assert.ok(index.tree.depth <= 2 + Math.ceil(Math.log2(index.tree.size + 1)), 'the depth is logarithmic');
+}
+
+function blocksOf(ranges: readonly number[]): number[] {
+  return inclusive(ranges).flatMap(([first, last]) =>
+    Array.from({ length: last - first + 1 }, (_, i) => first + i),
+  );
+}
+
+for (const kind of ['VBMM', 'VBMJ'] as const) {
+  test(`any moves, conversions and syncs leave a ${kind} as the naive twin`, () => {
+    const property = fc.property(shape, steps, (nodes, walk) => {
+      const naive = new NaiveVrmo(BLOCKS);
+      let index: Vbmm | Vbmj = kind === 'VBMM' ? Vbmm.onMim(SIZE_BYTES, nodes) : new Vbmj(SIZE_BYTES, nodes);
+      for (const step of walk) {
+        const cursor = new VrmoCursor({ index }, 0);
+        if (step.kind === 'move') {
+          const emitted: number[] = [];
+          index.move(step.extent, emitted);
+          const moved = naive.move(step.extent);
+          assert.deepEqual(blocksOf(emitted), moved, 'what is emitted was on the MIM');
+          assert.deepEqual(blocksOf(sortAndJoin(emitted)), moved);
+        } else if (step.kind === 'convert') {
+          index = (index.kind === 'VBMM' ? Vbmj : Vbmm).of(SIZE_BYTES, cursor, nodes);
+        } else {
+          const keeps = (flags: number, source: number): boolean =>
+            (flags & ExtentFlag.backward) !== 0 || source > step.lastSegment;
+          index = (index.kind === 'VBMM' ? Vbmm : Vbmj).of(SIZE_BYTES, cursor, nodes, keeps);
+          naive.ontoMim(step.lastSegment);
+        }
+        check(index, naive);
+      }
+    });
+    fc.assert(property, { numRuns: 1500 });
+  });
+}
+
+test('a TreeVrmo is as the naive twin whatever it is keyed by, and walks over as the sizes ask for', () => {
+  let conversions = 0;
+  const property = fc.property(shape, fc.nat(3000), steps, (nodes, memoryBytesMax, walk) => {
+    const naive = new NaiveVrmo(BLOCKS);
+    const vrmo = new TreeVrmo(new ExtentMap(), { sizeBytes: SIZE_BYTES, shape: nodes, memoryBytesMax });
+    for (const step of walk) {
+      if (step.kind === 'move') {
+        const { start, length, flags, source, offset, crc } = step.extent;
+        const saved = new ExtentMap();
+        saved.put(start, length, flags, source, offset, crc);
+        vrmo.moveOffMim(saved);
+        naive.move(step.extent);
+      } else if (step.kind === 'onto') {
+        vrmo.moveOntoMim(step.lastSegment);
+        naive.ontoMim(step.lastSegment);
+      }
+      check(vrmo.index, naive);
+    }
+    conversions += vrmo.conversions;
+  });
+  fc.assert(property, { numRuns: 1500 });
+  assert.ok(conversions > 0, 'some of them were re-indexed');
+});
