@@ -15,9 +15,11 @@ export interface TreeShape {
   readonly leafShift: number;
   /** Children of a node above the leaves. */
   readonly fanShift: number;
+  /** Leaves that share one array. */
+  readonly slabShift: number;
 }
 
-export const TREE_SHAPE: TreeShape = { leafShift: 6, fanShift: 7 };
+export const TREE_SHAPE: TreeShape = { leafShift: 6, fanShift: 8, slabShift: 9 };
 
 /**
  * Records ordered by address: flags (0 to 511), source, offset, crc and, if there are four words, length. A record is
@@ -27,9 +29,11 @@ export class MultiwayTree {
   readonly #wordsEach: number;
   readonly #leafShift: number;
   readonly #fanShift: number;
-  // Leaves: one row of records each, and the leaf to the right.
-  #keys: Float64Array;
-  #words: Uint32Array;
+  readonly #slabShift: number;
+  readonly #slotMask: number;
+  // Leaves: one row of records each, and the leaf to the right. The rows lie in slabs, so that growing copies none.
+  readonly #keys: Float64Array[] = [];
+  readonly #words: Uint32Array[] = [];
   #counts: Uint16Array;
   #links: Int32Array;
   #leaves = 1;
@@ -49,8 +53,10 @@ export class MultiwayTree {
     this.#wordsEach = wordsEach;
     this.#leafShift = shape.leafShift;
     this.#fanShift = shape.fanShift;
-    this.#keys = new Float64Array(1 << shape.leafShift);
-    this.#words = new Uint32Array(wordsEach << shape.leafShift);
+    this.#slabShift = shape.leafShift + shape.slabShift;
+    this.#slotMask = (1 << this.#slabShift) - 1;
+    this.#keys.push(new Float64Array(1 << shape.leafShift));
+    this.#words.push(new Uint32Array(wordsEach << shape.leafShift));
     this.#counts = new Uint16Array(1);
     this.#links = new Int32Array(1).fill(-1);
     this.#separators = new Float64Array(0);
@@ -69,9 +75,9 @@ export class MultiwayTree {
   }
 
   get memoryBytes(): number {
+    const slabs = [...this.#keys, ...this.#words];
     return (
-      this.#keys.byteLength +
-      this.#words.byteLength +
+      slabs.reduce((bytes, slab) => bytes + slab.byteLength, 0) +
       this.#counts.byteLength +
       this.#links.byteLength +
       this.#separators.byteLength +
@@ -81,24 +87,24 @@ export class MultiwayTree {
   }
 
   startOf(slot: number): number {
-    return Math.floor(this.#keys[slot]! / GRAIN) * GRAIN;
+    return Math.floor(this.#keyOf(slot) / GRAIN) * GRAIN;
   }
   flagsOf(slot: number): number {
-    const key = this.#keys[slot]!;
+    const key = this.#keyOf(slot);
     return key - Math.floor(key / GRAIN) * GRAIN;
   }
   sourceOf(slot: number): number {
-    return this.#words[slot * this.#wordsEach]!;
+    return this.#wordOf(slot, 0);
   }
   offsetOf(slot: number): number {
-    return this.#words[slot * this.#wordsEach + 1]!;
+    return this.#wordOf(slot, 1);
   }
   crcOf(slot: number): number {
-    return this.#words[slot * this.#wordsEach + 2]!;
+    return this.#wordOf(slot, 2);
   }
   /** Only of a tree of four words each. */
   lengthOf(slot: number): number {
-    return this.#words[slot * this.#wordsEach + 3]!;
+    return this.#wordOf(slot, 3);
   }
 
   /** Slot of the last record that begins at or before an address; -1: there is none. */
@@ -109,8 +115,11 @@ export class MultiwayTree {
     for (let level = this.#height; level > 0; level -= 1) {
       node = this.#children[lastUpTo(separators, node << this.#fanShift, this.#fans[node]!, bound)]!;
     }
-    const slot = lastUpTo(this.#keys, node << this.#leafShift, this.#counts[node]!, bound);
-    return this.#size > 0 && this.#keys[slot]! <= bound ? slot : -1;
+    const from = node << this.#leafShift;
+    const keys = this.#keys[from >>> this.#slabShift]!;
+    const base = from & this.#slotMask;
+    const at = lastUpTo(keys, base, this.#counts[node]!, bound);
+    return this.#size > 0 && keys[at]! <= bound ? from + at - base : -1;
   }
 
   /** Slot of the first record; -1: there is none. */
@@ -135,12 +144,15 @@ export class MultiwayTree {
     crc: number,
     length: number,
   ): void {
-    this.#keys[slot] = start + flags;
-    const at = slot * this.#wordsEach;
-    this.#words[at] = source;
-    this.#words[at + 1] = offset;
-    this.#words[at + 2] = crc;
-    if (this.#wordsEach === 4) this.#words[at + 3] = length;
+    const slab = slot >>> this.#slabShift;
+    const row = slot & this.#slotMask;
+    this.#keys[slab]![row] = start + flags;
+    const words = this.#words[slab]!;
+    const at = row * this.#wordsEach;
+    words[at] = source;
+    words[at + 1] = offset;
+    words[at + 2] = crc;
+    if (this.#wordsEach === 4) words[at + 3] = length;
   }
 
   /**
@@ -164,21 +176,20 @@ export class MultiwayTree {
       }
     }
     const from = (leaf << this.#leafShift) + at;
-    const end = (leaf << this.#leafShift) + this.#counts[leaf]!;
-    if (from < end) {
-      this.#keys.copyWithin(from + records, from, end);
-      const each = this.#wordsEach;
-      this.#words.copyWithin((from + records) * each, from * each, end * each);
-    }
+    const behind = this.#counts[leaf]! - at;
+    if (behind > 0) this.#copy(from, from + behind, from + records);
     this.#counts[leaf]! += records;
     this.#size += records;
     return from;
   }
 
-  /** Makes room for a record behind all others, in leaves that keep an eighth free for what comes later. */
+  /**
+   * Makes room for a record behind all others. The leaves are left five to eight eighths full, in turn: equally full
+   * ones would all split at once when more comes later.
+   */
   append(start: number): number {
-    const capacity = 1 << this.#leafShift;
-    if (this.#counts[this.#lastLeaf]! >= capacity - (capacity >>> 3)) this.#addLastLeaf(start);
+    const full = Math.ceil(((5 + (this.#leaves & 3)) << this.#leafShift) / 8);
+    if (this.#counts[this.#lastLeaf]! >= full) this.#addLastLeaf(start);
     const leaf = this.#lastLeaf;
     const slot = (leaf << this.#leafShift) + this.#counts[leaf]!;
     this.#counts[leaf]! += 1;
@@ -207,13 +218,13 @@ export class MultiwayTree {
     assert(count <= 1 << shift, 'no node holds more than its row');
     assert(edge || count >= (1 << shift) / 2 - 1, 'a node inside the tree is half full');
     assert(this.#size === 0 || count > 0, 'no node is empty');
-    const keys = level === 0 ? this.#keys : this.#separators;
-    for (let i = base + (level === 0 ? 0 : 1); i < base + count; i += 1) {
-      assert(keys[i]! >= from && keys[i]! < to, 'a key lies in the range of its node');
-      assert(i === base || level > 0 || keys[i]! > keys[i - 1]!, 'keys ascend');
-    }
     if (level === 0) {
       leaves.push(node);
+      for (let slot = base; slot < base + count; slot += 1) {
+        const start = this.startOf(slot);
+        assert(start >= from && start < to, 'a record lies in the range of its node');
+        assert(slot === base || start > this.startOf(slot - 1), 'records ascend');
+      }
       return;
     }
     for (let i = base; i < base + count; i += 1) {
@@ -242,9 +253,7 @@ export class MultiwayTree {
     const to = right << this.#leafShift;
     const count = this.#counts[leaf]!;
     const kept = count >>> 1;
-    const each = this.#wordsEach;
-    this.#keys.copyWithin(to, from + kept, from + count);
-    this.#words.copyWithin(to * each, (from + kept) * each, (from + count) * each);
+    this.#copy(from + kept, from + count, to);
     this.#counts[leaf] = kept;
     this.#counts[right] = count - kept;
     this.#links[right] = this.#links[leaf]!;
@@ -312,15 +321,55 @@ export class MultiwayTree {
   }
 
   #newLeaf(): number {
-    if (this.#leaves === this.#counts.length) {
-      const capacity = Math.ceil(this.#leaves * GROWTH) + 1;
-      this.#keys = grownFloats(this.#keys, capacity << this.#leafShift);
-      this.#words = grownWords(this.#words, (capacity * this.#wordsEach) << this.#leafShift);
+    const leaf = this.#leaves;
+    this.#leaves += 1;
+    if (leaf === this.#counts.length) {
+      const capacity = Math.ceil(leaf * GROWTH) + 1;
       this.#counts = grownCounts(this.#counts, capacity);
       this.#links = grownLinks(this.#links, capacity);
     }
-    this.#links[this.#leaves] = -1;
-    return this.#leaves++;
+    this.#links[leaf] = -1;
+    this.#makeRow(leaf << this.#leafShift);
+    return leaf;
+  }
+
+  /** Only the first slab grows, by doubling, so that a small tree is small; the others are made whole. */
+  #makeRow(slot: number): void {
+    const slab = slot >>> this.#slabShift;
+    const keys = this.#keys[slab];
+    const slots = keys === undefined ? 1 << this.#slabShift : keys.length * 2;
+    if (keys === undefined) {
+      this.#keys.push(new Float64Array(slots));
+      this.#words.push(new Uint32Array(slots * this.#wordsEach));
+    } else if ((slot & this.#slotMask) >= keys.length) {
+      this.#keys[slab] = grownFloats(keys, slots);
+      this.#words[slab] = grownWords(this.#words[slab]!, slots * this.#wordsEach);
+    }
+  }
+
+  /** Copies records `[from, to)` of one leaf to the slots from `target` on, of one leaf too. */
+  #copy(from: number, to: number, target: number): void {
+    const each = this.#wordsEach;
+    const keys = this.#keys[from >>> this.#slabShift]!;
+    const words = this.#words[from >>> this.#slabShift]!;
+    const first = from & this.#slotMask;
+    const end = first + to - from;
+    const at = target & this.#slotMask;
+    if (from >>> this.#slabShift === target >>> this.#slabShift) {
+      keys.copyWithin(at, first, end);
+      words.copyWithin(at * each, first * each, end * each);
+    } else {
+      this.#keys[target >>> this.#slabShift]!.set(keys.subarray(first, end), at);
+      this.#words[target >>> this.#slabShift]!.set(words.subarray(first * each, end * each), at * each);
+    }
+  }
+
+  #keyOf(slot: number): number {
+    return this.#keys[slot >>> this.#slabShift]![slot & this.#slotMask]!;
+  }
+
+  #wordOf(slot: number, word: number): number {
+    return this.#words[slot >>> this.#slabShift]![(slot & this.#slotMask) * this.#wordsEach + word]!;
   }
 
   #newInner(): number {

@@ -16,7 +16,11 @@ import { NaiveVrmo } from './naive-vrmo.ts';
 
 const BLOCKS = 120;
 const SIZE_BYTES = BLOCKS * BLOCK;
-const shape = fc.record({ leafShift: fc.constantFrom(2, 3, 6), fanShift: fc.constantFrom(1, 2, 7) });
+const shape = fc.record({
+  leafShift: fc.constantFrom(2, 3, 6),
+  fanShift: fc.constantFrom(1, 2, 8),
+  slabShift: fc.constantFrom(1, 3, 9),
+});
 
 const extent: fc.Arbitrary<Extent> = fc
   .record({
