@@ -6,6 +6,7 @@ import type { RangeIndex } from '../range-index.ts';
 import { sortAndJoin } from '../sort-and-join.ts';
 import { Vbmj } from '../vbmj.ts';
 import { Vbmm } from '../vbmm.ts';
+import { VrmoCursor } from '../vrmo-cursor.ts';
 import { BLOCK, inclusive, moveOf } from './blocks.ts';
 
 /** The figures' nodes run from 0 to 100. */
@@ -153,4 +154,40 @@ test('FIG. 18 [0085]: an older VBMJ takes the backward movelist of a younger one
     [40, 54, 9],
   ]);
   assert.deepEqual(inclusive(older.ranges()), [[25, 54]]);
+});
+
+test('FIG. 6 [0077]: each PEL of a VBMM becomes a node of the VBMJ, from its first entry to its last; and back', () => {
+  // Numbers chosen.
+  const vbmm = Vbmm.onMim(SIZE_BYTES);
+  for (const [first, last, source] of [
+    [20, 29, 1],
+    [30, 34, 2],
+    [50, 50, 3],
+    [90, 100, 4],
+  ])
+    vbmm.move(moveOf(first!, last!, source!));
+  const vbmj = Vbmj.of(SIZE_BYTES, new VrmoCursor({ index: vbmm }, 0));
+  assert.deepEqual(inclusive(vbmj.ranges()), [
+    [20, 34],
+    [50, 50],
+    [90, 100],
+  ]);
+  assert.deepEqual(entries(vbmj), entries(vbmm));
+  const back = Vbmm.of(SIZE_BYTES, new VrmoCursor({ index: vbmj }, 0));
+  assert.deepEqual(inclusive(back.ranges()), inclusive(vbmm.ranges()));
+  assert.deepEqual(entries(back), entries(vbmm));
+});
+
+test('FIG. 19 [0089]: one node stands for a contiguous range of several physical subranges', () => {
+  const vbmj = new Vbmj(1000 * BLOCK);
+  const subranges: [number, number, number][] = [
+    [40, 66, 1906],
+    [67, 79, 1908],
+    [80, 300, 1909],
+    [301, 859, 1911],
+  ];
+  for (const [first, last, source] of subranges) vbmj.move(moveOf(first, last, source));
+  assert.equal(vbmj.nodes, 1);
+  assert.deepEqual(inclusive(vbmj.ranges()), [[40, 859]]);
+  assert.deepEqual(entries(vbmj), subranges);
 });
