@@ -46,7 +46,7 @@ export class TreeVrmo implements Vrmo<PlaceCursor> {
     this.#shape = options.shape ?? TREE_SHAPE;
     this.#outgrownBytes = options.memoryBytesMax ?? MEMORY_BYTES_MAX;
     const counts = countsOf(map.cursor(), this.#sizeBytes);
-    this.#index = this.#indexed(this.#smaller('VBMM', counts, false), map.cursor());
+    this.#index = this.#indexed(smaller('VBMM', counts, this.#leafBytes), map.cursor());
   }
 
   /** What it is keyed by at the moment. */
@@ -102,22 +102,15 @@ export class TreeVrmo implements Vrmo<PlaceCursor> {
   /** Walks it into a new index, if what it keeps asks for that. */
   #reindex(counts: Counts, keeps?: Keeps): void {
     const outgrown = this.memoryBytes > this.#outgrownBytes;
-    const kind = this.#smaller(this.kind, counts, outgrown);
+    const kind = smaller(this.kind, counts, outgrown ? 0 : this.#leafBytes, outgrown ? 0 : GAIN_PART);
     if (kind === this.kind && keeps === undefined) return;
     if (kind !== this.kind) this.#conversions += 1;
     this.#index = this.#indexed(kind, this.cursor(0), keeps);
     if (outgrown) this.#outgrownBytes = Math.max(this.#outgrownBytes, this.memoryBytes * OUTGROWN_AGAIN);
   }
 
-  #smaller(present: VrmoKind, { ranges, extents }: Counts, outgrown: boolean): VrmoKind {
-    const vbmm = Vbmm.recordBytes(ranges, extents);
-    const vbmj = Vbmj.recordBytes(extents);
-    const gain = present === 'VBMM' ? vbmm - vbmj : vbmj - vbmm;
-    const gainMin = outgrown
-      ? 0
-      : GAIN_PART * Math.min(vbmm, vbmj) + Vbmj.recordBytes(1 << this.#shape.leafShift);
-    if (gain <= gainMin) return present;
-    return present === 'VBMM' ? 'VBMJ' : 'VBMM';
+  get #leafBytes(): number {
+    return Vbmj.recordBytes(1 << this.#shape.leafShift);
   }
 
   #indexed(kind: VrmoKind, extents: PlaceCursor, keeps?: Keeps): RangeIndex {
@@ -129,6 +122,15 @@ export class TreeVrmo implements Vrmo<PlaceCursor> {
     const { kind, nodes, extentCount } = this.#index;
     return { ranges: kind === 'VBMM' ? nodes : nodes + 1, extents: extentCount };
   }
+}
+
+/** The other kind, if by that so many bytes, and such a part of what then is taken, are gained; else the present. */
+function smaller(present: VrmoKind, { ranges, extents }: Counts, bytesMin: number, partMin = 0): VrmoKind {
+  const vbmm = Vbmm.recordBytes(ranges, extents);
+  const vbmj = Vbmj.recordBytes(extents);
+  const gained = present === 'VBMM' ? vbmm - vbmj : vbmj - vbmm;
+  if (gained <= bytesMin + partMin * Math.min(vbmm, vbmj)) return present;
+  return present === 'VBMM' ? 'VBMJ' : 'VBMM';
 }
 
 function countsOf(c: PlaceCursor, sizeBytes: number, keeps: Keeps = () => true): Counts {

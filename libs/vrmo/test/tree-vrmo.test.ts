@@ -66,25 +66,35 @@ test('a VRMO whose lists return to the MIM is re-indexed too', () => {
 
 test('between the two it stays what it is, however often it passes the point where both are equal', () => {
   // Both take the same at 5 extents a range; rows of 4 and of 6 lie on either side of it.
-  for (const each of [4, 6]) {
+  for (const [each, kind] of [
+    [4, 'VBMJ'],
+    [6, 'VBMM'],
+  ] as const) {
     const vrmo = new TreeVrmo(rows(2000, each), { sizeBytes: SIZE_BYTES });
-    const { kind } = vrmo;
+    const passed = new Set<boolean>();
     for (let sync = 0; sync < 20; sync += 1) {
-      vrmo.moveOffMim(blocks(100_000 + sync * 1000, 50, sync % 2 === 0 ? 2 : 1, 99));
+      // Long lists make the VBMM the smaller, then scattered extents the VBMJ.
+      const dense = sync % 2 === 0;
+      vrmo.moveOffMim(blocks(100_000 + sync * 10_000, dense ? 3000 : 900, dense ? 1 : 3, 99));
+      passed.add(vrmo.extentCount > 5 * vrmo.nodes);
       assert.equal(vrmo.kind, kind);
     }
     assert.equal(vrmo.conversions, 0);
+    assert.equal(passed.size, 2);
   }
 });
 
 test('beyond a size in memory it is re-indexed even for a small gain, once (claim 18)', () => {
-  // Rows of 4: the VBMJ takes 24 bytes an extent, the VBMM 25.
-  const within = new TreeVrmo(rows(2000, 4), { sizeBytes: SIZE_BYTES, memoryBytesMax: 1 << 20 });
-  within.moveOffMim(blocks(100_000, 1, 1, 99));
-  assert.deepEqual([within.kind, within.conversions], ['VBMM', 0]);
-  const beyond = new TreeVrmo(rows(2000, 4), { sizeBytes: SIZE_BYTES, memoryBytesMax: 1 << 16 });
-  for (let sync = 0; sync < 5; sync += 1) beyond.moveOffMim(blocks(100_000 + sync * 10, 1, 1, 99));
-  assert.deepEqual([beyond.kind, beyond.conversions], ['VBMJ', 1]);
+  // Rows of 6 and then single extents: less than 5 extents a range, but not less than 4.
+  for (const [memoryBytesMax, kind, conversions] of [
+    [1 << 20, 'VBMM', 0],
+    [1 << 16, 'VBMJ', 1],
+  ] as const) {
+    const vrmo = new TreeVrmo(rows(2000, 6), { sizeBytes: SIZE_BYTES, memoryBytesMax });
+    assert.equal(vrmo.kind, 'VBMM');
+    for (let sync = 0; sync < 12; sync += 1) vrmo.moveOffMim(blocks(100_000 + sync * 1000, 100, 2, 99));
+    assert.deepEqual([vrmo.kind, vrmo.conversions], [kind, conversions]);
+  }
 });
 
 test('a cursor made before a conversion seeks right after it', () => {
