@@ -17,8 +17,11 @@ export interface OpenMirrorView {
   readers: number;
   /** Of runs: before what one covers of another. */
   extents: number;
-  /** `runs`: resolved from the index's pages; `tree`: from a tree in memory. */
-  kind: 'runs' | 'tree';
+  /** `runs`: resolved from the index's pages; else from a tree in memory, of this kind. */
+  kind: 'runs' | 'VBMM' | 'VBMJ';
+  /** Of a tree: the ranges that it is keyed by, and how often it was re-indexed as the other kind. */
+  nodes: number;
+  conversions: number;
   memoryBytes: number;
   /** How often a tree was made of it. */
   trees: number;

@@ -1,4 +1,3 @@
-export { FlatVrmo } from './flat-vrmo.ts';
 export type { VrmoKind } from './range-index.ts';
 export { sortAndJoin } from './sort-and-join.ts';
 export { TreeVrmo, type TreeVrmoOptions } from './tree-vrmo.ts';

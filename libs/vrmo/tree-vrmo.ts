@@ -33,7 +33,7 @@ interface Counts {
 /** Whether an extent stays in its journal. */
 type Keeps = (flags: number, source: number) => boolean;
 
-export class TreeVrmo implements Vrmo<PlaceCursor> {
+export class TreeVrmo implements Vrmo {
   readonly #sizeBytes: number;
   readonly #shape: TreeShape;
   #index: RangeIndex;

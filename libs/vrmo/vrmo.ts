@@ -1,6 +1,6 @@
 // Virtual recovery mapping object [0053]: where each address of a volume at one point lies, in a journal or on
 // the MIM. The port between mirrors and the structures that answer for them.
-import type { ExtentCursor, ExtentMap } from '@midmirror/extent-map';
+import type { ExtentMap } from '@midmirror/extent-map';
 
 /** A range of addresses, in bytes, and where in a journal its bytes lie. */
 export interface Extent {
@@ -25,12 +25,12 @@ export interface PlaceCursor extends Extent {
   seek(start: number): this;
 }
 
-export interface Vrmo<Cursor extends PlaceCursor = ExtentCursor> {
+export interface Vrmo {
   /** Extents held, and the bytes of memory that they take. */
   readonly extentCount: number;
   readonly memoryBytes: number;
   /** Extents that lie in a journal, from the first that ends after `startBytes` on. Between them: the MIM. */
-  cursor(startBytes: number): Cursor;
+  cursor(startBytes: number): PlaceCursor;
   /** A sync has saved these ranges and is about to overwrite them on the MIM: those still there move [0065]. */
   moveOffMim(saved: ExtentMap): void;
   /** The MIM now holds what the segments up to this one held. Only for points at or after the MIM's. */

@@ -9,8 +9,9 @@ import {
   readPacer,
   type WriteCommand,
 } from '@midmirror/block-device';
-import { type ExtentCursor, ExtentFlag } from '@midmirror/extent-map';
+import { ExtentFlag } from '@midmirror/extent-map';
 import type { MimImage, PieceReader } from '@midmirror/pool';
+import type { PlaceCursor } from '@midmirror/vrmo';
 import { limits } from './limits.ts';
 import type { Places } from './places.ts';
 import type { Place, Placed } from './point-difference.ts';
@@ -109,7 +110,7 @@ export class Mirror implements BlockDevice, Placed {
    * What `act` makes of the places of a range, while nobody changes what they name. `act` uses the cursor before it
    * waits for anything.
    */
-  async #under<T>(start: number, length: number, act: (cursor: ExtentCursor) => Promise<T> | T): Promise<T> {
+  async #under<T>(start: number, length: number, act: (cursor: PlaceCursor) => Promise<T> | T): Promise<T> {
     for (let tries = 1; ; tries += 1) {
       const readers = this.#readers;
       readers.count += 1;
@@ -170,7 +171,7 @@ export class Mirror implements BlockDevice, Placed {
     });
   }
 
-  #spans(cursor: ExtentCursor, start: number, length: number): AllocationExtent[] {
+  #spans(cursor: PlaceCursor, start: number, length: number): AllocationExtent[] {
     const spans: AllocationExtent[] = [];
     for (const part of partsOf(cursor, start, length)) {
       if (part.extent === null) spans.push(...this.#mimSpans(part.start, part.length));
@@ -214,7 +215,7 @@ export class Mirror implements BlockDevice, Placed {
   }
 }
 
-function partsOf(c: ExtentCursor, start: number, length: number): Part[] {
+function partsOf(c: PlaceCursor, start: number, length: number): Part[] {
   const parts: Part[] = [];
   const end = start + length;
   for (let at = start; at < end; ) {

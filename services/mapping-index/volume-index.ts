@@ -25,7 +25,7 @@ import type { OpenMirrorView } from '@midmirror/events';
 import { ExtentMap } from '@midmirror/extent-map';
 import { descriptorsOf, putDescriptor } from '@midmirror/journal';
 import { MimImage, PieceReader, type PoolFiles, type VolumePaths, volumePaths } from '@midmirror/pool';
-import { FlatVrmo } from '@midmirror/vrmo';
+import { TreeVrmo } from '@midmirror/vrmo';
 import { limits } from './limits.ts';
 import { Mirror } from './mirror.ts';
 import type { PageCache } from './page-cache.ts';
@@ -126,7 +126,7 @@ export class VolumeIndex {
       timeNs: timeNs.toString(),
       readers,
       extents: mirror.places.extentCount,
-      kind: mirror.places instanceof TreePlaces ? 'tree' : 'runs',
+      ...kindOf(mirror.places),
       memoryBytes: mirror.places.memoryBytes,
       trees,
     }));
@@ -437,7 +437,7 @@ export class VolumeIndex {
     await this.turns.take(async () => {
       if (stale()) return;
       open.trees += 1;
-      await this.#switch(open, new TreePlaces(new FlatVrmo(map)));
+      await this.#switch(open, new TreePlaces(new TreeVrmo(map, { sizeBytes: this.sizeBytes })));
     });
   }
 
@@ -451,4 +451,10 @@ export class VolumeIndex {
 
 export function snapshotTimes(row: SnapshotRow): { timeNs: bigint; untilNs: bigint | null } {
   return { timeNs: fromNs(row.time_ns), untilNs: row.until_ns === null ? null : fromNs(row.until_ns) };
+}
+
+function kindOf(places: Places): Pick<OpenMirrorView, 'kind' | 'nodes' | 'conversions'> {
+  if (!(places instanceof TreePlaces)) return { kind: 'runs', nodes: 0, conversions: 0 };
+  const { kind, nodes, conversions } = places.vrmo;
+  return { kind, nodes, conversions };
 }

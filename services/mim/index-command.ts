@@ -20,6 +20,8 @@ interface Index {
     readers: number;
     extents: number;
     kind: string;
+    nodes: number;
+    conversions: number;
     memoryBytes: number;
     trees: number;
   }[];
@@ -53,14 +55,16 @@ function printIndex({ levels, mirrors, cache }: Index): string {
   if (mirrors.length > 0)
     lines.push(
       table(
-        ['MIRROR', 'TIME', 'READERS', 'BY', 'EXTENTS', 'MEMORY', 'TREES MADE'],
+        ['MIRROR', 'TIME', 'READERS', 'BY', 'NODES', 'EXTENTS', 'MEMORY', 'CONVERTED', 'TREES MADE'],
         mirrors.map((m) => [
           `write ${m.seq}`,
           m.time,
           String(m.readers),
           m.kind,
+          String(m.nodes),
           String(m.extents),
           printBytes(m.memoryBytes),
+          String(m.conversions),
           String(m.trees),
         ]),
       ),

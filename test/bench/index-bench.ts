@@ -10,7 +10,7 @@ import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { PageCache } from '../../services/mapping-index/page-cache.ts';
 import { coveringRuns, RunLayers } from '../../services/mapping-index/run-layers.ts';
 import { TierMerger } from '../../services/mapping-index/tier-merger.ts';
-import { FlatVrmo } from '@midmirror/vrmo';
+import { TreeVrmo } from '@midmirror/vrmo';
 import { ROOT } from '../appliance/appliance-process.ts';
 import { median } from './measure.ts';
 
@@ -156,7 +156,7 @@ function tree(): void {
   const map = new ExtentMap();
   for (let i = 0; i < 1_000_000; i += 1)
     map.put(random.below(BLOCKS) * BLOCK, BLOCK, ExtentFlag.whole, 1, i, i);
-  const vrmo = new FlatVrmo(map);
+  const vrmo = new TreeVrmo(map);
   const addresses = Float64Array.from({ length: 1_000_000 }, () => random.below(BLOCKS) * BLOCK);
   const cursor = vrmo.cursor(0);
   for (const address of addresses) cursor.seek(address);

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { backwardRanges } from '@midmirror/synchronizer';
-import { FlatVrmo } from '@midmirror/vrmo';
+import { TreeVrmo } from '@midmirror/vrmo';
 import fc from 'fast-check';
 
 const SECTOR = 512;
@@ -28,7 +28,7 @@ class Model {
   readonly mim = new Uint32Array(SECTORS);
   readonly saved: Uint32Array[] = [];
   snapshots: Snapshot[] = [];
-  readonly mirrors: { seq: number; vrmo: FlatVrmo }[] = [];
+  readonly mirrors: { seq: number; vrmo: TreeVrmo }[] = [];
 
   naive(seq: number): Uint32Array {
     const image = new Uint32Array(SECTORS);
@@ -107,14 +107,14 @@ class Model {
     const at = pick % (older.length + window);
     const snapshot = older[at];
     if (snapshot !== undefined)
-      this.mirrors.push({ seq: snapshot.seq, vrmo: new FlatVrmo(this.backward(snapshot)) });
+      this.mirrors.push({ seq: snapshot.seq, vrmo: new TreeVrmo(this.backward(snapshot)) });
     else {
       const seq = this.mimSeq + at - older.length;
-      this.mirrors.push({ seq, vrmo: new FlatVrmo(this.forward(this.mimSeq, seq)) });
+      this.mirrors.push({ seq, vrmo: new TreeVrmo(this.forward(this.mimSeq, seq)) });
     }
   }
 
-  read(vrmo: FlatVrmo): Uint32Array {
+  read(vrmo: TreeVrmo): Uint32Array {
     const image = this.mim.slice();
     for (const c = vrmo.cursor(0); c.valid; c.next()) {
       for (let sector = c.start / SECTOR; sector < c.end / SECTOR; sector += 1) {
@@ -137,14 +137,14 @@ class Model {
     for (const snapshot of this.snapshots) {
       if (snapshot.seq < this.mimSeq)
         assert.deepEqual(
-          this.read(new FlatVrmo(this.backward(snapshot))),
+          this.read(new TreeVrmo(this.backward(snapshot))),
           this.naive(snapshot.seq),
           `snapshot ${snapshot.seq}`,
         );
     }
     for (let seq = this.mimSeq; seq <= this.history.length; seq += 3) {
       assert.deepEqual(
-        this.read(new FlatVrmo(this.forward(this.mimSeq, seq))),
+        this.read(new TreeVrmo(this.forward(this.mimSeq, seq))),
         this.naive(seq),
         `point ${seq}`,
       );
