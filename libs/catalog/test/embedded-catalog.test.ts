@@ -3,7 +3,12 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
-import { openEmbeddedCatalog } from '../index.ts';
+import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
+import { Kysely } from 'kysely';
+import { Migrator } from 'kysely/migration';
+import { loadRun, openEmbeddedCatalog, runsOf } from '../index.ts';
+import { migrations } from '../migrations.ts';
+import { sqliteDialect } from '../sqlite-dialect.ts';
 import { type CatalogUnderTest, catalogContract } from './contract.ts';
 
 catalogContract('embedded', async () => {
@@ -51,4 +56,57 @@ test('a catalogue of a newer Midmirror is refused', async () => {
   database.close();
   await assert.rejects(openEmbeddedCatalog(path), /newer Midmirror \(999-later\)/);
   rmSync(folder, { recursive: true });
+});
+
+test('a catalogue of the first release is taken over, its runs with all their extents', async () => {
+  const folder = mkdtempSync(`${tmpdir()}/mim-catalog-`);
+  const path = `${folder}/catalog.db`;
+  try {
+    const first = new Kysely<unknown>({ dialect: sqliteDialect(path) });
+    const provider = { getMigrations: async () => ({ '001-initial': migrations['001-initial']! }) };
+    const { error } = await new Migrator({ db: first, provider }).migrateToLatest();
+    assert.equal(error, undefined);
+    await first.destroy();
+    const database = new DatabaseSync(path);
+    database.exec("insert into run values (7, 'v1', 'backward', 12, 3, 40, 50, 600, 9)");
+    // Six words an extent: start in two, length with flags, source, offset, checksum; 512 extents a page.
+    const flags = ExtentFlag.whole | ExtentFlag.backward;
+    for (const from of [0, 512]) {
+      const words = new Uint32Array(6 * Math.min(512, 600 - from));
+      for (let i = 0; i * 6 < words.length; i += 1)
+        words.set([(from + i) * 8192, 2, 4096 + flags, 12, 4096 * (from + i + 1), from + i], i * 6);
+      const page = new Uint8Array(words.buffer);
+      database.prepare('insert into pel_page values (7, ?, ?)').run(from * 8192 + 2 * 2 ** 32, page);
+    }
+    database.close();
+    const catalog = await openEmbeddedCatalog(path);
+    const [run, ...others] = await runsOf(catalog.db, 'v1', 'backward');
+    assert.equal(others.length, 0);
+    const { id, level, first_source, source, snapshot, last_snapshot, extents, data_bytes } = run!;
+    assert.deepEqual(
+      { id, level, first_source, source, snapshot, last_snapshot, extents, data_bytes },
+      {
+        id: 7,
+        level: 0,
+        first_source: 12,
+        source: 12,
+        snapshot: 3,
+        last_snapshot: 3,
+        extents: 600,
+        data_bytes: 9,
+      },
+    );
+    const map = new ExtentMap();
+    await loadRun(catalog.db, run!, map, false);
+    assert.equal(map.size, 600);
+    let i = 0;
+    for (const c = map.cursor(); c.valid; c.next(), i += 1)
+      assert.deepEqual(
+        [c.start, c.length, c.flags, c.source, c.offset, c.crc],
+        [i * 8192 + 2 * 2 ** 32, 4096, flags, 12, 4096 * (i + 1), i],
+      );
+    await catalog.close();
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
