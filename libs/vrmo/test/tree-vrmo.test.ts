@@ -64,6 +64,15 @@ test('a VRMO whose lists return to the MIM is re-indexed too', () => {
   assert.deepEqual([vrmo.kind, vrmo.nodes, vrmo.conversions], ['VBMJ', 2000, 1]);
 });
 
+test('a sync that returns a part to the MIM leaves the kind alone when that is still the smaller', () => {
+  const map = blocks(0, 2000, 4, 1);
+  for (const c = blocks(2, 2000, 4, 2).cursor(); c.valid; c.next())
+    map.put(c.start, c.length, c.flags, c.source, c.offset, c.crc);
+  const vrmo = new TreeVrmo(map, { sizeBytes: SIZE_BYTES });
+  vrmo.moveOntoMim(1);
+  assert.deepEqual([vrmo.kind, vrmo.nodes, vrmo.extentCount, vrmo.conversions], ['VBMJ', 2000, 2000, 0]);
+});
+
 test('between the two it stays what it is, however often it passes the point where both are equal', () => {
   // Both take the same at 5 extents a range; rows of 4 and of 6 lie on either side of it.
   for (const [each, kind] of [
@@ -90,9 +99,13 @@ test('beyond a size in memory it is re-indexed even for a small gain, once (clai
     [1 << 20, 'VBMM', 0],
     [1 << 16, 'VBMJ', 1],
   ] as const) {
-    const vrmo = new TreeVrmo(rows(2000, 6), { sizeBytes: SIZE_BYTES, memoryBytesMax });
+    const vrmo = new TreeVrmo(rows(1600, 6), { sizeBytes: SIZE_BYTES, memoryBytesMax });
     assert.equal(vrmo.kind, 'VBMM');
-    for (let sync = 0; sync < 12; sync += 1) vrmo.moveOffMim(blocks(100_000 + sync * 1000, 100, 2, 99));
+    for (let sync = 0; sync < 6; sync += 1) vrmo.moveOffMim(blocks(100_000 + sync * 1000, 100, 2, 99));
+    assert.deepEqual([vrmo.kind, vrmo.conversions], [kind, conversions]);
+    // A list that makes the VBMM the smaller again by a little.
+    vrmo.moveOffMim(blocks(500_000, 900, 1, 99));
+    assert.ok(vrmo.extentCount > 5 * (kind === 'VBMM' ? vrmo.nodes : vrmo.nodes + 1));
     assert.deepEqual([vrmo.kind, vrmo.conversions], [kind, conversions]);
   }
 });
@@ -102,6 +115,8 @@ test('a cursor made before a conversion seeks right after it', () => {
   const cursor = vrmo.cursor(0);
   vrmo.moveOffMim(blocks(0, 2000, 2));
   assert.equal(vrmo.conversions, 1);
+  vrmo.moveOffMim(blocks(10_001, 1, 1, 5));
+  assert.equal(cursor.seek(10_000 * BLOCK).source, 5);
   cursor.seek(1000 * BLOCK + 512);
   assert.deepEqual(
     [cursor.start, cursor.length, cursor.end, cursor.flags, cursor.source, cursor.offset, cursor.crc],
