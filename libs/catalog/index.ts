@@ -2,6 +2,7 @@ export { type Catalog, type CatalogReader, type CatalogTransaction, openEmbedded
 export { clonePinId, holderOf, type PinRequest, pinPoint, unpinPoint } from './pins.ts';
 export { checkName, refuseTakenName } from './names.ts';
 export {
+  endOfExtent,
   firstEndingAfter,
   PAGE_WORDS,
   PageBuilder,

@@ -167,14 +167,19 @@ export function putExtent(page: PelPage, index: number, into: ExtentMap, under: 
   else into.put(start, length, flags, words[base + 1]!, words[base + 2]!, words[base + 3]!);
 }
 
+/** Where an extent of a page ends, exclusive. */
+export function endOfExtent(page: PelPage, index: number): number {
+  const packed = page.words[index * PAGE_WORDS]!;
+  return page.starts[index]! + (packed - (packed & (UNIT - 1)));
+}
+
 /** Index of the first extent of a page that ends after an address; `count`: none does. */
 export function firstEndingAfter(page: PelPage, address: number): number {
   let low = 0;
   let high = page.count;
   while (low < high) {
     const middle = (low + high) >>> 1;
-    const packed = page.words[middle * PAGE_WORDS]!;
-    if (page.starts[middle]! + (packed - (packed & (UNIT - 1))) <= address) low = middle + 1;
+    if (endOfExtent(page, middle) <= address) low = middle + 1;
     else high = middle;
   }
   return low;

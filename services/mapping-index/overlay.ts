@@ -1,7 +1,7 @@
 // The overlay of several runs into one, page by page: pure. Where runs overlap, one of them wins: the newest of the
 // forward side, the oldest of the backward side. What it takes of memory is a page of each run.
 import { ExtentFlag } from '@midmirror/extent-map';
-import { PAGE_WORDS, type PelPage } from '@midmirror/catalog';
+import { endOfExtent, PAGE_WORDS, type PelPage } from '@midmirror/catalog';
 
 const FLAGS = 511;
 
@@ -82,10 +82,8 @@ class Input {
     const page = this.#page;
     if (page === null) return false;
     for (; this.#index < page.count; this.#index += 1) {
-      const base = this.#index * PAGE_WORDS;
-      const packed = page.words[base]!;
       this.start = page.starts[this.#index]!;
-      this.end = this.start + (packed - (packed & FLAGS));
+      this.end = endOfExtent(page, this.#index);
       if (this.end > address) return true;
     }
     return false;

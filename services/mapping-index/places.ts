@@ -38,6 +38,7 @@ export class TreePlaces implements Places {
   }
 
   async find(start: number): Promise<PlaceCursor> {
-    return this.#cursor.seek(start);
+    // Of its own: who waits for it may be overtaken by a `tryFind`.
+    return this.vrmo.cursor(start);
   }
 }

@@ -2,6 +2,7 @@
 // the runs below it has, so a long history is passed over in large steps.
 import {
   type CatalogReader,
+  endOfExtent,
   firstEndingAfter,
   PAGE_WORDS,
   runsWithin,
@@ -51,10 +52,9 @@ async function extentsIn(cache: PageCache, run: StoredRun, range: Range): Promis
   for (let at = range.offset; at < end; ) {
     const page = await cache.load(run, at);
     for (let i = firstEndingAfter(page, at); i < page.count && page.starts[i]! < end; i += 1) {
-      const packed = page.words[i * PAGE_WORDS]!;
       const offset = Math.max(page.starts[i]!, range.offset);
-      const until = Math.min(page.starts[i]! + (packed - (packed & 511)), end);
-      const zero = (packed & ExtentFlag.zero) !== 0;
+      const until = Math.min(endOfExtent(page, i), end);
+      const zero = (page.words[i * PAGE_WORDS]! & ExtentFlag.zero) !== 0;
       const last = extents.at(-1);
       if (last !== undefined && last.offset + last.length === offset && last.zero === zero)
         last.length += until - offset;

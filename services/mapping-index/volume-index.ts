@@ -48,8 +48,6 @@ interface OpenMirror {
   side: Side;
   /** Backward: the runs of level 0 that its places know of: their number, and the greatest id. */
   known: { count: number; lastId: number };
-  /** One more whenever its places change. */
-  generation: number;
   /** Trees made of it so far. */
   trees: number;
   /** Lets go of what its tree may hold, also one that is being built. */
@@ -173,7 +171,7 @@ export class VolumeIndex {
         const mirror = new Mirror(seq, this.sizeBytes, places, this.#mim, this.pieces, () =>
           this.#refresh(seq),
         );
-        open = { mirror, side, known, generation: 0, trees: 0, fell: () => {}, timeNs, readers: 0, pinId };
+        open = { mirror, side, known, trees: 0, fell: () => {}, timeNs, readers: 0, pinId };
       } catch (error) {
         await unpinPoint(this.#context.catalog.db, pinId);
         throw error;
@@ -385,7 +383,6 @@ export class VolumeIndex {
   }
 
   #switch(open: OpenMirror, places: Places): Promise<void> {
-    open.generation += 1;
     const done = open.mirror.switchTo(places);
     if (places instanceof RunLayers) this.#plant(open);
     return done;
@@ -410,7 +407,7 @@ export class VolumeIndex {
     const fell = this.#context.trees.take(places.extentCount);
     if (fell === null) return;
     open.fell = fell;
-    const planting: Promise<void> = this.#grow(open, places, open.generation)
+    const planting: Promise<void> = this.#grow(open, places, open.mirror.generation)
       .catch((error: unknown) => {
         fell();
         // Reads tell of the same; a run that has gone has been replaced, and the read that finds it out goes on.
@@ -423,7 +420,7 @@ export class VolumeIndex {
 
   async #grow(open: OpenMirror, layers: RunLayers, generation: number): Promise<void> {
     const stale = (): boolean =>
-      open.generation !== generation || this.#mirrors.get(open.mirror.seq) !== open;
+      open.mirror.generation !== generation || this.#mirrors.get(open.mirror.seq) !== open;
     const map = new ExtentMap();
     for (const run of layers.runs.toReversed()) {
       for await (const page of pagesOf(this.#context.catalog.db, run)) {
