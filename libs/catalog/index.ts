@@ -1,4 +1,5 @@
 export { type Catalog, type CatalogReader, type CatalogTransaction, openEmbeddedCatalog } from './catalog.ts';
+export { coveringRuns } from './covering-runs.ts';
 export { clonePinId, holderOf, type PinRequest, pinPoint, unpinPoint } from './pins.ts';
 export { checkName, refuseTakenName } from './names.ts';
 export {
@@ -23,10 +24,12 @@ export {
   levelsOf,
   loadRun,
   pageAt,
+  pagesAt,
   pagesOf,
   runOf,
   RunGoneError,
   runsOf,
+  type RunSide,
   runsWithin,
   type StoredRun,
 } from './runs.ts';

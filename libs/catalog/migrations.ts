@@ -209,4 +209,19 @@ function unpackFirstFormat(page: Uint8Array, into: ExtentMap): void {
   }
 }
 
-export const migrations: Record<string, Migration> = { '001-initial': initial, '002-tiers': tiers };
+/** Runs of segments are walked by where they begin, as those of snapshots are. */
+const walks: Migration = {
+  async up(db: Kysely<unknown>) {
+    await db.schema
+      .createIndex('run_first_source')
+      .on('run')
+      .columns(['volume_id', 'side', 'first_source', 'level'])
+      .execute();
+  },
+};
+
+export const migrations: Record<string, Migration> = {
+  '001-initial': initial,
+  '002-tiers': tiers,
+  '003-walks': walks,
+};

@@ -123,8 +123,7 @@ export async function runsWithin(
   units: { first: number; last: number },
   level: number | 'merged',
 ): Promise<StoredRun[]> {
-  const [from, to] =
-    side === 'forward' ? (['first_source', 'source'] as const) : (['snapshot', 'last_snapshot'] as const);
+  const [from, to] = unitColumns(side);
   return await db
     .selectFrom('run')
     .selectAll()
@@ -136,6 +135,11 @@ export async function runsWithin(
     .orderBy(from)
     .orderBy('source')
     .execute();
+}
+
+/** What says which units a run covers: its first, and its last. */
+export function unitColumns(side: RunSide): ['first_source', 'source'] | ['snapshot', 'last_snapshot'] {
+  return side === 'forward' ? ['first_source', 'source'] : ['snapshot', 'last_snapshot'];
 }
 
 function inOrder(db: CatalogReader, volumeId: string, side: RunSide) {
@@ -214,6 +218,30 @@ export async function pageAt(db: CatalogReader, run: StoredRun, address: number)
   if (page === null) throw damaged(run, row.start_bytes);
   if (address >= page.endBytes) throw await lacking(db, run, page.endBytes);
   return page;
+}
+
+/**
+ * The pages of several runs that answer for one address, in one statement; null where a page is missing or damaged:
+ * `pageAt` tells which.
+ */
+export async function pagesAt(
+  db: CatalogReader,
+  runs: readonly StoredRun[],
+  address: number,
+): Promise<(PelPage | null)[]> {
+  const ids = sql.join(runs.map((run) => run.id));
+  const { rows } = await sql<{ id: number; start_bytes: number; page: Uint8Array }>`
+    select run.id, here.start_bytes, here.page from run join pel_page as here
+      on here.run_id = run.id and here.start_bytes = (
+        select max(before.start_bytes) from pel_page as before
+        where before.run_id = run.id and before.start_bytes <= ${address})
+    where run.id in (${ids})`.execute(db);
+  const found = new Map(rows.map((row) => [row.id, row]));
+  return runs.map(({ id }) => {
+    const row = found.get(id);
+    const page = row === undefined ? null : unpackPage(row.start_bytes, row.page);
+    return page !== null && address < page.endBytes ? page : null;
+  });
 }
 
 export interface LevelSummary {

@@ -5,9 +5,12 @@ import { type MidmirrorError, SeededRandom } from '@midmirror/basis';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import {
   type Catalog,
+  deleteRun,
   fromNs,
   insertRun,
   loadRun,
+  pageAt,
+  pagesAt,
   pinPoint,
   runsOf,
   toNs,
@@ -148,6 +151,39 @@ export function catalogContract(name: string, make: () => Promise<CatalogUnderTe
       }
     }
   });
+
+  withCatalog(
+    'the pages of many runs for one address come at once; what is lacking is null',
+    async (under) => {
+      const { catalog } = under;
+      const run = { volume_id: 'v1', side: 'forward', snapshot: 0, from_seq: 1, to_seq: 2, data_bytes: 0 };
+      for (let source = 1; source <= 5; source += 1) {
+        const map = new ExtentMap();
+        for (let i = 0; i < 600 * source; i += 1) map.put(i * 1024, 512, ExtentFlag.whole, source, 8 * i, i);
+        await catalog.transaction((tx) => insertRun(tx, { ...run, source, extents: map.size }, map));
+      }
+      const runs = await runsOf(catalog.db, 'v1', 'forward');
+      const address = 550 * 1024;
+      const pages = await pagesAt(catalog.db, runs, address);
+      for (const [i, page] of pages.entries())
+        assert.deepEqual(page, await pageAt(catalog.db, runs[i]!, address), 'as one by one');
+      const at = pages[1]!.startBytes;
+      await catalog.db
+        .updateTable('pel_page')
+        .set({ page: new Uint8Array(99) })
+        .where('run_id', '=', runs[1]!.id)
+        .where('start_bytes', '=', at)
+        .execute();
+      await catalog.db
+        .deleteFrom('pel_page')
+        .where('run_id', '=', runs[2]!.id)
+        .where('start_bytes', '=', at)
+        .execute();
+      await catalog.transaction((tx) => deleteRun(tx, 'v1', 'forward', 4));
+      const lacking = (await pagesAt(catalog.db, runs, address)).map((page) => page === null);
+      assert.deepEqual(lacking, [false, true, true, true, false]);
+    },
+  );
 
   withCatalog(
     'a point can be pinned in the window and at snapshots, and nowhere else',
