@@ -2,6 +2,7 @@
 // the runs below it has, so a long history is passed over in large steps.
 import {
   type CatalogReader,
+  coveringRuns,
   endOfExtent,
   firstEndingAfter,
   PAGE_WORDS,
@@ -10,7 +11,6 @@ import {
 } from '@midmirror/catalog';
 import { ExtentFlag } from '@midmirror/extent-map';
 import type { PageCache } from './page-cache.ts';
-import { coveringRuns } from './run-layers.ts';
 import { tierRunOf } from './tiers.ts';
 
 export interface Range {

@@ -7,6 +7,7 @@ import {
   type Catalog,
   type CatalogReader,
   type CatalogTransaction,
+  coveringRuns,
   fromNs,
   loadRun,
   pagesOf,
@@ -30,7 +31,7 @@ import { limits } from './limits.ts';
 import { Mirror } from './mirror.ts';
 import type { PageCache } from './page-cache.ts';
 import { type Places, TreePlaces } from './places.ts';
-import { coveringRuns, RunLayers } from './run-layers.ts';
+import { RunLayers } from './run-layers.ts';
 import { batchesOf, type Tail } from './tail.ts';
 import type { TreeBudget } from './tree-budget.ts';
 

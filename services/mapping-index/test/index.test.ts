@@ -1,37 +1,26 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { test } from 'node:test';
 import { type MidmirrorError, SeededRandom } from '@midmirror/basis';
 import {
   type Catalog,
+  coveringRuns,
   deleteRun,
   insertRun,
   leveledRunsOf,
-  openEmbeddedCatalog,
   RunGoneError,
 } from '@midmirror/catalog';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
+import type { PlaceCursor } from '@midmirror/vrmo';
 import { PageCache } from '../page-cache.ts';
-import { coveringRuns, RunLayers } from '../run-layers.ts';
+import { RunLayers } from '../run-layers.ts';
 import { TierMerger } from '../tier-merger.ts';
 import { touchingRuns } from '../touching-runs.ts';
+import { withCatalog } from './with-catalog.ts';
 
 const BLOCKS = 4000;
 const VOLUME = 'v1';
 
 type Side = 'forward' | 'backward';
-
-async function withCatalog(act: (catalog: Catalog) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(`${tmpdir()}/mim-index-`);
-  const catalog = await openEmbeddedCatalog(`${folder}/catalog.db`);
-  try {
-    await act(catalog);
-  } finally {
-    await catalog.close();
-    rmSync(folder, { recursive: true });
-  }
-}
 
 function randomMap(random: SeededRandom, side: Side, source: number): ExtentMap {
   const map = new ExtentMap();
@@ -207,4 +196,58 @@ test('a page that is damaged or missing is an error that names run and page, nev
     await find(0);
     await refused(second!.start_bytes, second!.start_bytes, 'damaged');
     await refused(third!.start_bytes + 1024, third!.start_bytes, 'missing');
+  }));
+
+test('the pages of all layers come in one statement, and only one that is needed must be sound', () =>
+  withCatalog(async (catalog) => {
+    // Each has block 7, and a block of its own; the newest wins.
+    for (let source = 1; source <= 20; source += 1) {
+      const map = new ExtentMap();
+      map.put(7 * 512, 512, ExtentFlag.whole, source, 4096, 1);
+      map.put((100 + source) * 512, 512, ExtentFlag.whole, source, 8192, 1);
+      await store(catalog, 'forward', source, map);
+    }
+    const runs = (await coveringRuns(catalog.db, VOLUME, 'forward', 1, 20)).reverse();
+    assert.equal(runs.length, 20);
+    const page = new Uint8Array(40);
+    await catalog.db.updateTable('pel_page').set({ page }).where('run_id', '=', runs[10]!.id).execute();
+    let statements = 0;
+    const db = catalog.db.withPlugin({
+      transformQuery: ({ node }) => {
+        statements += 1;
+        return node;
+      },
+      transformResult: async ({ result }) => result,
+    });
+    const layers = new RunLayers(runs, new ExtentMap(), new PageCache(db, 1 << 20));
+    const found = (block: number): Promise<PlaceCursor> => layers.find(block * 512, 512);
+    assert.equal((await found(7)).source, 20);
+    assert.equal(statements, 1);
+    assert.equal((await found(115)).source, 15);
+    assert.equal(statements, 1, 'what came along with the first is not asked for again');
+    const named = new RegExp(`run ${runs[10]!.id} \\(segment 10\\): the page at address 0 is damaged`);
+    await assert.rejects(found(105), named);
+    await catalog.transaction((tx) => deleteRun(tx, VOLUME, 'forward', 10));
+    await assert.rejects(found(105), RunGoneError);
+    assert.equal((await found(7)).source, 20, 'what is above it is found all the same');
+  }));
+
+test('a cache that is smaller than the layers of a point still finds them', () =>
+  withCatalog(async (catalog) => {
+    const random = new SeededRandom(3);
+    const maps: ExtentMap[] = [];
+    for (let source = 1; source <= 40; source += 1) {
+      maps.push(randomMap(random, 'forward', source));
+      await store(catalog, 'forward', source, maps.at(-1)!);
+    }
+    const runs = (await coveringRuns(catalog.db, VOLUME, 'forward', 1, 40)).reverse();
+    const layers = new RunLayers(runs, new ExtentMap(), new PageCache(catalog.db, 1));
+    const expected = overlaid(maps.toReversed());
+    const looks = Array.from({ length: 6 }, async () => {
+      const start = random.below(BLOCKS) * 512;
+      const end = start + 512 * (1 + random.below(900));
+      const cursor = await layers.find(start, end - start);
+      assert.deepEqual(blocks({ cursor: () => cursor }, start, end), blocks(expected, start, end));
+    });
+    await Promise.all(looks);
   }));
