@@ -1,5 +1,6 @@
 // Pages of runs in memory, of all volumes, up to a limit of bytes: what was used longest ago goes first.
-import { type CatalogReader, type PelPage, pageAt, type StoredRun } from '@midmirror/catalog';
+import { type CatalogReader, type PelPage, pageAt, pagesAt, type StoredRun } from '@midmirror/catalog';
+import { limits } from './limits.ts';
 
 /** Start 8 and four words of 4 an extent, and what the objects around them take. */
 const EXTENT_BYTES = 24;
@@ -42,26 +43,40 @@ export class PageCache {
   /** The page of a run that answers for an address, if it is here. */
   peek(run: StoredRun, address: number): PelPage | null {
     const cached = this.#runs.get(run.id);
-    const page = cached?.pages[lastStartingBy(cached.pages, address)];
-    if (page === undefined || address >= page.endBytes) return null;
+    const page = pageIn(cached, address);
+    if (page === null) return null;
     this.hits += 1;
     this.#used.delete(page);
     this.#used.set(page, cached!);
     return page;
   }
 
-  /** The page of a run that answers for an address. Throws RunGoneError, or `corrupt` naming run and page. */
-  async load(run: StoredRun, address: number): Promise<PelPage> {
+  /**
+   * The page of a run that answers for an address, and of the runs `below` those that can be had along with it.
+   * Throws RunGoneError, or `corrupt` naming run and page: of this run alone.
+   */
+  async load(run: StoredRun, address: number, below: readonly StoredRun[] = []): Promise<PelPage> {
     const known = this.peek(run, address);
     if (known !== null) return known;
     const key = `${run.id}:${address}`;
     let loading = this.#loading.get(key);
     if (loading === undefined) {
-      this.misses += 1;
-      loading = pageAt(this.#db, run, address).finally(() => this.#loading.delete(key));
+      loading = this.#fetch(run, address, below).finally(() => this.#loading.delete(key));
       this.#loading.set(key, loading);
     }
-    const page = await loading;
+    return await loading;
+  }
+
+  async #fetch(run: StoredRun, address: number, below: readonly StoredRun[]): Promise<PelPage> {
+    const runs = [run];
+    for (const other of below) {
+      if (runs.length === limits.pagesAtOnce) break;
+      if (other.extents > 0 && pageIn(this.#runs.get(other.id), address) === null) runs.push(other);
+    }
+    this.misses += runs.length;
+    const pages = runs.length === 1 ? [] : await pagesAt(this.#db, runs, address);
+    for (let i = pages.length - 1; i >= 0; i -= 1) if (pages[i] !== null) this.#keep(runs[i]!.id, pages[i]!);
+    const page = pages[0] ?? (await pageAt(this.#db, run, address));
     this.#keep(run.id, page);
     return page;
   }
@@ -86,6 +101,11 @@ export class PageCache {
     if (of.pages.length === 0) this.#runs.delete(of.id);
     this.#bytes -= sizeOf(page);
   }
+}
+
+function pageIn(cached: CachedRun | undefined, address: number): PelPage | null {
+  const page = cached?.pages[lastStartingBy(cached.pages, address)];
+  return page === undefined || address >= page.endBytes ? null : page;
 }
 
 function sizeOf(page: PelPage): number {

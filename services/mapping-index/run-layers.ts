@@ -1,17 +1,10 @@
 // The runs that cover a point, one over the other: any address is found by looking at one page of each, the first
 // that has it. Nothing is loaded before somebody asks, so opening costs the same however long the history is.
-import {
-  type CatalogReader,
-  firstEndingAfter,
-  putExtent,
-  runsWithin,
-  type StoredRun,
-} from '@midmirror/catalog';
+import { firstEndingAfter, putExtent, type StoredRun } from '@midmirror/catalog';
 import { type ExtentCursor, ExtentMap } from '@midmirror/extent-map';
 import { limits } from './limits.ts';
 import type { PageCache } from './page-cache.ts';
 import type { Places } from './places.ts';
-import { cover, tierRunOf } from './tiers.ts';
 
 export class RunLayers implements Places {
   /** The first wins over all others. */
@@ -44,7 +37,9 @@ export class RunLayers implements Places {
     const end = start + length;
     const place = { layer: 0, at: start };
     while (!this.#look(found, start, end, place)) {
-      const page = await this.#cache.load(this.runs[place.layer]!, place.at);
+      // What lies below is mostly asked next: one statement for all costs little more than one for each.
+      const [run, ...below] = this.runs.slice(place.layer);
+      const page = await this.#cache.load(run!, place.at, below);
       putRange(page, place.at, end, found);
       place.at = page.endBytes;
     }
@@ -74,30 +69,6 @@ export class RunLayers implements Places {
       found.put(c.start, c.length, c.flags, c.source, c.offset, c.crc);
     return found;
   }
-}
-
-/** The fewest runs of a side for units `first` to `last` (segments forward, snapshots backward), oldest first. */
-export async function coveringRuns(
-  db: CatalogReader,
-  volumeId: string,
-  side: 'forward' | 'backward',
-  first: number,
-  last: number,
-): Promise<StoredRun[]> {
-  const merged = await runsWithin(db, volumeId, side, { first, last }, 'merged');
-  const runs: StoredRun[] = [];
-  let at = first;
-  // Only what no merged run covers is looked up one by one.
-  const plain = async (until: number): Promise<void> => {
-    if (at <= until) runs.push(...(await runsWithin(db, volumeId, side, { first: at, last: until }, 0)));
-  };
-  for (const tier of cover(merged.map(tierRunOf), first, last)) {
-    await plain(tier.first - 1);
-    runs.push(tier.run);
-    at = tier.last + 1;
-  }
-  await plain(last);
-  return runs;
 }
 
 function putRange(page: Parameters<typeof putExtent>[0], from: number, end: number, into: ExtentMap): void {
