@@ -1,6 +1,6 @@
-// Which runs to merge, and which runs cover a point: pure. On both sides of the MIM eight neighbours of a level
-// become one run of the next, the oldest first; all levels stay, so that what begins or ends at any run is covered by
-// a few runs of each level (O(log history)).
+// Which runs to merge: pure. On both sides of the MIM eight neighbours of a level become one run of the next, the
+// oldest first; all levels stay, so that what begins or ends at any run is covered by a few runs of each level
+// (O(log history)).
 import type { StoredRun } from '@midmirror/catalog';
 
 /** What tiers look at. `first` and `last` count segments (forward) or snapshots (backward). */
@@ -36,24 +36,6 @@ export function nextMerge<T extends TierRun>(runs: readonly T[]): { level: numbe
     }
   }
   return null;
-}
-
-/** The fewest runs for everything from unit `first` to unit `last`, in order of time. */
-export function cover<T extends TierRun>(runs: readonly T[], first: number, last: number): T[] {
-  const wanted = runs.filter((run) => run.first >= first && run.last <= last);
-  // Where a merged run begins, so does one of each lower level: of those that begin together the longest is taken.
-  wanted.sort((a, b) => a.first - b.first || b.last - a.last || b.level - a.level);
-  const chosen: T[] = [];
-  let reached = Number.NEGATIVE_INFINITY;
-  let mergedReached = Number.NEGATIVE_INFINITY;
-  for (const run of wanted) {
-    // Several runs of level 0 may share a unit; anything else that begins before `reached` is covered already.
-    if (run.first <= reached && (run.level > 0 || run.last <= mergedReached)) continue;
-    if (run.level > 0) mergedReached = run.last;
-    reached = Math.max(reached, run.last);
-    chosen.push(run);
-  }
-  return chosen;
 }
 
 interface Stretch<T> {

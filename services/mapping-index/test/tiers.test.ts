@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { BUILDING, type Catalog, coveringRuns } from '@midmirror/catalog';
 import fc from 'fast-check';
-import { cover, nextMerge, TIER_WIDTH, type TierRun } from '../tiers.ts';
+import { nextMerge, TIER_WIDTH, type TierRun } from '../tiers.ts';
+import { withCatalog } from './with-catalog.ts';
 
 interface Run extends TierRun {
   /** Number of the run of level 0 within its unit. */
@@ -44,6 +46,24 @@ class Side {
   }
 }
 
+/** The naive twin of `coveringRuns`: the fewest runs for everything from unit `first` to unit `last`, in order. */
+function cover<T extends TierRun>(runs: readonly T[], first: number, last: number): T[] {
+  const wanted = runs.filter((run) => run.first >= first && run.last <= last);
+  // Where a merged run begins, so does one of each lower level: of those that begin together the longest is taken.
+  wanted.sort((a, b) => a.first - b.first || b.last - a.last || b.level - a.level);
+  const chosen: T[] = [];
+  let reached = Number.NEGATIVE_INFINITY;
+  let mergedReached = Number.NEGATIVE_INFINITY;
+  for (const run of wanted) {
+    // Several runs of level 0 may share a unit; anything else that begins before `reached` is covered already.
+    if (run.first <= reached && (run.level > 0 || run.last <= mergedReached)) continue;
+    if (run.level > 0) mergedReached = run.last;
+    reached = Math.max(reached, run.last);
+    chosen.push(run);
+  }
+  return chosen;
+}
+
 /** Each run of level 0 in the span is covered exactly once, in order. */
 function checkCover(side: Side, first: number, last: number): Run[] {
   const chosen = cover(side.runs, first, last);
@@ -61,16 +81,21 @@ const step = fc.oneof(
   { weight: 6, arbitrary: fc.record({ kind: fc.constant('merge'), at: fc.nat() }) },
 );
 
+function sideAfter(steps: readonly { kind: string; at: number }[], partsMax: number): Side {
+  const side = new Side();
+  for (const { kind, at } of steps) {
+    if (kind === 'add') side.add(Math.min(at, partsMax));
+    else if (kind === 'drop') side.drop(at);
+    else if (kind === 'recycle') side.recycle(at);
+    else side.merge();
+  }
+  return side;
+}
+
 test('any span is covered once, whatever was added, dropped, recycled and merged', () => {
   fc.assert(
     fc.property(fc.array(step, { maxLength: 300 }), fc.nat(), fc.nat(), (steps, from, length) => {
-      const side = new Side();
-      for (const { kind, at } of steps) {
-        if (kind === 'add') side.add(at);
-        else if (kind === 'drop') side.drop(at);
-        else if (kind === 'recycle') side.recycle(at);
-        else side.merge();
-      }
+      const side = sideAfter(steps, 3);
       const first = from % (side.next + 1);
       checkCover(side, first, first + (length % (side.next + 1)));
       checkCover(side, 0, side.next);
@@ -101,3 +126,52 @@ test('what drops leave in the middle of history is merged again', () => {
   while (side.merge());
   assert.ok(checkCover(side, 0, 4095).length <= 4 * TIER_WIDTH);
 });
+
+test('the catalogue finds the same cover as the walk over all runs, on both sides', () =>
+  withCatalog(async (catalog) => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(step, { maxLength: 120 }),
+        fc.nat(),
+        fc.nat(),
+        async (steps, from, length) => {
+          for (const side of ['forward', 'backward'] as const) {
+            const runs = sideAfter(steps, side === 'forward' ? 1 : 3);
+            await store(catalog, side, runs);
+            const first = from % (runs.next + 1);
+            for (const last of [first + (length % (runs.next + 1)), Number.MAX_SAFE_INTEGER]) {
+              const found = await coveringRuns(catalog.db, 'v1', side, first, last);
+              const expected = cover(runs.runs, first, last);
+              assert.deepEqual(
+                found.map((run) => [run.level, run.from_seq, run.to_seq]),
+                expected.map((run) => [run.level, run.first, run.last]),
+              );
+            }
+          }
+        },
+      ),
+      { numRuns: 60 },
+    );
+  }));
+
+/** The runs in the catalogue, nothing else; units as sequence numbers too. */
+async function store(catalog: Catalog, side: 'forward' | 'backward', { runs }: Side): Promise<void> {
+  await catalog.transaction(async (tx) => {
+    await tx.deleteFrom('run').execute();
+    for (const { level, first, last, part } of runs) {
+      // Of a snapshot the parts are objects of their own, numbered in their order.
+      const [first_source, source] = side === 'forward' ? [first, last] : [first * 4 + part, last * 4 + part];
+      const [snapshot, last_snapshot] = side === 'forward' ? [0, 0] : [first, last];
+      const span = { first_source, source, snapshot, last_snapshot, from_seq: first, to_seq: last };
+      const row = { volume_id: 'v1', side, level, ...span, extents: 0, data_bytes: 0, page_bytes: 0 };
+      await tx.insertInto('run').values(row).execute();
+    }
+    // Half made: of no use yet.
+    const building = { level: BUILDING, first_source: 0, source: 9999, snapshot: 0, last_snapshot: 9999 };
+    const sizes = { from_seq: 0, to_seq: 9999, extents: 0, data_bytes: 0, page_bytes: 0 };
+    await tx
+      .insertInto('run')
+      .values({ volume_id: 'v1', side, ...building, ...sizes })
+      .execute();
+  });
+}
