@@ -35,3 +35,31 @@ export async function coveringRuns(
     order by run.${from}, run.source`.execute(db);
   return rows;
 }
+
+/** Segments of a window of writes. */
+export interface WindowSpan {
+  /** First and last of those whose last write lies in the window; null: none does. */
+  first: number | null;
+  last: number | null;
+  /** The one that holds the window's end and writes after it; null: none is in a run. */
+  cut: number | null;
+}
+
+/** Where the runs of segments with writes in `(afterSeq, toSeq]` begin and end. */
+export async function windowSpan(
+  db: CatalogReader,
+  volumeId: string,
+  afterSeq: number,
+  toSeq: number,
+): Promise<WindowSpan> {
+  const segments = sql`from run where volume_id = ${volumeId} and side = 'forward' and level = 0`;
+  const { rows } = await sql<WindowSpan>`
+    select
+      (select source ${segments} and to_seq > ${afterSeq} and to_seq <= ${toSeq}
+        order by to_seq, source limit 1) as first,
+      (select source ${segments} and to_seq > ${afterSeq} and to_seq <= ${toSeq}
+        order by to_seq desc, source desc limit 1) as last,
+      (select source from (select source, from_seq ${segments} and to_seq > ${toSeq}
+        order by to_seq, source limit 1) as next where from_seq <= ${toSeq}) as cut`.execute(db);
+  return rows[0]!;
+}

@@ -1,5 +1,5 @@
 export { type Catalog, type CatalogReader, type CatalogTransaction, openEmbeddedCatalog } from './catalog.ts';
-export { coveringRuns } from './covering-runs.ts';
+export { coveringRuns, windowSpan } from './covering-runs.ts';
 export { clonePinId, holderOf, type PinRequest, pinPoint, unpinPoint } from './pins.ts';
 export { checkName, refuseTakenName } from './names.ts';
 export {
@@ -31,6 +31,7 @@ export {
   runsOf,
   type RunSide,
   runsWithin,
+  segmentsFrom,
   type StoredRun,
 } from './runs.ts';
 export type {
@@ -47,4 +48,4 @@ export type {
   VolumeRow,
 } from './schema.ts';
 export { fromNs, toNs } from './time-column.ts';
-export { snapshotsOf, volumeById, volumeByName } from './volumes.ts';
+export { type SnapshotsAsked, snapshotsNear, snapshotsOf, volumeById, volumeByName } from './volumes.ts';

@@ -209,19 +209,21 @@ function unpackFirstFormat(page: Uint8Array, into: ExtentMap): void {
   }
 }
 
-/** Runs of segments are walked by where they begin, as those of snapshots are. */
-const walks: Migration = {
+/** What opening a point looks up, however long the history: runs by where they begin and end, snapshots, syncs. */
+const lookups: Migration = {
   async up(db: Kysely<unknown>) {
-    await db.schema
-      .createIndex('run_first_source')
-      .on('run')
-      .columns(['volume_id', 'side', 'first_source', 'level'])
-      .execute();
+    const index = (name: string, table: string, columns: string[]): Promise<void> =>
+      db.schema.createIndex(name).on(table).columns(columns).execute();
+    await index('run_first_source', 'run', ['volume_id', 'side', 'first_source', 'level']);
+    await index('run_to_seq', 'run', ['volume_id', 'side', 'level', 'to_seq', 'source']);
+    await index('snapshot_seq', 'snapshot', ['volume_id', 'seq']);
+    await index('snapshot_time', 'snapshot', ['volume_id', 'time_ns']);
+    await index('sync_state', 'sync', ['volume_id', 'state']);
   },
 };
 
 export const migrations: Record<string, Migration> = {
   '001-initial': initial,
   '002-tiers': tiers,
-  '003-walks': walks,
+  '003-lookups': lookups,
 };

@@ -20,7 +20,7 @@ export async function pinPoint(tx: CatalogTransaction, pin: PinRequest): Promise
     .selectFrom('sync')
     .select(['to_seq'])
     .where('volume_id', '=', pin.volumeId)
-    .where('state', '!=', 'applied')
+    .where('state', 'in', ['planned', 'prepared'])
     .orderBy('sync_id', 'desc')
     .executeTakeFirst();
   const earliest = Math.max(volume.mim_seq, sync?.to_seq ?? 0);

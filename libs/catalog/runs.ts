@@ -153,6 +153,19 @@ function inOrder(db: CatalogReader, volumeId: string, side: RunSide) {
     .orderBy(sql`source`);
 }
 
+/** Segments from `first` on that have a run. */
+export async function segmentsFrom(db: CatalogReader, volumeId: string, first: number): Promise<number[]> {
+  const rows = await db
+    .selectFrom('run')
+    .select('source')
+    .where('volume_id', '=', volumeId)
+    .where('side', '=', 'forward')
+    .where('level', '=', 0)
+    .where('source', '>=', first)
+    .execute();
+  return rows.map(({ source }) => source);
+}
+
 /** The run of one segment or object; undefined: the catalogue knows none. */
 export async function runOf(
   db: CatalogReader,

@@ -13,7 +13,7 @@ import { historyOf } from './history.ts';
 import { limits } from './limits.ts';
 import { type Mirror, refuseOutside } from './mirror.ts';
 import { PageCache } from './page-cache.ts';
-import { type Moment, Points, staysPut } from './points.ts';
+import { type Moment, Points, snapshotsAsked, staysPut } from './points.ts';
 import { Projector } from './projector.ts';
 import { TierMerger } from './tier-merger.ts';
 import { TreeBudget } from './tree-budget.ts';
@@ -72,11 +72,11 @@ export class MappingIndex implements ExportDirectory {
     }));
     answer(bus, 'mapping-index.forget', ({ volumeId }) => this.#forget(volumeId));
     answer(bus, 'mapping-index.resolve', ({ volumeId, at }) =>
-      this.#inTurn(volumeId, ({ points, view, latest, nowNs }) => points.choose(view, at, latest, nowNs)),
+      this.#inTurn(volumeId, at, ({ points, view, latest, nowNs }) => points.choose(view, at, latest, nowNs)),
     );
     answer(bus, 'mapping-index.changes', (body) => this.#changes(body));
     answer(bus, 'mapping-index.history', ({ volumeId, offset, length, limit }) =>
-      this.#inTurn(volumeId, ({ index, view, latest }) => {
+      this.#inTurn(volumeId, null, ({ index, view, latest }) => {
         refuseOutside(index.sizeBytes, offset, length);
         return historyOf(index, catalog, view, {
           offset,
@@ -139,7 +139,7 @@ export class MappingIndex implements ExportDirectory {
 
   /** Opens the point that `text` names, pinned until `release`. */
   async openPoint(volumeId: string, text: string): Promise<OpenedPoint> {
-    return await this.#inTurn(volumeId, async ({ index, points, view, latest, nowNs }) => {
+    return await this.#inTurn(volumeId, text, async ({ index, points, view, latest, nowNs }) => {
       const point = await points.choose(view, text, latest, nowNs);
       return { point, ...(await index.openMirror(point.seq, BigInt(point.timeNs), 'mirror')) };
     });
@@ -171,9 +171,13 @@ export class MappingIndex implements ExportDirectory {
     }
   }
 
-  /** With everything that has been answered to guests by now durable and known here. */
+  /**
+   * With everything that has been answered to guests by now durable and known here; in view the snapshots that the
+   * point `at` needs, or all.
+   */
   async #inTurn<T>(
     volumeId: string,
+    at: string | null,
     act: (at: {
       index: VolumeIndex;
       points: Points;
@@ -184,11 +188,12 @@ export class MappingIndex implements ExportDirectory {
   ): Promise<T> {
     const { bus, clock } = this.#context;
     const nowNs = clock.nowNs();
+    const asked = at === null ? 'all' : snapshotsAsked(at, nowNs);
     const { index, points } = await this.#serve(volumeId);
     const { seq, timeNs, position } = await ask(bus, 'ingest.publish', { volumeId });
     await this.#projector.reached(position);
     return await index.turns.take(async () => {
-      const view = await index.view();
+      const view = await index.view(asked);
       return await act({ index, points, view, latest: { seq, timeNs: BigInt(timeNs) }, nowNs });
     });
   }

@@ -1,7 +1,7 @@
 // Finds points: from what people ask (a time, a mark, a number) to a write, and from a write to its time. Looks
 // in the segments' batch indexes and in the tail. All of it in a turn of the volume.
 import { MidmirrorError } from '@midmirror/basis';
-import { type Catalog, fromNs, toNs } from '@midmirror/catalog';
+import { type Catalog, fromNs, type SnapshotsAsked, toNs } from '@midmirror/catalog';
 import type { ChosenPoint } from '@midmirror/events';
 import type { SegmentBatch } from '@midmirror/journal';
 import { parsePoint, printTime } from '@midmirror/point';
@@ -204,6 +204,23 @@ export class Points {
         },
       },
     );
+  }
+}
+
+/** What of the snapshots must be in view to choose the point that `text` names. Throws `bad-request`. */
+export function snapshotsAsked(text: string, nowNs: bigint): SnapshotsAsked {
+  const asked = parsePoint(text, nowNs);
+  switch (asked.kind) {
+    case 'latest':
+      return {};
+    case 'seq':
+      return { seq: asked.seq };
+    case 'mark':
+      return { mark: asked.name };
+    case 'snapshot':
+      return { snapshot: asked.snapshot };
+    case 'time':
+      return { timeNs: asked.timeNs };
   }
 }
 

@@ -14,13 +14,17 @@ import {
   pinPoint,
   putPage,
   RunGoneError,
-  runsOf,
+  type PinRequest,
+  segmentsFrom,
   type SnapshotRow,
+  type SnapshotsAsked,
+  snapshotsNear,
   snapshotsOf,
   type StoredRun,
   unpinPoint,
   type VolumeRow,
   volumeById,
+  windowSpan,
 } from '@midmirror/catalog';
 import type { OpenMirrorView } from '@midmirror/events';
 import { ExtentMap } from '@midmirror/extent-map';
@@ -32,7 +36,7 @@ import { Mirror } from './mirror.ts';
 import type { PageCache } from './page-cache.ts';
 import { type Places, TreePlaces } from './places.ts';
 import { RunLayers } from './run-layers.ts';
-import { batchesOf, type Tail } from './tail.ts';
+import { batchesOf, type Tail, type TailSegment } from './tail.ts';
 import type { TreeBudget } from './tree-budget.ts';
 
 export interface IndexContext {
@@ -64,14 +68,25 @@ interface Found {
   known: OpenMirror['known'];
 }
 
+/** What a point is made of, as far as the catalogue tells. */
+interface Covering {
+  /** The first wins. */
+  covering: StoredRun[];
+  /** The segment whose writes belong to it in part. */
+  cut: number | null;
+  /** Segments that are in no run yet. */
+  tail: readonly TailSegment[];
+  /** Null: forward. */
+  known: OpenMirror['known'] | null;
+}
+
 /** `forward`: at or after the MIM's point; `backward`: a snapshot. */
 type Side = 'forward' | 'backward';
 
 /** A consistent look at the catalogue. */
 export interface VolumeView {
   volume: VolumeRow;
-  /** Target of a sync that is prepared: from then on older points can't be read off the MIM. */
-  syncedSeq: number;
+  /** Those that were asked for at least; the oldest is the volume's oldest. */
   snapshots: SnapshotRow[];
 }
 
@@ -131,18 +146,12 @@ export class VolumeIndex {
     }));
   }
 
-  /** Take a turn around it and what is built from it. */
-  async view(): Promise<VolumeView> {
+  /** Take a turn around it and what is built from it. Of the snapshots, those that are asked for. */
+  async view(asked: SnapshotsAsked | 'all'): Promise<VolumeView> {
     return await this.#context.catalog.transaction(async (tx) => {
-      const volume = await volumeById(tx, this.id);
-      const sync = await tx
-        .selectFrom('sync')
-        .select('to_seq')
-        .where('volume_id', '=', this.id)
-        .where('state', '=', 'prepared')
-        .executeTakeFirst();
-      const snapshots = await snapshotsOf(tx, this.id);
-      return { volume, syncedSeq: sync?.to_seq ?? volume.mim_seq, snapshots };
+      const snapshots =
+        asked === 'all' ? await snapshotsOf(tx, this.id) : await snapshotsNear(tx, this.id, asked);
+      return { volume: await volumeById(tx, this.id), snapshots };
     });
   }
 
@@ -164,11 +173,10 @@ export class VolumeIndex {
         );
       }
       const pinId = `${holder}-${randomUUID()}`;
-      await this.#context.catalog.transaction((tx) =>
-        pinPoint(tx, { id: pinId, volumeId: this.id, seq, holder, sinceNs: this.#context.clock.nowNs() }),
-      );
+      const sinceNs = this.#context.clock.nowNs();
       try {
-        const { places, side, known } = await this.#find(seq);
+        const pin = { id: pinId, volumeId: this.id, seq, holder, sinceNs };
+        const { places, side, known } = await this.#find(seq, pin);
         const mirror = new Mirror(seq, this.sizeBytes, places, this.#mim, this.pieces, () =>
           this.#refresh(seq),
         );
@@ -242,49 +250,73 @@ export class VolumeIndex {
     });
   }
 
-  /** In a turn. What covers the writes in `(mim, seq]`: runs, the newest first, and over them what is in no run. */
-  async #forwardLayers(view: VolumeView, seq: number): Promise<RunLayers> {
+  /**
+   * In a turn. What covers a point, at one moment: a drop or a sync between the looks would leave what it moved in
+   * neither. With `pin`, pinned at that moment. Throws `point-unavailable`.
+   */
+  async #find(seq: number, pin?: PinRequest): Promise<Found> {
     // Before the runs: what is sealed meanwhile leaves the tail for them.
     const tail = this.tail.segments;
-    const { runs, covering } = await this.#context.catalog.transaction((tx) =>
-      this.#forwardRuns(tx, view.volume.mim_seq, seq),
-    );
-    const stored = new Set(runs.map((run) => run.source));
+    const found = await this.#context.catalog.transaction(async (tx) => {
+      if (pin !== undefined) await pinPoint(tx, pin);
+      const { mim_seq, synced_seq } = await this.#state(tx);
+      return seq >= (synced_seq ?? mim_seq)
+        ? await this.#forwardRuns(tx, mim_seq, seq, tail)
+        : await this.#backwardRuns(tx, seq);
+    });
+    // After the look at the MIM's point: a sync that ended before it has marked granules that the map leans on.
+    await this.#mim.reload();
+    const { covering, known, cut } = found;
     const top = new ExtentMap();
-    for (const run of runs)
-      if (run.from_seq <= seq && run.to_seq > seq) await this.#partOfSegment(run.source, seq, top);
-    for (const segment of tail) {
-      if (stored.has(segment.segment)) continue;
-      for (const { batch, bytes, at } of batchesOf(segment)) {
-        if (batch.firstSeq > seq) break;
-        for (const d of descriptorsOf(bytes, at, batch))
-          if (d.seq <= seq) putDescriptor(top, d, segment.segment);
-      }
-    }
-    return new RunLayers(covering.reverse(), top, this.#context.cache);
+    if (cut !== null) await this.#partOfSegment(cut, seq, top);
+    for (const segment of found.tail) putTail(segment, seq, top);
+    const side = known === null ? 'forward' : 'backward';
+    const places = new RunLayers(covering, top, this.#context.cache);
+    return { places, side, known: known ?? { count: 0, lastId: 0 } };
   }
 
-  /** At one moment: all runs of segments, and the fewest that cover those with writes in `(mimSeq, seq]` alone. */
+  /** The MIM's point, and the target of a sync that is prepared: from then on older points can't be read off it. */
+  #state(db: CatalogReader): Promise<{ mim_seq: number; synced_seq: number | null }> {
+    return db
+      .selectFrom('volume')
+      .leftJoin('sync', (join) =>
+        join.onRef('sync.volume_id', '=', 'volume.id').on('sync.state', '=', 'prepared'),
+      )
+      .select(['volume.mim_seq', 'sync.to_seq as synced_seq'])
+      .where('volume.id', '=', this.id)
+      .executeTakeFirstOrThrow();
+  }
+
+  /** What covers the writes in `(mimSeq, seq]`: runs, the newest first, and over them what is in no run as a whole. */
   async #forwardRuns(
     tx: CatalogTransaction,
     mimSeq: number,
     seq: number,
-  ): Promise<{ runs: StoredRun[]; covering: StoredRun[] }> {
-    const runs = await runsOf(tx, this.id, 'forward');
-    const whole = runs.filter((run) => run.to_seq > mimSeq && run.to_seq <= seq);
-    const [first, last] = [whole[0], whole.at(-1)];
-    if (first === undefined || last === undefined) return { runs, covering: [] };
-    return { runs, covering: await coveringRuns(tx, this.id, 'forward', first.source, last.source) };
+    tail: readonly TailSegment[],
+  ): Promise<Covering> {
+    const { first, last, cut } = await windowSpan(tx, this.id, mimSeq, seq);
+    const covering =
+      first === null || last === null ? [] : await coveringRuns(tx, this.id, 'forward', first, last);
+    const stored = new Set(tail.length === 0 ? [] : await segmentsFrom(tx, this.id, tail[0]!.segment));
+    const unstored = tail.filter(({ segment }) => !stored.has(segment));
+    return { covering: covering.reverse(), cut, tail: unstored, known: null };
   }
 
-  /** In a turn. What covers a snapshot: runs, the oldest first. */
-  async #backwardFound(snapshot: number): Promise<Found> {
-    // At one moment: a drop or a sync between the looks would leave what it moved in neither.
-    return await this.#context.catalog.transaction(async (tx) => {
-      const covering = await coveringRuns(tx, this.id, 'backward', snapshot, Number.MAX_SAFE_INTEGER);
-      const places = new RunLayers(covering, new ExtentMap(), this.#context.cache);
-      return { places, side: 'backward', known: await this.#runsFrom(tx, snapshot, null) };
-    });
+  /** What covers a snapshot: runs, the oldest first. */
+  async #backwardRuns(tx: CatalogTransaction, seq: number): Promise<Covering> {
+    const row = await tx
+      .selectFrom('snapshot')
+      .select('snapshot')
+      .where('volume_id', '=', this.id)
+      .where('seq', '=', seq)
+      .executeTakeFirst();
+    if (row === undefined)
+      throw new MidmirrorError(
+        'point-unavailable',
+        `write ${seq} of volume "${this.name}" is no longer a point of its own`,
+      );
+    const covering = await coveringRuns(tx, this.id, 'backward', row.snapshot, Number.MAX_SAFE_INTEGER);
+    return { covering, cut: null, tail: [], known: await this.#runsFrom(tx, row.snapshot, null) };
   }
 
   /** A segment has gone from the ring: its file will hold other writes. */
@@ -302,23 +334,6 @@ export class VolumeIndex {
     await Promise.all(this.#planting);
     await this.pieces.close();
     await this.#mim.close();
-  }
-
-  async #find(seq: number): Promise<Found> {
-    const view = await this.view();
-    // After the look at the MIM's point: a sync that ends in between has marked granules that the map leans on.
-    await this.#mim.reload();
-    if (seq >= view.syncedSeq) {
-      const places = await this.#forwardLayers(view, seq);
-      return { places, side: 'forward', known: { count: 0, lastId: 0 } };
-    }
-    const snapshot = view.snapshots.find((row) => row.seq === seq);
-    if (snapshot === undefined)
-      throw new MidmirrorError(
-        'point-unavailable',
-        `write ${seq} of volume "${this.name}" is no longer a point of its own`,
-      );
-    return await this.#backwardFound(snapshot.snapshot);
   }
 
   /** In a turn. Its places as they are now, from the runs; a tree of them follows. */
@@ -449,6 +464,13 @@ export class VolumeIndex {
 
 export function snapshotTimes(row: SnapshotRow): { timeNs: bigint; untilNs: bigint | null } {
   return { timeNs: fromNs(row.time_ns), untilNs: row.until_ns === null ? null : fromNs(row.until_ns) };
+}
+
+function putTail(segment: TailSegment, seq: number, map: ExtentMap): void {
+  for (const { batch, bytes, at } of batchesOf(segment)) {
+    if (batch.firstSeq > seq) return;
+    for (const d of descriptorsOf(bytes, at, batch)) if (d.seq <= seq) putDescriptor(map, d, segment.segment);
+  }
 }
 
 function kindOf(places: Places): Pick<OpenMirrorView, 'kind' | 'nodes' | 'conversions'> {

@@ -13,10 +13,15 @@ import {
   pagesAt,
   pinPoint,
   runsOf,
+  type SnapshotRow,
+  type SnapshotsAsked,
+  snapshotsNear,
+  snapshotsOf,
   toNs,
   unpinPoint,
   volumeById,
   volumeByName,
+  windowSpan,
 } from '../index.ts';
 
 export interface CatalogUnderTest {
@@ -184,6 +189,67 @@ export function catalogContract(name: string, make: () => Promise<CatalogUnderTe
       assert.deepEqual(lacking, [false, true, true, true, false]);
     },
   );
+
+  withCatalog(
+    'of many snapshots those asked for are found, with the oldest and the newest',
+    async (under) => {
+      const { db } = under.catalog;
+      const random = new SeededRandom(9);
+      const state = { until_ns: null, state: 'closed', opened_ns: toNs(NOW), reason: 'test' };
+      for (let snapshot = 3, seq = 5; snapshot < 200; snapshot += 1 + random.below(3)) {
+        seq += 1 + random.below(9);
+        const row = { volume_id: 'v1', snapshot, seq, time_ns: toNs(NOW + BigInt(seq)), ...state };
+        await db.insertInto('snapshot').values(row).execute();
+      }
+      const all = await snapshotsOf(db, 'v1');
+      const mark = { volume_id: 'v1', name: 'then', kind: 'bookmark', time_ns: toNs(NOW), seq: all[7]!.seq };
+      await db.insertInto('mark').values(mark).execute();
+      const always = [all[0], ...all.slice(-20)];
+      for (let look = 0; look < 60; look += 1) {
+        const at = random.below(all.at(-1)!.seq + 9);
+        const cases: [SnapshotsAsked, (row: SnapshotRow, i: number) => boolean][] = [
+          [{}, () => false],
+          [{ seq: at }, (row) => row.seq === at],
+          [{ snapshot: at }, (row) => row.snapshot === at],
+          [{ mark: 'then' }, (_, i) => i === 7],
+        ];
+        for (const [asked, wanted] of cases) {
+          const expected = all.filter((row, i) => always.includes(row) || wanted(row, i));
+          assert.deepEqual(await snapshotsNear(db, 'v1', asked), expected);
+        }
+        const before = all.findLast((row) => row.seq <= at);
+        const after = all.find((row) => row.seq > at);
+        const around = all.filter((row) => always.includes(row) || row === before || row === after);
+        assert.deepEqual(await snapshotsNear(db, 'v1', { timeNs: NOW + BigInt(at) }), around);
+      }
+    },
+  );
+
+  withCatalog('a window of writes begins and ends at the segments that hold its ends', async (under) => {
+    const { catalog } = under;
+    const random = new SeededRandom(6);
+    const segments: { source: number; from_seq: number; to_seq: number }[] = [];
+    for (let source = 4, seq = 1; source < 60; source += 1) {
+      // A segment of marks alone ends before it begins.
+      const writes = random.chance(0.1) ? 0 : 1 + random.below(12);
+      const run = { source, from_seq: seq, to_seq: seq + writes - 1 };
+      const rest = { volume_id: 'v1', side: 'forward', snapshot: 0, extents: 0, data_bytes: 0 };
+      await catalog.transaction((tx) => insertRun(tx, { ...run, ...rest }, new ExtentMap()));
+      segments.push(run);
+      seq += writes;
+    }
+    for (let look = 0; look < 200; look += 1) {
+      const after = random.below(400);
+      const to = after + random.below(300);
+      const whole = segments.filter((run) => run.to_seq > after && run.to_seq <= to);
+      const cut = segments.find((run) => run.from_seq <= to && run.to_seq > to);
+      assert.deepEqual(
+        { ...(await windowSpan(catalog.db, 'v1', after, to)) },
+        { first: whole[0]?.source ?? null, last: whole.at(-1)?.source ?? null, cut: cut?.source ?? null },
+        `writes in (${after}, ${to}]`,
+      );
+    }
+  });
 
   withCatalog(
     'a point can be pinned in the window and at snapshots, and nowhere else',
