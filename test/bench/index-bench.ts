@@ -1,184 +1,156 @@
-// `npm run bench:index [-- --writes 10000000 --snapshots 10000]`: what looking a point up in the index costs, over a
-// catalogue that is filled with the maps of so many writes; beside it the walk through every segment's map one by
-// one, in the same run. Ratios and medians; no bar is asserted here.
+// `npm run bench:index [-- --writes 10000000 --snapshots 10000 --only trees --out index-bench.json]`: what looking a
+// point up costs, beside what one would do without the index, in one run. The index alone first, over a catalogue that
+// is filled with the maps of so many writes; then through the real appliance. No bar is asserted here.
 import { mkdtempSync, rmSync } from 'node:fs';
-import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { SeededRandom } from '@midmirror/basis';
-import { type Catalog, coveringRuns, insertRun, levelsOf, openEmbeddedCatalog, runsOf } from '@midmirror/catalog';
+import {
+  type Catalog,
+  coveringRuns,
+  levelsOf,
+  openEmbeddedCatalog,
+  type RunSide,
+  runsOf,
+} from '@midmirror/catalog';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { PageCache } from '../../services/mapping-index/page-cache.ts';
 import { RunLayers } from '../../services/mapping-index/run-layers.ts';
-import { TierMerger } from '../../services/mapping-index/tier-merger.ts';
-import { TreeVrmo } from '@midmirror/vrmo';
 import { ROOT } from '../appliance/appliance-process.ts';
+import { installTools } from '../tools.ts';
+import { Figures } from './figures.ts';
+import { mergingFigures } from './index-merging.ts';
+import { openingFigures } from './index-opening.ts';
+import { chainWalk, rowTable, SortedArray } from './index-peers.ts';
+import { BLOCK, fill, mergeAll, randomAddress } from './index-fill.ts';
+import { treeFigures } from './index-trees.ts';
 import { median } from './measure.ts';
 
 /** 4 KiB writes in a segment of 64 MiB. */
 const WRITES_PER_SEGMENT = 16_000;
+const SMALL_WINDOW = 10_000;
 const EXTENTS_PER_SNAPSHOT = 100;
-const BLOCKS = 2 ** 24; // of 4 KiB: 64 GiB
-const BLOCK = 4096;
-const LOOKS = 40;
-const RUNS_PER_TRANSACTION = 50;
+const LOOKS = 60;
 const CACHE_BYTES = 32 << 20;
 
 const { values } = parseArgs({
   options: {
     writes: { type: 'string', default: '10000000' },
     snapshots: { type: 'string', default: '10000' },
+    only: { type: 'string' },
+    out: { type: 'string', default: 'index-bench.json' },
   },
 });
+const writes = Number(values.writes);
+const snapshots = Number(values.snapshots);
 const random = new SeededRandom(1);
 
-function say(name: string, value: string, bar = ''): void {
-  process.stdout.write(`${name.padEnd(66)} ${value.padStart(14)}  ${bar}\n`);
+/** A window or a history, and a point of it. */
+interface Lookup {
+  volume: string;
+  side: RunSide;
+  point: () => number;
 }
 
-async function fill(
-  catalog: Catalog,
-  volume: string,
-  side: string,
-  runs: number,
-  each: number,
-): Promise<void> {
-  const backward = side === 'backward' ? ExtentFlag.backward : 0;
-  const mapOf = (source: number): ExtentMap => {
-    const map = new ExtentMap();
-    for (let i = 0; i < each; i += 1) {
-      const offset = 4096 + i * 4200 - ((i * 4200) % 8);
-      map.put(random.below(BLOCKS) * BLOCK, BLOCK, ExtentFlag.whole | backward, source, offset, i);
-    }
-    return map;
-  };
-  for (let source = 1; source <= runs; ) {
-    await catalog.transaction(async (tx) => {
-      for (let some = 0; some < RUNS_PER_TRANSACTION && source <= runs; some += 1, source += 1) {
-        const map = mapOf(source);
-        const run = {
-          ...{ volume_id: volume, side, source, snapshot: backward ? source : 0 },
-          ...{ from_seq: source, to_seq: source, extents: map.size, data_bytes: 0 },
-        };
-        await insertRun(tx, run, map);
-      }
-    });
-  }
-}
-
-async function merged(catalog: Catalog, volume: string, side: 'forward' | 'backward'): Promise<number> {
-  const merger = new TierMerger(catalog, (message) => process.stderr.write(`${message}\n`));
-  const began = performance.now();
-  merger.changed(volume, side);
-  await merger.idle();
-  await merger.stop();
-  return (performance.now() - began) / 1000;
-}
-
-/** Milliseconds from nothing in memory to where the first 4 KiB lie, at points of one side. */
+/** Milliseconds from nothing in memory to where the first 4 KiB lie; of several kinds of points, in turn. */
 async function openAndLook(
   catalog: Catalog,
-  volume: string,
-  side: 'forward' | 'backward',
-  point: () => number,
-): Promise<{ ms: number; runs: number }> {
-  const took: number[] = [];
-  let most = 0;
+  lookups: readonly Lookup[],
+): Promise<{ ms: number; runs: number }[]> {
+  const took = lookups.map((): number[] => []);
+  const most = lookups.map(() => 0);
   for (let look = 0; look < LOOKS; look += 1) {
-    const cache = new PageCache(catalog.db, CACHE_BYTES);
-    const at = point();
-    const began = performance.now();
-    const runs =
-      side === 'forward'
-        ? (await coveringRuns(catalog.db, volume, side, 1, at)).reverse()
-        : await coveringRuns(catalog.db, volume, side, at, Number.MAX_SAFE_INTEGER);
-    await new RunLayers(runs, new ExtentMap(), cache).find(random.below(BLOCKS) * BLOCK, BLOCK);
-    took.push(performance.now() - began);
-    most = Math.max(most, runs.length);
+    for (const [i, { volume, side, point }] of lookups.entries()) {
+      const cache = new PageCache(catalog.db, CACHE_BYTES);
+      const at = point();
+      const [first, last] = side === 'forward' ? [1, at] : [at, Number.MAX_SAFE_INTEGER];
+      const began = performance.now();
+      const runs = await coveringRuns(catalog.db, volume, side, first, last);
+      if (side === 'forward') runs.reverse();
+      await new RunLayers(runs, new ExtentMap(), cache).find(randomAddress(random), BLOCK);
+      took[i]!.push(performance.now() - began);
+      most[i] = Math.max(most[i]!, runs.length);
+    }
   }
-  return { ms: median(took), runs: most };
+  return took.map((some, i) => ({ ms: median(some), runs: most[i]! }));
 }
 
-/** Every segment's map, the newest first, until one has the address. */
-async function chainWalk(catalog: Catalog, volume: string, last: number): Promise<number> {
-  const took: number[] = [];
-  for (let look = 0; look < 5; look += 1) {
-    const cache = new PageCache(catalog.db, CACHE_BYTES);
-    const began = performance.now();
-    const runs = (await runsOf(catalog.db, volume, 'forward')).filter((run) => run.source <= last).reverse();
-    await new RunLayers(runs, new ExtentMap(), cache).find(random.below(BLOCKS) * BLOCK, BLOCK);
-    took.push(performance.now() - began);
-  }
-  return median(took);
-}
-
-async function forward(catalog: Catalog): Promise<void> {
-  const segments = Math.ceil(Number(values.writes) / WRITES_PER_SEGMENT);
-  await fill(catalog, 'small', 'forward', 1, 10_000);
-  await fill(catalog, 'large', 'forward', segments, WRITES_PER_SEGMENT);
-  const chain = await chainWalk(catalog, 'large', segments);
-  const seconds = await merged(catalog, 'large', 'forward');
-  const small = await openAndLook(catalog, 'small', 'forward', () => 1);
-  const large = await openAndLook(catalog, 'large', 'forward', () => 1 + random.below(segments));
-  say(
-    `open + first look, ${values.writes} writes, any of ${segments} segments`,
-    `${large.ms.toFixed(1)} ms`,
-    '≤ 250, goal 20',
-  );
-  say('  the same to a window of 10,000 writes', (large.ms / small.ms).toFixed(1), '≤ 3, goal 1.2');
-  say('  runs looked at, at most', String(large.runs));
-  say('  the walk through all segments, to ours', `${(chain / large.ms).toFixed(1)} ×`);
-  say('  merging all of it', `${seconds.toFixed(0)} s`);
-  for (const { level, runs, extents, pageBytes } of await levelsOf(catalog.db, 'large'))
-    say(
-      `  level ${level}: ${runs} runs, ${extents} extents, bytes an extent`,
-      (pageBytes / extents).toFixed(1),
-      '≤ 16, goal 8',
+async function windows(figures: Figures, catalog: Catalog, folder: string): Promise<void> {
+  const segments = Math.ceil(writes / WRITES_PER_SEGMENT);
+  const filling = { side: 'forward' as const, first: 1, flags: ExtentFlag.whole };
+  await fill(catalog, random, { ...filling, volume: 'small', last: 1, writes: SMALL_WINDOW });
+  await fill(catalog, random, { ...filling, volume: 'large', last: segments, writes: WRITES_PER_SEGMENT });
+  const seconds = await mergeAll(catalog, 'large', 'forward');
+  const runs = await runsOf(catalog.db, 'large', 'forward');
+  const chain = await chainWalk(catalog, random, runs, CACHE_BYTES);
+  const [small, large] = await openAndLook(catalog, [
+    { volume: 'small', side: 'forward', point: () => 1 },
+    { volume: 'large', side: 'forward', point: () => 1 + random.below(segments) },
+  ]);
+  const name = `open + first look, index alone, ${writes} writes, any of ${segments} segments`;
+  figures.say(name, large!.ms, 'ms', '<= 250, goal 20');
+  figures.say('  to a window of 10,000 writes', large!.ms / small!.ms, 'x', '<= 3, goal 1.2');
+  figures.say('  runs looked at, at most', large!.runs, '');
+  figures.say('  merging all of it', seconds, 's');
+  for (const { level, runs: count, extents, pageBytes } of await levelsOf(catalog.db, 'large'))
+    figures.say(
+      `  level ${level}, ${count} runs: catalogue bytes an extent`,
+      pageBytes / extents,
+      'B',
+      '<= 16, goal 8',
     );
-}
-
-async function backward(catalog: Catalog): Promise<void> {
-  const snapshots = Number(values.snapshots);
-  await fill(catalog, 'old', 'backward', snapshots, EXTENTS_PER_SNAPSHOT);
-  const seconds = await merged(catalog, 'old', 'backward');
-  const oldest = await openAndLook(catalog, 'old', 'backward', () => 1);
-  const any = await openAndLook(catalog, 'old', 'backward', () => 1 + random.below(snapshots));
-  say(
-    `open + first look at the oldest of ${snapshots} snapshots`,
-    `${oldest.ms.toFixed(1)} ms`,
-    '≤ 250, goal 20',
-  );
-  say('  at any of them', `${any.ms.toFixed(1)} ms`);
-  say('  runs looked at, at most', String(Math.max(oldest.runs, any.runs)));
-  say('  merging all of it', `${seconds.toFixed(0)} s`);
-}
-
-function tree(): void {
-  const map = new ExtentMap();
-  for (let i = 0; i < 1_000_000; i += 1)
-    map.put(random.below(BLOCKS) * BLOCK, BLOCK, ExtentFlag.whole, 1, i, i);
-  const vrmo = new TreeVrmo(map);
-  const addresses = Float64Array.from({ length: 1_000_000 }, () => random.below(BLOCKS) * BLOCK);
-  const cursor = vrmo.cursor(0);
-  for (const address of addresses) cursor.seek(address);
+  figures.say('peer, a walk through the segments: open + first look', chain, 'ms');
+  figures.say('  to ours', chain / large!.ms, 'x');
   const began = performance.now();
-  for (const address of addresses) cursor.seek(address);
-  const seconds = (performance.now() - began) / 1000;
-  say(
-    `lookups a second in a tree of ${vrmo.extentCount} extents`,
-    `${(1 / seconds).toFixed(2)} M`,
-    '≥ 1.5, goal 5',
+  const array = await SortedArray.open(catalog, runs);
+  const arrayMs = performance.now() - began;
+  figures.say(`peer, a sorted array of ${array.size} extents: open + first look`, arrayMs, 'ms');
+  figures.say('  to ours', arrayMs / large!.ms, 'x');
+  figures.say('  memory', array.memoryBytes / 2 ** 20, 'MiB');
+  figures.say('  lookups', array.lookupsPerSecond(random) / 1e6, 'M/s');
+  const table = await rowTable(`${folder}/rows.db`, random, writes);
+  figures.say(
+    `peer, a table with a row for each of ${writes} extents: open + first look`,
+    table.openMs,
+    'ms',
   );
+  figures.say('  to ours', table.openMs / large!.ms, 'x');
+  figures.say('  database bytes an extent', table.bytesPerExtent, 'B');
+  figures.say('  lookups', table.lookupsPerSecond / 1e6, 'M/s');
+  figures.say('  filling it in the order of its key', table.fillSeconds, 's');
 }
 
-const folder = mkdtempSync(`${ROOT}/.bench-`);
-const catalog = await openEmbeddedCatalog(`${folder}/catalog.db`);
-try {
-  process.stdout.write(`${cpus()[0]!.model}, ${cpus().length} cores, Node ${process.version}\n`);
-  tree();
-  await forward(catalog);
-  await backward(catalog);
-  say('memory of this process at the end', `${(process.memoryUsage.rss() / 2 ** 20).toFixed(0)} MiB`);
-} finally {
-  await catalog.close();
-  rmSync(folder, { recursive: true, force: true });
+async function history(figures: Figures, catalog: Catalog): Promise<void> {
+  const extents = { first: 1, last: snapshots, writes: EXTENTS_PER_SNAPSHOT, flags: ExtentFlag.whole };
+  await fill(catalog, random, { volume: 'old', side: 'backward', ...extents });
+  const seconds = await mergeAll(catalog, 'old', 'backward');
+  const [oldest, any] = await openAndLook(catalog, [
+    { volume: 'old', side: 'backward', point: () => 1 },
+    { volume: 'old', side: 'backward', point: () => 1 + random.below(snapshots) },
+  ]);
+  const name = `open + first look, index alone, the oldest of ${snapshots} snapshots`;
+  figures.say(name, oldest!.ms, 'ms', '<= 250, goal 20');
+  figures.say('  at any of them', any!.ms, 'ms');
+  figures.say('  runs looked at, at most', Math.max(oldest!.runs, any!.runs), '');
+  figures.say('  merging all of it', seconds, 's');
 }
+
+async function main(): Promise<void> {
+  installTools();
+  const folder = mkdtempSync(`${ROOT}/.bench-`);
+  const asked = (name: string): boolean => values.only === undefined || values.only.split(',').includes(name);
+  try {
+    const figures = new Figures();
+    if (asked('trees')) treeFigures(figures, random);
+    const catalog = await openEmbeddedCatalog(`${folder}/catalog.db`);
+    if (asked('windows')) await windows(figures, catalog, folder);
+    if (asked('history')) await history(figures, catalog);
+    await catalog.close();
+    if (asked('opening')) await openingFigures(figures, `${folder}/opening`, random, writes, snapshots);
+    if (asked('merging')) await mergingFigures(figures, folder, random);
+    figures.write(values.out);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+await main();

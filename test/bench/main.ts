@@ -1,11 +1,10 @@
 // `npm run bench [-- --seconds 4 --rounds 3 --out file.json]`: each case side by side with its peer in the same run,
 // alternating; ratios of medians. No bar is asserted here: figures of a noisy machine are for people to read.
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { cpus, release, totalmem } from 'node:os';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { ROOT } from '../appliance/appliance-process.ts';
 import { installTools } from '../tools.ts';
+import { machine } from './machine.ts';
 import { type Load, type Measured, measure, median, rssMiB, writtenBytes } from './measure.ts';
 import { type Server, startAppliance, startNbdkit, startQemuNbd } from './servers.ts';
 
@@ -327,28 +326,6 @@ async function memory(): Promise<void> {
 /** Until what is under way is on the disk. */
 async function settle(): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, 1500));
-}
-
-function machine(): Record<string, string | number> {
-  const version = (program: string): string =>
-    execFileSync(program, ['--version'], { encoding: 'utf8' }).split('\n')[0]!;
-  const mounts = readFileSync('/proc/mounts', 'utf8')
-    .split('\n')
-    .map((line) => line.split(' '));
-  const home = mounts
-    .filter(([, at]) => at !== undefined && ROOT.startsWith(at))
-    .sort((a, b) => b[1]!.length - a[1]!.length)[0];
-  return {
-    cpu: cpus()[0]!.model,
-    cores: cpus().length,
-    memoryGiB: Math.round(totalmem() / GIB),
-    fileSystem: home?.[2] ?? 'unknown',
-    kernel: release(),
-    node: process.version,
-    fio: version('fio'),
-    nbdkit: version('nbdkit'),
-    qemu: version('qemu-nbd'),
-  };
 }
 
 await main();
