@@ -33,7 +33,7 @@ export interface SegmentFooter {
   endOffset: number;
   /** Checksum of the last batch's header: the chain goes on from here. */
   lastHeaderCrc: number;
-  extents: ExtentMap;
+  readonly extents: ExtentMap;
   batches: SegmentBatch[];
 }
 
@@ -146,6 +146,7 @@ export function decodeSegmentFooter(bytes: Uint8Array, crc: number): SegmentFoot
     });
     base += Format.batchIndexBytes / 4;
   }
+  let extents: ExtentMap | null = null;
   return {
     segment,
     epoch: getU64(words, 4),
@@ -155,7 +156,11 @@ export function decodeSegmentFooter(bytes: Uint8Array, crc: number): SegmentFoot
     lastNs: getNs(words, 12),
     endOffset: words[16]!,
     lastHeaderCrc: words[15]!,
-    extents: unpackExtents(words, FOOTER_FIXED_BYTES / 4, extentCount, segment),
+    // Most who read a footer want its batches.
+    get extents() {
+      extents ??= unpackExtents(words, FOOTER_FIXED_BYTES / 4, extentCount, segment);
+      return extents;
+    },
     batches,
   };
 }

@@ -5,6 +5,7 @@ import {
   batchAt,
   checksumOf,
   type Descriptor,
+  DescriptorKind,
   decodeSegmentFooter,
   decodeSegmentHeader,
   decodeSegmentTrailer,
@@ -131,6 +132,20 @@ export class SegmentReader {
       if (read.batch.firstSeq + read.batch.writeCount - 1 > afterSeq || read.batch.writeCount === 0)
         yield read;
     }
+  }
+
+  /** Where in a sealed segment the data of writes after `seq` begins: none of it lies before, none of others behind. */
+  async dataAfter(seq: number): Promise<number> {
+    const footer = await this.footer();
+    if (footer === null)
+      throw new MidmirrorError('corrupt', `${this.#file.path}: the segment was sealed and has no footer`);
+    const at = footer.batches.findLastIndex((batch) => batch.firstSeq <= seq);
+    if (at >= 0) {
+      const { batch, bytes } = await this.#readAt(footer.batches[at]!.offset);
+      for (const { kind, seq: written, dataOffset } of descriptorsOf(bytes, 0, batch))
+        if (kind === DescriptorKind.write && written > seq) return dataOffset;
+    }
+    return footer.batches[at + 1]?.offset ?? footer.endOffset;
   }
 
   /** Reads `length` bytes at `offset`, verified by the checksum of the piece they belong to (I8). */

@@ -15,6 +15,7 @@ import {
   putPage,
   RunGoneError,
   type PinRequest,
+  runOf,
   segmentsFrom,
   type SnapshotRow,
   type SnapshotsAsked,
@@ -31,6 +32,7 @@ import { ExtentMap } from '@midmirror/extent-map';
 import { descriptorsOf, putDescriptor } from '@midmirror/journal';
 import { MimImage, PieceReader, type PoolFiles, type VolumePaths, volumePaths } from '@midmirror/pool';
 import { TreeVrmo } from '@midmirror/vrmo';
+import { DividedLayers } from './divided-layers.ts';
 import { limits } from './limits.ts';
 import { Mirror } from './mirror.ts';
 import type { PageCache } from './page-cache.ts';
@@ -63,17 +65,20 @@ interface OpenMirror {
 }
 
 interface Found {
-  places: RunLayers;
+  places: Layers;
   side: Side;
   known: OpenMirror['known'];
 }
+
+/** What a point lies in before it has a tree. */
+type Layers = RunLayers | DividedLayers;
 
 /** What a point is made of, as far as the catalogue tells. */
 interface Covering {
   /** The first wins. */
   covering: StoredRun[];
-  /** The segment whose writes belong to it in part. */
-  cut: number | null;
+  /** The run of the segment whose writes belong to it in part. */
+  cut: StoredRun | null;
   /** Segments that are in no run yet. */
   tail: readonly TailSegment[];
   /** Null: forward. */
@@ -266,13 +271,24 @@ export class VolumeIndex {
     });
     // After the look at the MIM's point: a sync that ended before it has marked granules that the map leans on.
     await this.#mim.reload();
-    const { covering, known, cut } = found;
-    const top = new ExtentMap();
-    if (cut !== null) await this.#partOfSegment(cut, seq, top);
-    for (const segment of found.tail) putTail(segment, seq, top);
+    const { known } = found;
     const side = known === null ? 'forward' : 'backward';
-    const places = new RunLayers(covering, top, this.#context.cache);
-    return { places, side, known: known ?? { count: 0, lastId: 0 } };
+    return { places: await this.#layers(found, seq), side, known: known ?? { count: 0, lastId: 0 } };
+  }
+
+  async #layers({ covering, cut, tail }: Covering, seq: number): Promise<Layers> {
+    const { cache } = this.#context;
+    const top = new ExtentMap();
+    for (const segment of tail) putTail(segment, seq, top);
+    if (cut === null) return new RunLayers(covering, top, cache);
+    const dataAfter = await (await this.pieces.segment(cut.source)).dataAfter(seq);
+    const whole = new RunLayers([cut, ...covering], top, cache);
+    return new DividedLayers(whole, cut.source, dataAfter, async () => {
+      const exact = new ExtentMap();
+      await this.#partOfSegment(cut.source, seq, exact);
+      for (const segment of tail) putTail(segment, seq, exact);
+      return new RunLayers(covering, exact, cache);
+    });
   }
 
   /** The MIM's point, and the target of a sync that is prepared: from then on older points can't be read off it. */
@@ -299,7 +315,8 @@ export class VolumeIndex {
       first === null || last === null ? [] : await coveringRuns(tx, this.id, 'forward', first, last);
     const stored = new Set(tail.length === 0 ? [] : await segmentsFrom(tx, this.id, tail[0]!.segment));
     const unstored = tail.filter(({ segment }) => !stored.has(segment));
-    return { covering: covering.reverse(), cut, tail: unstored, known: null };
+    const divided = cut === null ? undefined : await runOf(tx, this.id, 'forward', cut);
+    return { covering: covering.reverse(), cut: divided ?? null, tail: unstored, known: null };
   }
 
   /** What covers a snapshot: runs, the oldest first. */
@@ -400,7 +417,7 @@ export class VolumeIndex {
 
   #switch(open: OpenMirror, places: Places): Promise<void> {
     const done = open.mirror.switchTo(places);
-    if (places instanceof RunLayers) this.#plant(open);
+    this.#plant(open);
     return done;
   }
 
@@ -417,9 +434,9 @@ export class VolumeIndex {
 
   /** A mirror on runs gets a tree of its own in the background, if there is room for it. */
   #plant(open: OpenMirror): void {
-    open.fell();
     const { places } = open.mirror;
-    if (!(places instanceof RunLayers)) return;
+    if (!(places instanceof RunLayers || places instanceof DividedLayers)) return;
+    open.fell();
     const fell = this.#context.trees.take(places.extentCount);
     if (fell === null) return;
     open.fell = fell;
@@ -434,9 +451,10 @@ export class VolumeIndex {
     this.#planting.add(planting);
   }
 
-  async #grow(open: OpenMirror, layers: RunLayers, generation: number): Promise<void> {
+  async #grow(open: OpenMirror, places: Layers, generation: number): Promise<void> {
     const stale = (): boolean =>
       open.mirror.generation !== generation || this.#mirrors.get(open.mirror.seq) !== open;
+    const layers = places instanceof DividedLayers ? await places.exact() : places;
     const map = new ExtentMap();
     for (const run of layers.runs.toReversed()) {
       for await (const page of pagesOf(this.#context.catalog.db, run)) {
