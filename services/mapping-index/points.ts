@@ -6,7 +6,7 @@ import type { ChosenPoint } from '@midmirror/events';
 import type { SegmentBatch } from '@midmirror/journal';
 import { parsePoint, printTime } from '@midmirror/point';
 import { limits } from './limits.ts';
-import { batchesOf } from './tail.ts';
+import { lastBatch } from './tail.ts';
 import { snapshotTimes, type VolumeIndex, type VolumeView } from './volume-index.ts';
 
 /** A write and its time. */
@@ -91,9 +91,15 @@ export class Points {
     if (seq === view.volume.mim_seq) return fromNs(view.volume.mim_ns);
     const snapshot = view.snapshots.find((row) => row.seq === seq);
     if (snapshot !== undefined) return fromNs(snapshot.time_ns);
-    for (const segment of this.#index.tail.segments) {
-      const found = timeIn(batchesIn(segment), seq);
+    for (const segment of this.#index.tail.segments.toReversed()) {
+      const batch = lastBatch(
+        segment,
+        ({ firstSeq }) => firstSeq <= seq,
+        ({ firstSeq, writeCount }) => firstSeq <= seq && writeCount > 0,
+      );
+      const found = batch === undefined ? null : timeIn([batch], seq);
       if (found !== null) return found;
+      if (batch !== undefined) break;
     }
     const row = await this.#catalog.db
       .selectFrom('segment')
@@ -151,8 +157,12 @@ export class Points {
   async #lastWriteBy(timeNs: bigint, volumeId: string, mimSeq: number): Promise<Moment | null> {
     const tail = this.#index.tail.segments;
     for (const segment of tail.toReversed()) {
-      const found = lastBy(batchesIn(segment), timeNs);
-      if (found !== null) return found;
+      const batch = lastBatch(
+        segment,
+        (message) => message.timeNs <= timeNs,
+        (candidate) => candidate.timeNs <= timeNs && candidate.writeCount > 0,
+      );
+      if (batch !== undefined) return lastBy([batch], timeNs);
     }
     const rows = await this.#catalog.db
       .selectFrom('segment')
@@ -233,10 +243,6 @@ function nearest(view: VolumeView, timeNs: bigint): VolumeView['snapshots'] {
   const after = view.snapshots.findIndex((row) => fromNs(row.time_ns) > timeNs);
   const at = after === -1 ? view.snapshots.length : after;
   return view.snapshots.slice(Math.max(0, at - 1), at + 1);
-}
-
-function batchesIn(segment: Parameters<typeof batchesOf>[0]): BatchTimes[] {
-  return Array.from(batchesOf(segment), ({ batch }) => batch);
 }
 
 /** The last write at or before a time; null: none of these batches. */

@@ -6,7 +6,14 @@ export interface TailSegment {
   segment: number;
   firstPosition: number;
   lastPosition: number;
-  messages: Uint8Array[];
+  messages: TailMessage[];
+}
+
+export interface TailMessage {
+  bytes: Uint8Array;
+  /** Of its first batch. */
+  firstSeq: number;
+  timeNs: bigint;
 }
 
 export interface PlacedBatch {
@@ -22,17 +29,18 @@ export class Tail {
   add(position: number, bytes: Uint8Array): void {
     const first = packedBatches(bytes).next();
     if (first.done === true) return;
-    const { segment } = first.value.batch;
+    const { segment, firstSeq, timeNs } = first.value.batch;
+    const message = { bytes, firstSeq, timeNs };
     const known = this.#segments.get(segment);
     if (known === undefined)
       this.#segments.set(segment, {
         segment,
         firstPosition: position,
         lastPosition: position,
-        messages: [bytes],
+        messages: [message],
       });
     else if (position > known.lastPosition) {
-      known.messages.push(bytes);
+      known.messages.push(message);
       known.lastPosition = position;
     }
   }
@@ -61,6 +69,27 @@ export class Tail {
 }
 
 export function* batchesOf(segment: TailSegment): Generator<PlacedBatch> {
-  for (const bytes of segment.messages)
+  for (const { bytes } of segment.messages)
     for (const { at, batch } of packedBatches(bytes)) yield { batch, bytes, at };
+}
+
+/** The last batch of a segment for which `isIt` holds; `mayHold` holds for the messages up to one, none behind has it. */
+export function lastBatch(
+  { messages }: TailSegment,
+  mayHold: (message: TailMessage) => boolean,
+  isIt: (batch: Batch) => boolean,
+): Batch | undefined {
+  let low = 0;
+  let high = messages.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (mayHold(messages[middle]!)) low = middle + 1;
+    else high = middle;
+  }
+  for (let i = low - 1; i >= 0; i -= 1) {
+    const batches = Array.from(packedBatches(messages[i]!.bytes), ({ batch }) => batch);
+    const found = batches.findLast(isIt);
+    if (found !== undefined) return found;
+  }
+  return undefined;
 }

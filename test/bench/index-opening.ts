@@ -44,26 +44,18 @@ export async function openingFigures(
     // The smallest there is: pages come from the catalogue.
     MIM_INDEX_CACHE_BYTES: '1MiB',
   };
-  let appliance = await ApplianceProcess.start(folder, env);
+  await withHistory(folder, env, random, snapshots);
+  const appliance = await ApplianceProcess.start(folder, env);
   try {
     const began = performance.now();
     await written(appliance, 'small', SMALL_WINDOW);
     await written(appliance, 'large', writes);
-    await written(appliance, 'old', snapshots + FEWEST_WRITES);
     figures.say(
       `writing ${writes} times ${WRITE_BYTES} bytes by NBD`,
       (performance.now() - began) / 1000,
       's',
     );
-    await appliance.post('/volumes/old/syncs', { closeSnapshot: true });
-    const { id } = await appliance.get<{ id: string }>('/volumes/old');
     await merged(appliance, 'large');
-    await appliance.stop();
-    const catalog = await openEmbeddedCatalog(`${folder}/catalog.db`);
-    await makeHistory(catalog, random, id, snapshots);
-    await catalog.close();
-    appliance = await ApplianceProcess.start(folder, env);
-
     const kinds: Opened[] = [
       { volume: 'small', point: () => 1 + random.below(SMALL_WINDOW) },
       { volume: 'large', point: () => 1 + random.below(writes) },
@@ -80,6 +72,27 @@ export async function openingFigures(
   } finally {
     await appliance.stop();
   }
+}
+
+/** A volume `old` with so many snapshots. */
+async function withHistory(
+  folder: string,
+  env: Record<string, string>,
+  random: SeededRandom,
+  snapshots: number,
+): Promise<void> {
+  const appliance = await ApplianceProcess.start(folder, env);
+  let id: string;
+  try {
+    await written(appliance, 'old', snapshots + FEWEST_WRITES);
+    await appliance.post('/volumes/old/syncs', { closeSnapshot: true });
+    ({ id } = await appliance.get<{ id: string }>('/volumes/old'));
+  } finally {
+    await appliance.stop();
+  }
+  const catalog = await openEmbeddedCatalog(`${folder}/catalog.db`);
+  await makeHistory(catalog, random, id, snapshots);
+  await catalog.close();
 }
 
 /** A volume with so many writes at random in its window. */
