@@ -1,6 +1,7 @@
 // A point that lies within a sealed segment. That segment's run tells what its writes left at its end; where nothing of
 // a range was written after the point, it tells the same of the point, and opening need not read all descriptors. They
 // are read once a range asks for more.
+import type { StoredRun } from '@midmirror/catalog';
 import { ExtentFlag } from '@midmirror/extent-map';
 import type { PlaceCursor } from '@midmirror/vrmo';
 import type { Places } from './places.ts';
@@ -22,6 +23,11 @@ export class DividedLayers implements Places {
     this.#segment = segment;
     this.#dataAfter = dataAfter;
     this.#load = load;
+  }
+
+  /** Without that of the divided segment; the first wins. */
+  get runs(): readonly StoredRun[] {
+    return this.#whole.runs.slice(1);
   }
 
   get extentCount(): number {

@@ -454,15 +454,16 @@ export class VolumeIndex {
   async #grow(open: OpenMirror, places: Layers, generation: number): Promise<void> {
     const stale = (): boolean =>
       open.mirror.generation !== generation || this.#mirrors.get(open.mirror.seq) !== open;
-    const layers = places instanceof DividedLayers ? await places.exact() : places;
     const map = new ExtentMap();
-    for (const run of layers.runs.toReversed()) {
+    for (const run of places.runs.toReversed()) {
       for await (const page of pagesOf(this.#context.catalog.db, run)) {
         if (stale()) return;
         putPage(page, map, false);
       }
     }
-    for (const c = layers.top.cursor(); c.valid; c.next())
+    // Not before somebody has stayed as long as that took.
+    const { top } = places instanceof DividedLayers ? await places.exact() : places;
+    for (const c = top.cursor(); c.valid; c.next())
       map.put(c.start, c.length, c.flags, c.source, c.offset, c.crc);
     // No sync, drop or recycling comes between the look and the switch.
     await this.turns.take(async () => {
