@@ -2,7 +2,7 @@
 // the data that the neighbour needs is written to new objects, the rest is given back.
 import { ask, tell } from '@midmirror/bus';
 import {
-  type CatalogTransaction,
+  type CatalogReader,
   deleteRun,
   fromNs,
   holderOf,
@@ -82,6 +82,7 @@ export async function dropSnapshot(
     throw new MidmirrorError('conflict', `snapshot ${number} is open: syncs still add to it`, {
       hint: 'close it by a sync first',
     });
+  await refusePinned(catalog.db, row);
   const neighbour = rows[index - 1];
   const runs = (await runsOf(catalog.db, sync.id, 'backward')).filter((run) => run.snapshot === number);
   const pieces = new PieceReader(files, sync.paths);
@@ -94,7 +95,7 @@ export async function dropSnapshot(
   }
   const keptBytes = written.reduce((sum, object) => sum + object.dataBytes, 0);
   const freedBytes = runs.reduce((sum, run) => sum + run.data_bytes, 0) - keptBytes;
-  await catalog.transaction(async (tx) => {
+  const dropping = catalog.transaction(async (tx) => {
     await refusePinned(tx, row);
     if (neighbour !== undefined) await insertSaved(tx, sync.id, neighbour.snapshot, span, written);
     for (const run of runs) await deleteRun(tx, sync.id, 'backward', run.source);
@@ -105,6 +106,12 @@ export async function dropSnapshot(
       timeNs: clock.nowNs().toString(),
       data: { snapshot: number, freedBytes },
     });
+  });
+  await dropping.catch(async (error: unknown) => {
+    // Pinned while the objects were written. After any other error they may be in use: the next start knows.
+    if (error instanceof MidmirrorError && error.code === 'conflict')
+      for (const { object } of written) await sync.removeObject(object);
+    throw error;
   });
   // Open mirrors of older snapshots read the old objects until they have switched.
   await ask(bus, 'mapping-index.advance', { volumeId: sync.id });
@@ -144,7 +151,7 @@ async function mergeInto(
   });
 }
 
-async function refusePinned(tx: CatalogTransaction, row: SnapshotRow): Promise<void> {
+async function refusePinned(tx: CatalogReader, row: SnapshotRow): Promise<void> {
   const holder = await holderOf(tx, row.volume_id, row.seq);
   if (holder === undefined) return;
   throw new MidmirrorError('conflict', `snapshot ${row.snapshot} is pinned by a ${holder}`, {
