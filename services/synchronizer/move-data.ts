@@ -44,6 +44,12 @@ export async function applyMoves(mim: MimWriter, moves: ExtentMap, pieces: Piece
   let pendingStart = 0;
   let pendingBytes = 0;
   let slice = 0;
+  let zeroStart = 0;
+  let zeroEnd = 0;
+  const zero = async (): Promise<void> => {
+    if (zeroEnd > zeroStart) await mim.zero(zeroStart, zeroEnd - zeroStart);
+    zeroStart = zeroEnd;
+  };
   const drain = async (): Promise<void> => {
     if (pendingBytes > 0) await mim.write(pending, pendingStart);
     pending = [];
@@ -52,8 +58,12 @@ export async function applyMoves(mim: MimWriter, moves: ExtentMap, pieces: Piece
   for (const c = moves.cursor(); c.valid; c.next()) {
     const { start, length, flags, source, offset, crc } = c;
     if (flags & ExtentFlag.zero) {
-      await drain();
-      await mim.zero(start, length);
+      // Neighbours together: a long run of them is given back to the file system.
+      if (start !== zeroEnd) {
+        await zero();
+        zeroStart = start;
+      }
+      zeroEnd = start + length;
       continue;
     }
     if (pendingBytes > 0 && (pendingStart + pendingBytes !== start || pendingBytes >= WRITE_BYTES))
@@ -69,5 +79,6 @@ export async function applyMoves(mim: MimWriter, moves: ExtentMap, pieces: Piece
     if (slice % SLICE_PIECES === 0) await new Promise<void>((resolve) => setImmediate(resolve));
   }
   await drain();
+  await zero();
   await mim.sync();
 }

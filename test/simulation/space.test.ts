@@ -1,11 +1,11 @@
 // Space that no retained point needs is given back to the file system: measured by blocks of real files, against what
 // a naive twin says that the retained points need.
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { test } from 'node:test';
-import { verifyVolume } from '@midmirror/audit';
-import { SeededRandom } from '@midmirror/basis';
+import { rebuildCatalog, verifyVolume } from '@midmirror/audit';
+import { MidmirrorError, SeededRandom } from '@midmirror/basis';
 import type { OpenedExport } from '@midmirror/block-device';
 import { ask } from '@midmirror/bus';
 import { runsOf, snapshotsOf } from '@midmirror/catalog';
@@ -20,6 +20,9 @@ const BLOCKS = 2048;
 const SIZE = BLOCK * BLOCKS;
 const MIB = 1 << 20;
 const SNAPSHOT_WRITES = 100;
+/** Of what the retained points need: an object has a header, a list and a trailer, and ends in a block of its own. */
+const RATIO_MAX = 1.03;
+
 /** A volume on real files, and which write made each block at each point that became a snapshot. */
 class Volume {
   readonly directory = mkdtempSync(`${tmpdir()}/mim-space-`);
@@ -174,6 +177,13 @@ class Volume {
   }
 }
 
+/** Bytes that a file, or the files of a folder, take on the disk. */
+function allocated(path: string): number {
+  const stat = statSync(path);
+  if (!stat.isDirectory()) return stat.blocks * 512;
+  return readdirSync(path).reduce((sum, name) => sum + allocated(`${path}/${name}`), 0);
+}
+
 async function withVolume(act: (volume: Volume) => Promise<void>, keepLast?: number): Promise<void> {
   const volume = new Volume();
   await volume.start(keepLast);
@@ -183,6 +193,66 @@ async function withVolume(act: (volume: Volume) => Promise<void>, keepLast?: num
     await volume.remove();
   }
 }
+
+test('what dropped snapshots held is given back, in the pool and in the catalogue', async (t) => {
+  await withVolume(async (volume) => {
+    await volume.fill();
+    const pages: number[] = [];
+    for (let round = 1; round <= 4; round += 1) {
+      await volume.snapshots(12);
+      const before = allocated(`${volume.pool}/backward`);
+      // The oldest gets them all; a few stay in the middle.
+      for (const row of (await volume.rows()).slice(1, -4))
+        if (row.snapshot % 8 !== 0) await volume.drop(row.snapshot);
+      const after = allocated(`${volume.pool}/backward`);
+      const needed = await volume.needed();
+      const objects = readdirSync(`${volume.pool}/backward`).length;
+      const kept = (await volume.rows()).length;
+      pages.push(await volume.cataloguePages());
+      t.diagnostic(
+        `${kept} points kept: ${before} bytes before, ${after} after the drops, ${needed} needed ` +
+          `(${(after / needed).toFixed(3)}), ${objects} objects, ${pages.at(-1)} catalogue pages`,
+      );
+      assert.ok(after < before, `${before} bytes before, ${after} after`);
+      assert.ok(after <= RATIO_MAX * needed, `${after} bytes are kept, ${needed} are needed (seed ${seed})`);
+      assert.ok(objects <= 3 * kept, `${objects} objects of ${kept} points`);
+    }
+    assert.ok(pages.at(-1)! <= 1.25 * pages[1]!, `pages of the catalogue are used again: ${pages}`);
+    await volume.check();
+    await volume.verify();
+  });
+});
+
+test('a drop that a crash cut short anywhere leaves points that a rebuild from the pool reads right', async () => {
+  for (let left = 0; left < 4; left += 1) {
+    await withVolume(async (volume) => {
+      await volume.fill();
+      await volume.snapshots(5);
+      const rows = await volume.rows();
+      await volume.drop(rows[1]!.snapshot);
+      let unlinked = 0;
+      volume.onFile = async (change, path) => {
+        if (change !== 'unlink' || !path.endsWith('.obj')) return;
+        if (unlinked === left) throw new MidmirrorError('io', 'the machine went away');
+        unlinked += 1;
+      };
+      await volume.drop(rows[2]!.snapshot).catch(() => {});
+      await stopServices(volume.services);
+      volume.onFile = async () => {};
+      for (const suffix of ['', '-wal', '-shm'])
+        rmSync(`${volume.directory}/catalog.db${suffix}`, { force: true });
+      const report = await rebuildCatalog(nodeFiles(), volume.directory, 'x');
+      assert.deepEqual(report.refused, []);
+      assert.deepEqual(report.volumes[0]!.lost, []);
+      await volume.start();
+      const kept = (await volume.rows()).map((row) => row.seq);
+      for (const row of [rows[0]!, ...rows.slice(3)])
+        assert.ok(kept.includes(row.seq), `snapshot ${row.snapshot} is there, ${left} objects removed`);
+      await volume.check();
+      await volume.verify();
+    });
+  }
+});
 
 test('a snapshot that is opened while it is dropped stays, leaves no object behind and holds up no other', async () => {
   await withVolume(async (volume) => {
@@ -210,4 +280,19 @@ test('a snapshot that is opened while it is dropped stays, leaves no object behi
     await volume.check();
     for (const { release } of [first, ...opened]) await release();
   }, 2);
+});
+
+test('trimmed ranges of the MIM are given back, also when they were trimmed piece by piece', async () => {
+  await withVolume(async (volume) => {
+    await volume.fill();
+    const image = `${volume.pool}/mim.img`;
+    assert.equal(allocated(image), SIZE);
+    await volume.submit('trim', 0, MIB);
+    await volume.submit('trim', MIB, MIB);
+    await volume.sync();
+    assert.equal(allocated(image), SIZE - 2 * MIB, 'trimmed at once');
+    for (let at = 4 * MIB; at < 6 * MIB; at += 64 << 10) await volume.submit('trim', at, 64 << 10);
+    await volume.sync();
+    assert.equal(allocated(image), SIZE - 4 * MIB, 'trimmed piece by piece');
+  });
 });
