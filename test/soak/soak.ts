@@ -20,31 +20,38 @@ import { assertSectors, bytesOfWrite, SECTOR, SECTORS, SIZE, Twin, type Versions
 const SEGMENT_BYTES = 512 << 10;
 const JOURNAL_BYTES_MAX = 64 << 20;
 const WRITE_SECTORS_MAX = 24;
-const DEPTH = 32;
+const DEPTH = 64;
 /** The volume's clock: the policy speaks of hours and days, and the soak takes minutes. */
 const SECONDS_PER_WRITE = 3;
-/** Writes that stay in the journal, as the policy has it. */
-const WINDOW_WRITES = 12_000;
-const ROUND_WRITES_MAX = 1000;
-const RESTART_SHARE = 0.01;
+const ROUND_WRITES_MAX = 2000;
 const MIRRORS_MAX = 12;
 const CLONES_MAX = 3;
 /** Numbers of writes to clones, far from those of the volume. */
 const CLONE_VERSIONS = 2 ** 31;
 const SAY_MS = 5000;
 
-const POLICY = {
-  journalWindowSeconds: WINDOW_WRITES * SECONDS_PER_WRITE,
-  syncEverySeconds: 1,
-  snapshotEverySeconds: 1800,
-  keepLast: 12,
-  keepHourly: 72,
-  keepDaily: 30,
-  keepWeekly: 4,
-  keepMonthly: 2,
-  keepYearly: 0,
-  keepMarks: ['application'],
-};
+/** A soak of so many writes keeps a window, and snapshots, of the sizes below; a shorter one less. */
+const WHOLE_WRITES = 500_000;
+
+/** What is kept, and how often everything is stopped and started. */
+function scaleOf(writes: number) {
+  const share = Math.min(1, writes / WHOLE_WRITES);
+  const of = (whole: number): number => Math.ceil(whole * share);
+  const windowWrites = of(12_000);
+  const policy = {
+    journalWindowSeconds: windowWrites * SECONDS_PER_WRITE,
+    syncEverySeconds: 1,
+    snapshotEverySeconds: of(1800),
+    keepLast: of(12),
+    keepHourly: of(72),
+    keepDaily: of(30),
+    keepWeekly: of(4),
+    keepMonthly: of(2),
+    keepYearly: 0,
+    keepMarks: ['application'],
+  };
+  return { windowWrites, restartRounds: of(80), policy };
+}
 
 type Changes = Requests['mapping-index.changes']['answer'];
 
@@ -74,6 +81,7 @@ export class Soak {
   readonly #guest: SeededRandom;
   readonly #random: SeededRandom;
   readonly #twin: Twin;
+  readonly #scale: ReturnType<typeof scaleOf>;
   readonly #directory = mkdtempSync(`${tmpdir()}/mim-soak-`);
   readonly #mirrors: OpenMirror[] = [];
   readonly #clones: Clone[] = [];
@@ -83,11 +91,13 @@ export class Soak {
   #clockNs = 1_700_000_000_000_000_000n;
   #cloneVersion = CLONE_VERSIONS;
   #names = 0;
+  #rounds = 0;
 
   constructor(options: SoakOptions) {
     this.#options = options;
     this.#guest = new SeededRandom(options.seed);
     this.#random = new SeededRandom(options.seed + 1);
+    this.#scale = scaleOf(options.writes);
     this.#twin = new Twin(options.writes + ROUND_WRITES_MAX);
   }
 
@@ -132,7 +142,7 @@ export class Soak {
     });
     await startServices(this.#services);
     if (this.#volumeId !== '') return;
-    const volume = { name: 'db', sizeBytes: SIZE, policy: parsePolicy(POLICY) };
+    const volume = { name: 'db', sizeBytes: SIZE, policy: parsePolicy(this.#scale.policy) };
     this.#volumeId = (await ask(this.#services.bus, 'ingest.create-volume', volume)).volumeId;
   }
 
@@ -149,12 +159,12 @@ export class Soak {
   async #round(): Promise<void> {
     const random = this.#random;
     const beside: [number, () => Promise<void>][] = [
-      [0.4, () => this.#sync()],
+      [0.7, () => this.#sync()],
       [0.4, () => this.#readMirrors()],
-      [0.15, () => this.#openMirror()],
-      [0.1, () => this.#checkSomePoint()],
-      [0.08, () => this.#changedSince()],
-      [0.03, () => this.#changes()],
+      [0.2, () => this.#openMirror()],
+      [0.4, () => this.#checkSomePoint()],
+      [0.2, () => this.#changedSince()],
+      [0.05, () => this.#changes()],
       [0.04, () => this.#retention()],
       [0.03, () => this.#dropSome()],
       [0.02, () => this.#createClone()],
@@ -165,14 +175,15 @@ export class Soak {
     await Promise.all([this.#write(1 + this.#guest.below(ROUND_WRITES_MAX)), ...chosen]);
     const { bus, catalog } = this.#services;
     await this.tally.look(await ask(bus, 'mapping-index.describe', { volumeId: this.#volumeId }), catalog);
-    if (random.chance(0.05)) await this.#history();
+    if (random.chance(0.1)) await this.#history();
     if (random.chance(0.02)) await this.#checkLive();
     if (random.chance(0.02)) await this.#checkMarks();
     if (random.chance(0.02)) await this.#checkRefused();
     if (random.chance(0.01)) await this.#deleteClone();
     // Nobody lets go of a disk that is being read.
     if (random.chance(0.05)) await this.#closeMirror();
-    if (random.chance(RESTART_SHARE)) await this.#restart();
+    this.#rounds += 1;
+    if (this.#rounds % this.#scale.restartRounds === 0) await this.#restart();
   }
 
   async #restart(): Promise<void> {
@@ -244,7 +255,7 @@ export class Soak {
 
   async #sync(): Promise<void> {
     const { mim, latest } = await this.#retained();
-    const oldest = latest - this.#random.below(2 * WINDOW_WRITES);
+    const oldest = latest - this.#random.below(2 * this.#scale.windowWrites);
     const upToSeq = this.#random.chance(0.02) ? null : Math.max(mim, oldest);
     const closeSnapshot = this.#random.chance(0.1);
     await ask(this.#services.bus, 'synchronizer.sync', { volumeId: this.#volumeId, upToSeq, closeSnapshot });

@@ -74,9 +74,10 @@ export class Tally {
 
   line(): string {
     const seconds = (performance.now() - this.#startedMs) / 1000;
-    const rss = Math.round(process.memoryUsage.rss() / 2 ** 20);
+    const { rss, heapUsed, external } = process.memoryUsage();
+    const [all, heap, outside] = [rss, heapUsed, external].map((bytes) => Math.round(bytes / 2 ** 20));
     const rate = Math.round(this.of('writes') / seconds);
-    return `${Math.round(seconds)} s, ${rate} a second, ${rss} MiB, ${this.of('points')} points, ${this.#levels}`;
+    return `${Math.round(seconds)} s, ${rate} a second, ${all} MiB (heap ${heap}, buffers ${outside}), ${this.of('points')} points, ${this.#levels}`;
   }
 
   lines(): string[] {
