@@ -7,7 +7,7 @@ import { SIZE, withVolume } from './volume-on-disk.ts';
 test('history is told while snapshots are dropped under it', async () => {
   await withVolume(async (volume) => {
     await volume.fill();
-    await volume.snapshots(40);
+    await volume.snapshots(20);
     const { bus } = volume.services;
     const rows = await volume.rows();
     let dropping = true;

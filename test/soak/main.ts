@@ -1,13 +1,18 @@
-// `npm run soak [-- --writes 1000000 --seed N]`: the long soak. Exit 1 with the seed and what differed.
+// `npm run soak [-- --writes 1000000 --seed N --in /tmp]`: the long soak. Exit 1 with the seed and what differed.
+import { tmpdir } from 'node:os';
 import { parseArgs } from 'node:util';
 import { Soak } from './soak.ts';
 
 const { values } = parseArgs({
-  options: { writes: { type: 'string', default: '1000000' }, seed: { type: 'string' } },
+  options: {
+    writes: { type: 'string', default: '1000000' },
+    seed: { type: 'string' },
+    in: { type: 'string', default: tmpdir() },
+  },
 });
 const seed = Number(values.seed ?? Date.now() % 1_000_000);
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
-const soak = new Soak({ writes: Number(values.writes), seed, say });
+const soak = new Soak({ writes: Number(values.writes), seed, parent: values.in, say });
 say(`seed ${seed}`);
 try {
   await soak.run();

@@ -3,7 +3,6 @@
 // The guest's writes follow from the seed; what meets what is the machine's timing.
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { verifyVolume } from '@midmirror/audit';
 import { MidmirrorError, SeededRandom } from '@midmirror/basis';
 import type { BlockDevice, OpenedExport } from '@midmirror/block-device';
@@ -72,6 +71,8 @@ interface Clone {
 export interface SoakOptions {
   writes: number;
   seed: number;
+  /** Folder in which it works. */
+  parent: string;
   say: (line: string) => void;
 }
 
@@ -82,7 +83,7 @@ export class Soak {
   readonly #random: SeededRandom;
   readonly #twin: Twin;
   readonly #scale: ReturnType<typeof scaleOf>;
-  readonly #directory = mkdtempSync(`${tmpdir()}/mim-soak-`);
+  readonly #directory: string;
   readonly #mirrors: OpenMirror[] = [];
   readonly #clones: Clone[] = [];
   readonly #marks: { name: string; seq: number; kept: boolean }[] = [];
@@ -97,6 +98,7 @@ export class Soak {
     this.#options = options;
     this.#guest = new SeededRandom(options.seed);
     this.#random = new SeededRandom(options.seed + 1);
+    this.#directory = mkdtempSync(`${options.parent}/mim-soak-`);
     this.#scale = scaleOf(options.writes);
     this.#twin = new Twin(options.writes + ROUND_WRITES_MAX);
   }
