@@ -10,7 +10,9 @@ const WRITE_BYTES = 1 << 20;
 /** Cached pieces read without a hop before the loop serves others. */
 const SLICE_PIECES = 64;
 
-/** Saves what the MIM holds in `ranges` (start, length, start, length, …). Holes cost no data. */
+const ZEROES = Buffer.alloc(READ_BYTES);
+
+/** Saves what the MIM holds in `ranges` (start, length, start, length, …). Holes and zeroes cost no data. */
 export async function saveRanges(
   mim: MimWriter,
   ranges: readonly number[],
@@ -26,7 +28,9 @@ export async function saveRanges(
       else {
         const bytes = new Uint8Array(length);
         await mim.read(bytes, 0, length, at);
-        await object.data(at, bytes);
+        // Of a granule that holds data most may never have been written.
+        if (ZEROES.compare(bytes, 0, length, 0, length) === 0) object.zero(at, length);
+        else await object.data(at, bytes);
       }
       at += length;
     }

@@ -7,10 +7,12 @@ import { rebuildCatalog } from '@midmirror/audit';
 import { MidmirrorError } from '@midmirror/basis';
 import type { OpenedExport } from '@midmirror/block-device';
 import { ask } from '@midmirror/bus';
-import { nodeFiles } from '@midmirror/pool';
+import { GRANULE_BYTES, nodeFiles } from '@midmirror/pool';
 import { stopServices } from './services.ts';
 import { MIB, SIZE, seed, withVolume } from './volume-on-disk.ts';
 
+/** A header, a list and a trailer, in blocks of the file system. */
+const OBJECT_BYTES_OVER = 12 << 10;
 /** Of what the retained points need: an object has a header, a list and a trailer, and ends in a block of its own. */
 const RATIO_MAX = 1.03;
 
@@ -114,6 +116,19 @@ test('a snapshot that is opened while it is dropped stays, leaves no object behi
     await volume.check();
     for (const { release } of [first, ...opened]) await release();
   }, 2);
+});
+
+test('what was never written is saved as zeroes, also beside what was', async () => {
+  await withVolume(async (volume) => {
+    // Each granule of the MIM holds data, and is zero for the most part.
+    await volume.writeEach(GRANULE_BYTES, 0);
+    await volume.sync();
+    await volume.writeEach(GRANULE_BYTES, 1);
+    await volume.sync();
+    const objects = readdirSync(`${volume.pool}/backward`).length;
+    assert.ok(allocated(`${volume.pool}/backward`) <= objects * OBJECT_BYTES_OVER, 'no zeroes are stored');
+    await volume.check();
+  });
 });
 
 test('trimmed ranges of the MIM are given back, also when they were trimmed piece by piece', async () => {

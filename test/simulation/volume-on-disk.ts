@@ -123,6 +123,12 @@ export class Volume {
     await this.drop(1);
   }
 
+  /** Block `nth` of each `strideBytes`. */
+  async writeEach(strideBytes: number, nth: number): Promise<void> {
+    const stride = strideBytes / BLOCK;
+    await this.submit(...Array.from({ length: BLOCKS / stride }, (_, i) => this.#write(i * stride + nth, 1)));
+  }
+
   async snapshots(count: number): Promise<void> {
     for (let i = 0; i < count; i += 1) {
       const writes = Array.from({ length: SNAPSHOT_WRITES }, () => this.#write(this.random.below(BLOCKS), 1));
@@ -161,6 +167,7 @@ export class Volume {
   /** Every retained point reads as it was. */
   async check(): Promise<void> {
     for (const { seq } of await this.rows()) {
+      if (!this.at.has(seq)) this.at.set(seq, new Uint32Array(BLOCKS)); // the empty disk
       const opened = await this.services.mapping.open(`db@seq:${seq}`);
       const bytes = Buffer.alloc(SIZE);
       await opened.device.read(0, SIZE, bytes, 0);
