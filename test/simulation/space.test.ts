@@ -54,6 +54,8 @@ test('what dropped snapshots held is given back, in the pool and in the catalogu
       `catalogue: ${before.all} pages, ${before.free} free; three snapshots later ${after.all}, ${after.free}`,
     );
     assert.equal(after.all, before.all, 'they are used again');
+    const syncs = await volume.services.catalog.db.selectFrom('sync').select('sync_id').execute();
+    assert.equal(syncs.length, 1, 'of all syncs the last is kept');
     await volume.check();
     await volume.verify();
   });
