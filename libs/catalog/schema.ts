@@ -33,6 +33,7 @@ export interface SegmentRow {
   last_ns: string;
 }
 
+/** The one under way, else the last one. */
 export interface SyncRow {
   volume_id: string;
   sync_id: number;

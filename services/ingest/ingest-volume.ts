@@ -165,37 +165,43 @@ export class IngestVolume {
 
   /** Publishes what is durable and not yet published. Runs one at a time; a call during a run adds a round. */
   publish(): Promise<number> {
-    if (this.#publishing !== null) {
-      this.#publishAgain = true;
-      return this.#publishing;
-    }
-    this.#publishing = this.#publishRounds().finally(() => {
-      this.#publishing = null;
-    });
+    this.#publishAgain = true;
+    this.#publishing ??= this.#publishRounds();
     return this.#publishing;
   }
 
   async #publishRounds(): Promise<number> {
-    do {
-      this.#publishAgain = false;
-      try {
-        // What becomes durable meanwhile is the next round's: else a flushing guest would keep this one going.
-        const upTo = this.disk.durableSeq;
-        for (const segment of this.disk.segments)
-          if (segment.log !== null) await this.#publishLog(segment, upTo);
-        while (this.#sealed.length > 0) {
-          await this.#publishSealed(this.#sealed[0]!);
-          this.#sealed.shift();
+    // Never ends before `#publishing` is set; at its end no call can come between the last look and the reset.
+    await null;
+    try {
+      while (this.#publishAgain) {
+        this.#publishAgain = false;
+        try {
+          await this.#publishRound();
+        } catch (error) {
+          if (this.#closing) break;
+          // The bus or the catalogue is away: guests go on, the journal keeps what is to be told (I6).
+          this.#context.log(`volume ${this.name}: publishing waits: ${messageOf(error)}`);
+          await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+          this.#publishAgain = !this.#closing;
         }
-      } catch (error) {
-        if (this.#closing) return this.#lastPosition;
-        // The bus or the catalogue is away: guests go on, the journal keeps what is to be told (I6).
-        this.#context.log(`volume ${this.name}: publishing waits: ${messageOf(error)}`);
-        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-        this.#publishAgain = !this.#closing;
       }
-    } while (this.#publishAgain);
-    return this.#lastPosition;
+      return this.#lastPosition;
+    } finally {
+      this.#publishing = null;
+    }
+  }
+
+  async #publishRound(): Promise<void> {
+    // What becomes durable or is sealed meanwhile is the next round's: else a flushing guest would keep this one
+    // going, and a segment would be told of before its last descriptors.
+    const upTo = this.disk.durableSeq;
+    const sealed = this.#sealed.length;
+    for (const segment of this.disk.segments) if (segment.log !== null) await this.#publishLog(segment, upTo);
+    for (let i = 0; i < sealed; i += 1) {
+      await this.#publishSealed(this.#sealed[0]!);
+      this.#sealed.shift();
+    }
   }
 
   async #publishLog(segment: RingSegment, upTo: number): Promise<void> {

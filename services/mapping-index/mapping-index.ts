@@ -2,8 +2,8 @@
 import { MidmirrorError, Turns } from '@midmirror/basis';
 import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
 import { answer, ask } from '@midmirror/bus';
-import { levelsOf, volumeById, volumeByName } from '@midmirror/catalog';
-import type { ChosenPoint } from '@midmirror/events';
+import { levelsOf, RunGoneError, volumeById, volumeByName } from '@midmirror/catalog';
+import type { ChosenPoint, Requests } from '@midmirror/events';
 import { printTime } from '@midmirror/point';
 import { changedSinceContexts } from './changed-since.ts';
 import { changesBetween } from './changes.ts';
@@ -18,6 +18,8 @@ import { Projector } from './projector.ts';
 import { TierMerger } from './tier-merger.ts';
 import { TreeBudget } from './tree-budget.ts';
 import { VolumeIndex, type VolumeView } from './volume-index.ts';
+
+type History = Requests['mapping-index.history']['answer'];
 
 interface Served {
   index: VolumeIndex;
@@ -75,17 +77,7 @@ export class MappingIndex implements ExportDirectory {
       this.#inTurn(volumeId, at, ({ points, view, latest, nowNs }) => points.choose(view, at, latest, nowNs)),
     );
     answer(bus, 'mapping-index.changes', (body) => this.#changes(body));
-    answer(bus, 'mapping-index.history', ({ volumeId, offset, length, limit }) =>
-      this.#inTurn(volumeId, null, ({ index, view, latest }) => {
-        refuseOutside(index.sizeBytes, offset, length);
-        return historyOf(index, catalog, view, {
-          offset,
-          length,
-          limit: Math.min(limit, limits.answersMax),
-          latestSeq: latest.seq,
-        });
-      }),
-    );
+    answer(bus, 'mapping-index.history', (body) => this.#history(body));
     answer(bus, 'mapping-index.create-clone', async ({ volumeId, at, name }) => {
       // The mirror holds the point while the clone's own pin is made.
       const opened = await this.openPoint(volumeId, at);
@@ -150,6 +142,25 @@ export class MappingIndex implements ExportDirectory {
     await this.#projector.stop();
     await this.#merger.stop();
     for (const volumeId of [...this.#served.keys()]) await this.#close(volumeId);
+  }
+
+  async #history(body: Requests['mapping-index.history']['ask']): Promise<History> {
+    const { volumeId, offset, length } = body;
+    const limit = Math.min(body.limit, limits.answersMax);
+    for (let tries = 1; tries <= limits.readTriesMax; tries += 1) {
+      const history = await this.#inTurn(volumeId, null, async ({ index, view, latest }) => {
+        refuseOutside(index.sizeBytes, offset, length);
+        const asked = { offset, length, limit, latestSeq: latest.seq };
+        const told = await unlessGone(historyOf(index, this.#context.catalog, view, asked));
+        // A drop that came between two looks at the runs may have taken versions out of sight.
+        const present = new Set((await index.view('all')).snapshots.map(({ snapshot }) => snapshot));
+        return view.snapshots.every(({ snapshot }) => present.has(snapshot)) ? told : null;
+      });
+      if (history !== null) return history;
+    }
+    throw new MidmirrorError('unavailable', 'snapshots were dropped again and again while history was told', {
+      hint: 'try again',
+    });
   }
 
   async #changes(body: { volumeId: string; from: string; to: string; limit: number; after: number }) {
@@ -233,5 +244,15 @@ export class MappingIndex implements ExportDirectory {
     const served = this.#served.get(volumeId);
     this.#served.delete(volumeId);
     await served?.index.close();
+  }
+}
+
+/** Null: a run was dropped, or merged anew, under it. */
+async function unlessGone<T>(reading: Promise<T>): Promise<T | null> {
+  try {
+    return await reading;
+  } catch (error) {
+    if (error instanceof RunGoneError) return null;
+    throw error;
   }
 }

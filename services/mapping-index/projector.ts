@@ -71,6 +71,8 @@ export class Projector {
       after: await this.#position(TIMELINE),
       handler: (message) => this.#event(eventOf(message), message.position),
     });
+    // What an earlier process sealed and did not publish is known by its end alone: no point is opened before that.
+    await this.#timeline.reached(await bus.lastPosition(Streams.timeline));
   }
 
   async stop(): Promise<void> {

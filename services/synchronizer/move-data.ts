@@ -10,7 +10,9 @@ const WRITE_BYTES = 1 << 20;
 /** Cached pieces read without a hop before the loop serves others. */
 const SLICE_PIECES = 64;
 
-/** Saves what the MIM holds in `ranges` (start, length, start, length, …). Holes cost no data. */
+const ZEROES = Buffer.alloc(READ_BYTES);
+
+/** Saves what the MIM holds in `ranges` (start, length, start, length, …). Holes and zeroes cost no data. */
 export async function saveRanges(
   mim: MimWriter,
   ranges: readonly number[],
@@ -26,7 +28,9 @@ export async function saveRanges(
       else {
         const bytes = new Uint8Array(length);
         await mim.read(bytes, 0, length, at);
-        await object.data(at, bytes);
+        // Of a granule that holds data most may never have been written.
+        if (ZEROES.compare(bytes, 0, length, 0, length) === 0) object.zero(at, length);
+        else await object.data(at, bytes);
       }
       at += length;
     }
@@ -44,6 +48,12 @@ export async function applyMoves(mim: MimWriter, moves: ExtentMap, pieces: Piece
   let pendingStart = 0;
   let pendingBytes = 0;
   let slice = 0;
+  let zeroStart = 0;
+  let zeroEnd = 0;
+  const zero = async (): Promise<void> => {
+    if (zeroEnd > zeroStart) await mim.zero(zeroStart, zeroEnd - zeroStart);
+    zeroStart = zeroEnd;
+  };
   const drain = async (): Promise<void> => {
     if (pendingBytes > 0) await mim.write(pending, pendingStart);
     pending = [];
@@ -52,8 +62,12 @@ export async function applyMoves(mim: MimWriter, moves: ExtentMap, pieces: Piece
   for (const c = moves.cursor(); c.valid; c.next()) {
     const { start, length, flags, source, offset, crc } = c;
     if (flags & ExtentFlag.zero) {
-      await drain();
-      await mim.zero(start, length);
+      // Neighbours together: a long run of them is given back to the file system.
+      if (start !== zeroEnd) {
+        await zero();
+        zeroStart = start;
+      }
+      zeroEnd = start + length;
       continue;
     }
     if (pendingBytes > 0 && (pendingStart + pendingBytes !== start || pendingBytes >= WRITE_BYTES))
@@ -69,5 +83,6 @@ export async function applyMoves(mim: MimWriter, moves: ExtentMap, pieces: Piece
     if (slice % SLICE_PIECES === 0) await new Promise<void>((resolve) => setImmediate(resolve));
   }
   await drain();
+  await zero();
   await mim.sync();
 }

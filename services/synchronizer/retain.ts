@@ -2,7 +2,7 @@
 // the data that the neighbour needs is written to new objects, the rest is given back.
 import { ask, tell } from '@midmirror/bus';
 import {
-  type CatalogTransaction,
+  type CatalogReader,
   deleteRun,
   fromNs,
   holderOf,
@@ -21,6 +21,8 @@ import { insertSaved, objectHeader, savedFor, type SavedObject, type Span, write
 import type { VolumeSync, VolumeSyncContext } from './volume-sync.ts';
 
 const SOURCE = '/midmirror/synchronizer';
+/** What an object takes beside its data: header, list and trailer, in blocks of the file system. */
+const OBJECT_BYTES_OVER = 8192;
 
 export interface Drop {
   snapshot: number;
@@ -61,9 +63,7 @@ export async function droppable(volumeId: string, context: VolumeSyncContext): P
       snapshot: row.snapshot,
       seq: row.seq,
       timeNs: fromNs(row.time_ns).toString(),
-      bytes: runs
-        .filter((run) => run.snapshot === row.snapshot)
-        .reduce((sum, run) => sum + run.data_bytes, 0),
+      bytes: bytesOf(runs.filter((run) => run.snapshot === row.snapshot)),
     }));
 }
 
@@ -73,7 +73,7 @@ export async function dropSnapshot(
   number: number,
   context: VolumeSyncContext,
 ): Promise<number> {
-  const { catalog, bus, clock, files } = context;
+  const { catalog, bus, clock } = context;
   const rows = await snapshotsOf(catalog.db, sync.id);
   const index = rows.findIndex((row) => row.snapshot === number);
   const row = rows[index];
@@ -82,22 +82,19 @@ export async function dropSnapshot(
     throw new MidmirrorError('conflict', `snapshot ${number} is open: syncs still add to it`, {
       hint: 'close it by a sync first',
     });
+  await refusePinned(catalog.db, row);
   const neighbour = rows[index - 1];
-  const runs = (await runsOf(catalog.db, sync.id, 'backward')).filter((run) => run.snapshot === number);
-  const pieces = new PieceReader(files, sync.paths);
-  const span = { fromSeq: runs[0]?.from_seq ?? row.seq, toSeq: runs.at(-1)?.to_seq ?? row.seq };
-  let written: SavedObject[] = [];
-  try {
-    if (neighbour !== undefined) written = await mergeInto(sync, neighbour, runs, span, pieces, context);
-  } finally {
-    await pieces.close();
-  }
+  const runs = await runsOfSnapshot(sync, row, context);
+  const merge = neighbour === undefined ? null : await planMerge(sync, neighbour, row, runs, context);
+  const written = merge === null ? [] : await writeMerge(sync, merge, context);
+  // The oldest first: a rebuild from the pool sees by its absence that the snapshot was being removed.
+  const gone = [...runs, ...(merge?.folded ?? [])];
   const keptBytes = written.reduce((sum, object) => sum + object.dataBytes, 0);
-  const freedBytes = runs.reduce((sum, run) => sum + run.data_bytes, 0) - keptBytes;
-  await catalog.transaction(async (tx) => {
+  const freedBytes = bytesOf(gone) - keptBytes;
+  const dropping = catalog.transaction(async (tx) => {
     await refusePinned(tx, row);
-    if (neighbour !== undefined) await insertSaved(tx, sync.id, neighbour.snapshot, span, written);
-    for (const run of runs) await deleteRun(tx, sync.id, 'backward', run.source);
+    if (merge !== null) await insertSaved(tx, sync.id, merge.into.snapshot, merge.span, written);
+    for (const run of gone) await deleteRun(tx, sync.id, 'backward', run.source);
     await tx.deleteFrom('snapshot').where('volume_id', '=', sync.id).where('snapshot', '=', number).execute();
     await tell(bus, tx, SOURCE, {
       type: 'snapshot.dropped',
@@ -106,45 +103,111 @@ export async function dropSnapshot(
       data: { snapshot: number, freedBytes },
     });
   });
+  await dropping.catch(async (error: unknown) => {
+    // Pinned while the objects were written. After any other error they may be in use: the next start knows.
+    if (error instanceof MidmirrorError && error.code === 'conflict')
+      for (const { object } of written) await sync.removeObject(object);
+    throw error;
+  });
   // Open mirrors of older snapshots read the old objects until they have switched.
   await ask(bus, 'mapping-index.advance', { volumeId: sync.id });
-  // The oldest first: a rebuild from the pool sees by its absence that the snapshot was being removed.
-  for (const run of runs) await sync.removeObject(run.source);
+  for (const run of gone) await sync.removeObject(run.source);
   return freedBytes;
 }
 
-/** Writes what the older neighbour lacks of these runs into objects of the neighbour's; one also when it lacks
- *  nothing, so that the chain of objects has no gap. */
-async function mergeInto(
+async function runsOfSnapshot(
   sync: VolumeSync,
-  neighbour: SnapshotRow,
-  runs: StoredRun[],
-  span: Span,
-  pieces: PieceReader,
-  context: VolumeSyncContext,
-): Promise<SavedObject[]> {
-  const { catalog } = context;
-  const dropped = new ExtentMap();
-  for (const run of runs) await loadRun(catalog.db, run, dropped, true);
-  const own = await savedFor(catalog.db, sync.id, neighbour.snapshot);
-  for (const c = own.cursor(); c.valid; c.next()) dropped.erase(c.start, c.length);
-  const untilNs = fromNs(neighbour.until_ns ?? neighbour.time_ns);
-  const header = await objectHeader(catalog.db, neighbour, untilNs, 0, span);
-  return await writeObjects(sync.place, header, async (writer) => {
-    for (const c = dropped.cursor(); c.valid; c.next()) {
-      const object = await writer();
-      const { start, length, flags, source, offset, crc } = c;
-      if (flags & ExtentFlag.zero) object.zero(start, length);
-      else {
-        const bytes = new Uint8Array(length);
-        await pieces.read({ flags, source, offset, length, crc }, 0, length, bytes, 0);
-        await object.data(start, bytes);
-      }
-    }
-  });
+  { snapshot }: SnapshotRow,
+  { catalog }: VolumeSyncContext,
+): Promise<StoredRun[]> {
+  return (await runsOf(catalog.db, sync.id, 'backward')).filter((run) => run.snapshot === snapshot);
 }
 
-async function refusePinned(tx: CatalogTransaction, row: SnapshotRow): Promise<void> {
+/** What an object of the older neighbour's will hold. */
+interface Merge {
+  into: SnapshotRow;
+  extents: ExtentMap;
+  /** Runs of the neighbour's own that go into it too. */
+  folded: StoredRun[];
+  span: Span;
+}
+
+/** What the older neighbour lacks of a snapshot's runs, and of its own what is worth writing again with it. */
+async function planMerge(
+  sync: VolumeSync,
+  into: SnapshotRow,
+  dropped: SnapshotRow,
+  runs: readonly StoredRun[],
+  context: VolumeSyncContext,
+): Promise<Merge> {
+  const { db } = context.catalog;
+  const extents = new ExtentMap();
+  for (const run of runs) await loadRun(db, run, extents, true);
+  const own = await savedFor(db, sync.id, into.snapshot);
+  for (const c = own.cursor(); c.valid; c.next()) extents.erase(c.start, c.length);
+  let bytes = 0;
+  for (const c = extents.cursor(); c.valid; c.next())
+    if ((c.flags & ExtentFlag.zero) === 0) bytes += c.length;
+  const folded = foldedWith(bytes, await runsOfSnapshot(sync, into, context));
+  for (const run of folded) await loadRun(db, run, extents, true);
+  const fromSeq = folded[0]?.from_seq ?? runs[0]?.from_seq ?? dropped.seq;
+  return { into, extents, folded, span: { fromSeq, toSeq: runs.at(-1)?.to_seq ?? dropped.seq } };
+}
+
+/**
+ * The newest of a snapshot's own runs, the oldest first, that are not much larger than what comes after them. So a
+ * snapshot into which thousands are dropped has few objects, and each byte is written again a few times only.
+ */
+function foldedWith(bytes: number, own: readonly StoredRun[]): StoredRun[] {
+  let after = bytes + OBJECT_BYTES_OVER;
+  let at = own.length;
+  while (at > 0) {
+    // All parts of one sync, or none.
+    const { from_seq, to_seq } = own[at - 1]!;
+    let first = at - 1;
+    while (first > 0 && own[first - 1]!.from_seq === from_seq && own[first - 1]!.to_seq === to_seq)
+      first -= 1;
+    const size = bytesOf(own.slice(first, at));
+    if (size > 2 * after) break;
+    after += size;
+    at = first;
+  }
+  return own.slice(at);
+}
+
+function bytesOf(runs: readonly StoredRun[]): number {
+  return runs.reduce((sum, run) => sum + run.data_bytes, 0);
+}
+
+/** One object at least, also of nothing, so that the chain of objects has no gap. */
+async function writeMerge(
+  sync: VolumeSync,
+  merge: Merge,
+  context: VolumeSyncContext,
+): Promise<SavedObject[]> {
+  const { into, extents, span } = merge;
+  const untilNs = fromNs(into.until_ns ?? into.time_ns);
+  const header = await objectHeader(context.catalog.db, into, untilNs, 0, span);
+  const pieces = new PieceReader(context.files, sync.paths);
+  try {
+    return await writeObjects(sync.place, header, async (writer) => {
+      for (const c = extents.cursor(); c.valid; c.next()) {
+        const object = await writer();
+        const { start, length, flags, source, offset, crc } = c;
+        if (flags & ExtentFlag.zero) object.zero(start, length);
+        else {
+          const bytes = new Uint8Array(length);
+          await pieces.read({ flags, source, offset, length, crc }, 0, length, bytes, 0);
+          await object.data(start, bytes);
+        }
+      }
+    });
+  } finally {
+    await pieces.close();
+  }
+}
+
+async function refusePinned(tx: CatalogReader, row: SnapshotRow): Promise<void> {
   const holder = await holderOf(tx, row.volume_id, row.seq);
   if (holder === undefined) return;
   throw new MidmirrorError('conflict', `snapshot ${row.snapshot} is pinned by a ${holder}`, {

@@ -248,14 +248,33 @@ export class Synchronizer {
     inTurnAlready = false,
   ): Promise<{ drops: Drop[]; freedBytes: number }> {
     const entry = await this.#entry(volumeId);
-    const drops = await droppable(volumeId, this.#context);
-    let freedBytes = 0;
-    if (dryRun) return { drops, freedBytes: drops.reduce((sum, drop) => sum + drop.bytes, 0) };
-    const drop = async (): Promise<void> => {
-      for (const { snapshot } of drops) freedBytes += await dropSnapshot(entry.sync, snapshot, this.#context);
+    if (dryRun) {
+      const drops = await droppable(volumeId, this.#context);
+      return { drops, freedBytes: drops.reduce((sum, drop) => sum + drop.bytes, 0) };
+    }
+    // Looked up in the turn: another drop may come before it.
+    const drop = async (): Promise<{ drops: Drop[]; freedBytes: number }> => {
+      const drops: Drop[] = [];
+      let freedBytes = 0;
+      for (const candidate of await droppable(volumeId, this.#context)) {
+        const freed = await this.#dropUnlessPinned(entry.sync, candidate.snapshot);
+        if (freed === null) continue;
+        drops.push(candidate);
+        freedBytes += freed;
+      }
+      return { drops, freedBytes };
     };
-    await (inTurnAlready ? drop() : entry.turns.take(drop));
-    return { drops, freedBytes };
+    return await (inTurnAlready ? drop() : entry.turns.take(drop));
+  }
+
+  /** Null: somebody has opened it since the policy was asked; the others go all the same. */
+  async #dropUnlessPinned(sync: VolumeSync, snapshot: number): Promise<number | null> {
+    try {
+      return await dropSnapshot(sync, snapshot, this.#context);
+    } catch (error) {
+      if (error instanceof MidmirrorError && error.code === 'conflict') return null;
+      throw error;
+    }
   }
 
   async #forget(volumeId: string): Promise<void> {

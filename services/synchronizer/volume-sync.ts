@@ -412,6 +412,13 @@ export class VolumeSync {
         .where('volume_id', '=', this.id)
         .where('sync_id', '=', plan.sync_id)
         .execute();
+      // The timeline tells of those before. Who opens a point looks for a sync under way, at all rows that there are.
+      await tx
+        .deleteFrom('sync')
+        .where('volume_id', '=', this.id)
+        .where('sync_id', '<', plan.sync_id)
+        .where('state', '=', 'applied')
+        .execute();
       await tx
         .updateTable('volume')
         .set({ mim_seq: plan.to_seq, mim_ns: plan.to_ns })

@@ -5,15 +5,13 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { MidmirrorError, SeededRandom } from '@midmirror/basis';
 import type { BlockDevice, OpenedExport, WriteCommand } from '@midmirror/block-device';
-import { ask, type Bus, openEmbeddedBus } from '@midmirror/bus';
-import { type Catalog, openEmbeddedCatalog, snapshotsOf } from '@midmirror/catalog';
-import { Ingest } from '@midmirror/ingest';
-import { MappingIndex } from '@midmirror/mapping-index';
+import { ask } from '@midmirror/bus';
+import { snapshotsOf } from '@midmirror/catalog';
 import { parsePolicy } from '@midmirror/policy';
 import { printTime } from '@midmirror/point';
 import { ForgetfulFiles, nodeFiles, type PoolFiles } from '@midmirror/pool';
-import { Synchronizer } from '@midmirror/synchronizer';
-import { checkHistory } from './check-history.ts';
+import { checkHistory, type Historied } from './check-history.ts';
+import { openServices, type Services, startServices, stopServices } from './services.ts';
 
 export const SIZE = 192 << 10;
 const SEGMENT = 256 << 10;
@@ -35,14 +33,6 @@ interface CloneTwin {
   flushed: number;
 }
 
-interface Running {
-  catalog: Catalog;
-  bus: Bus;
-  ingest: Ingest;
-  mapping: MappingIndex;
-  synchronizer: Synchronizer;
-}
-
 export type Death = 'process' | 'power';
 
 export class World {
@@ -57,7 +47,7 @@ export class World {
   answered = 0;
   flushed = 0;
   volumeId = '';
-  running!: Running;
+  running!: Services;
   /** Killed at this place (`sync:prepared`, …) or after so many changes of files. */
   killAt: { place: string; death: Death } | { changes: number; death: Death } | null = null;
   places = new Set<string>();
@@ -89,34 +79,20 @@ export class World {
     const files: PoolFiles = this.forgetful === null ? nodeFiles() : this.forgetful.forProcess();
     if (this.forgetful !== null) this.forgetful.beforeChange = () => this.#countChange();
     const poolDirectory = this.forgetful === null ? `${this.#directory}/pool` : '/pool';
-    const catalog = await openEmbeddedCatalog(`${this.#directory}/catalog.db`);
-    const bus = openEmbeddedBus(catalog);
-    const clock = { nowNs: () => (this.#nowNs += 1000n) };
-    const log = (): void => {};
-    const shared = { files, catalog, bus, clock, poolDirectory, log };
-    const config = {
-      syncIntervalMs: 3_600_000,
+    this.running = await openServices({
+      files,
+      poolDirectory,
+      catalogPath: `${this.#directory}/catalog.db`,
+      clock: { nowNs: () => (this.#nowNs += 1000n) },
+      log: () => {},
+      reached: (place) => this.#place(place),
       segmentBytes: SEGMENT,
       journalBytesMax: SEGMENTS_MAX * SEGMENT,
-      requestBytesMax: REQUEST_MAX,
-    };
-    const ingest = new Ingest(poolDirectory, {
-      ...shared,
-      config,
-      reached: (place) => this.#place(`journal:${place}`),
-    });
-    const mapping = new MappingIndex({
-      ...shared,
-      syncIntervalMs: config.syncIntervalMs,
       requestBytesMax: REQUEST_MAX,
       // Less than the index has: pages come and go.
       indexCacheBytes: 64 << 10,
     });
-    const synchronizer = new Synchronizer({ ...shared, reached: (step) => this.#place(`sync:${step}`) });
-    this.running = { catalog, bus, ingest, mapping, synchronizer };
-    await ingest.start();
-    await mapping.start();
-    await synchronizer.start();
+    await startServices(this.running);
     if (this.volumeId === '') {
       const policy = parsePolicy({
         snapshotEverySeconds: 1,
@@ -127,19 +103,18 @@ export class World {
         keepMonthly: 0,
         keepYearly: 0,
       });
-      const made = await ask(bus, 'ingest.create-volume', { name: 'db', sizeBytes: SIZE, policy });
+      const made = await ask(this.running.bus, 'ingest.create-volume', {
+        name: 'db',
+        sizeBytes: SIZE,
+        policy,
+      });
       this.volumeId = made.volumeId;
     }
   }
 
   async stop(): Promise<void> {
     for (const { opened } of this.mirrors.splice(0)) await opened.release();
-    const { catalog, bus, ingest, mapping, synchronizer } = this.running;
-    await synchronizer.stop();
-    await mapping.stop();
-    await ingest.stop();
-    await bus.close();
-    await catalog.close();
+    await stopServices(this.running);
   }
 
   /** After a failure: lets go of what would keep the process alive. */
@@ -504,7 +479,7 @@ export class World {
     for (let i = 0; i < 3; i += 1) seqs.add(mim + this.random.below(latest - mim + 1));
     for (const seq of seqs) await this.checkPoint(seq);
     await this.checkTimes(mim, latest);
-    await checkHistory(this);
+    await checkHistory(this.#historied());
     const live = await this.running.ingest.open('db');
     assert.ok((await readAll(live.device)).equals(this.image(latest)), 'the live volume');
     await live.release();
@@ -520,6 +495,19 @@ export class World {
       snapshots.map((row) => row.seq),
       mim,
     );
+  }
+
+  #historied(): Historied {
+    return {
+      random: this.random,
+      bus: this.running.bus,
+      volumeId: this.volumeId,
+      sizeBytes: SIZE,
+      writesAfter: (seq) => this.submitted.slice(seq),
+      same: (one, other, start, end) =>
+        this.image(one).compare(this.image(other), start, end, start, end) === 0,
+      snapshotSeqs: async () => (await this.retained()).snapshots.map((row) => row.seq),
+    };
   }
 
   async checkPoint(seq: number): Promise<void> {

@@ -1,0 +1,65 @@
+// The services that store and serve, all in one process on one file layer and one catalogue: what simulations and the
+// soak run.
+import type { Clock } from '@midmirror/basis';
+import { type Bus, openEmbeddedBus } from '@midmirror/bus';
+import { type Catalog, openEmbeddedCatalog } from '@midmirror/catalog';
+import { Ingest } from '@midmirror/ingest';
+import { MappingIndex } from '@midmirror/mapping-index';
+import type { PoolFiles } from '@midmirror/pool';
+import { Synchronizer } from '@midmirror/synchronizer';
+
+export interface Services {
+  catalog: Catalog;
+  bus: Bus;
+  ingest: Ingest;
+  mapping: MappingIndex;
+  synchronizer: Synchronizer;
+}
+
+export interface ServicesOptions {
+  files: PoolFiles;
+  poolDirectory: string;
+  catalogPath: string;
+  clock: Clock;
+  log: (message: string) => void;
+  /** Called at the named places of ingest and of each sync step. */
+  reached: (place: string) => void;
+  segmentBytes: number;
+  journalBytesMax: number;
+  requestBytesMax: number;
+  indexCacheBytes: number;
+}
+
+/** Opened, not started. */
+export async function openServices(options: ServicesOptions): Promise<Services> {
+  const { files, poolDirectory, clock, log, reached, requestBytesMax, indexCacheBytes } = options;
+  const { segmentBytes, journalBytesMax } = options;
+  const catalog = await openEmbeddedCatalog(options.catalogPath);
+  const bus = openEmbeddedBus(catalog);
+  const shared = { files, catalog, bus, clock, poolDirectory, log };
+  const config = { syncIntervalMs: 3_600_000, segmentBytes, journalBytesMax, requestBytesMax };
+  const ingest = new Ingest(poolDirectory, {
+    ...shared,
+    config,
+    reached: (place) => reached(`journal:${place}`),
+  });
+  const { syncIntervalMs } = config;
+  const mapping = new MappingIndex({ ...shared, syncIntervalMs, requestBytesMax, indexCacheBytes });
+  const synchronizer = new Synchronizer({ ...shared, reached: (step) => reached(`sync:${step}`) });
+  return { catalog, bus, ingest, mapping, synchronizer };
+}
+
+export async function startServices({ ingest, mapping, synchronizer }: Services): Promise<void> {
+  await ingest.start();
+  await mapping.start();
+  await synchronizer.start();
+}
+
+export async function stopServices(services: Services): Promise<void> {
+  const { catalog, bus, ingest, mapping, synchronizer } = services;
+  await synchronizer.stop();
+  await mapping.stop();
+  await ingest.stop();
+  await bus.close();
+  await catalog.close();
+}
