@@ -27,6 +27,7 @@ export {
   runOf,
   RunGoneError,
   runsOf,
+  runsOfSnapshot,
   runsWithin,
   type StoredRun,
 } from './runs.ts';

@@ -106,6 +106,18 @@ export async function runsOf(db: CatalogReader, volumeId: string, side: RunSide)
   return await inOrder(db, volumeId, side).where('level', '=', 0).execute();
 }
 
+/** What a snapshot has saved: its own runs, of level 0, in the order of time. */
+export async function runsOfSnapshot(
+  db: CatalogReader,
+  volumeId: string,
+  snapshot: number,
+): Promise<StoredRun[]> {
+  return await inOrder(db, volumeId, 'backward')
+    .where('level', '=', 0)
+    .where('snapshot', '=', snapshot)
+    .execute();
+}
+
 /** Runs of all levels of one side that are whole, in the order of time. */
 export async function leveledRunsOf(
   db: CatalogReader,

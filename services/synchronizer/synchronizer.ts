@@ -6,6 +6,8 @@ import { type VolumeRow, volumeById } from '@midmirror/catalog';
 import { eventOf, Streams } from '@midmirror/events';
 import { parsePolicy } from '@midmirror/policy';
 import { Cron } from 'croner';
+import { limits } from './limits.ts';
+import { NewestVrmos } from './newest-vrmos.ts';
 import { dropSnapshot, droppable, type Drop } from './retain.ts';
 import { type SyncResult, VolumeSync, type VolumeSyncContext } from './volume-sync.ts';
 import type { Subscription } from '@midmirror/bus';
@@ -34,6 +36,7 @@ const RELIEVED_SHARE = 0.5;
 export class Synchronizer {
   readonly #context: SynchronizerContext;
   readonly #entries = new Map<string, Entry>();
+  readonly #vrmos = new NewestVrmos(limits.newestVrmosBytesMax);
   #timeline: Subscription | null = null;
   #stopping = false;
 
@@ -94,7 +97,7 @@ export class Synchronizer {
     const known = this.#entries.get(volume.id);
     if (known !== undefined) return known;
     const directory = `${this.#context.poolDirectory}/volumes/${volume.id}`;
-    const sync = new VolumeSync(volume.id, directory, this.#context);
+    const sync = new VolumeSync(volume.id, directory, this.#context, this.#vrmos);
     const entry: Entry = {
       sync,
       turns: new Turns(),
@@ -265,5 +268,6 @@ export class Synchronizer {
     if (entry.timer !== null) clearInterval(entry.timer);
     entry.cron?.stop();
     await entry.turns.ended();
+    this.#vrmos.forget(volumeId);
   }
 }

@@ -29,8 +29,10 @@ import {
   writeMimState,
   type VolumePaths,
 } from '@midmirror/pool';
+import { TreeVrmo } from '@midmirror/vrmo';
 import { applyMoves, saveRanges } from './move-data.ts';
-import { backwardRanges, forwardMovelist } from './movelist.ts';
+import { forwardMovelist } from './movelist.ts';
+import type { NewestVrmos } from './newest-vrmos.ts';
 import { insertSaved, objectHeader, savedFor, writeObjects } from './objects.ts';
 
 export type SyncStep = 'planned' | 'saved' | 'prepared' | 'switched' | 'applied' | 'told' | 'recycled';
@@ -51,12 +53,14 @@ const SOURCE = '/midmirror/synchronizer';
 export class VolumeSync {
   readonly id: string;
   readonly #context: VolumeSyncContext;
+  readonly #vrmos: NewestVrmos;
   readonly #paths: VolumePaths;
   #nextObject = 1;
 
-  constructor(id: string, directory: string, context: VolumeSyncContext) {
+  constructor(id: string, directory: string, context: VolumeSyncContext, vrmos: NewestVrmos) {
     this.id = id;
     this.#context = context;
+    this.#vrmos = vrmos;
     this.#paths = volumePaths(directory);
   }
 
@@ -338,17 +342,19 @@ export class VolumeSync {
     }
   }
 
-  /** Steps 2 to 4: what the open snapshot has not saved yet goes into objects; then the catalogue hears of it. */
+  /**
+   * Steps 3 and 4, FIG. 15: what of the movelist's ranges the open snapshot still has on the MIM goes into objects; then
+   * the catalogue hears of it, and last the VRMO [0073].
+   */
   async #saveAndPrepare(plan: SyncRow, moves: ExtentMap, mim: MimWriter, firstNs: bigint): Promise<void> {
     const { catalog } = this.#context;
-    const saved = await savedFor(catalog.db, this.id, plan.snapshot);
+    const vrmo = await this.#newestVrmo(plan.snapshot);
     const snapshot = await this.#snapshot(plan.snapshot);
     const untilNs = snapshot.until_ns === null ? firstNs : fromNs(snapshot.until_ns);
     const span = { fromSeq: plan.from_seq, toSeq: plan.to_seq };
     const header = await objectHeader(catalog.db, snapshot, untilNs, plan.sync_id, span);
-    const objects = await writeObjects(this.place, header, (writer) =>
-      saveRanges(mim, backwardRanges(moves, saved), writer),
-    );
+    const ranges = vrmo.backwardMovelist(moves);
+    const objects = await writeObjects(this.place, header, (writer) => saveRanges(mim, ranges, writer));
     await this.#context.reached('saved');
     await catalog.transaction(async (tx) => {
       await insertSaved(tx, this.id, plan.snapshot, span, objects);
@@ -377,6 +383,17 @@ export class VolumeSync {
         data,
       });
     });
+    for (const { extents } of objects) vrmo.moveOffMim(extents);
+    this.#vrmos.keep(this.id, plan.snapshot, vrmo);
+  }
+
+  /** What lies where for the open snapshot, as the catalogue has it. */
+  async #newestVrmo(snapshot: number): Promise<TreeVrmo> {
+    const kept = this.#vrmos.take(this.id, snapshot);
+    if (kept !== null) return kept;
+    const { db } = this.#context.catalog;
+    const { size_bytes } = await volumeById(db, this.id);
+    return new TreeVrmo(await savedFor(db, this.id, snapshot), { sizeBytes: size_bytes });
   }
 
   /** Steps 6 to 8. */
