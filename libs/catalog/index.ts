@@ -26,6 +26,7 @@ export {
   pagesOf,
   runOf,
   RunGoneError,
+  runsAtEnd,
   runsOf,
   runsOfSnapshot,
   runsWithin,
@@ -44,5 +45,16 @@ export type {
   SyncRow,
   VolumeRow,
 } from './schema.ts';
+export {
+  oldestSnapshotOf,
+  openSnapshotOf,
+  snapshotAbove,
+  snapshotByNumber,
+  snapshotOfSeq,
+  snapshotsAround,
+  snapshotsBelow,
+  snapshotsOf,
+} from './snapshots.ts';
 export { fromNs, toNs } from './time-column.ts';
-export { snapshotsOf, volumeById, volumeByName } from './volumes.ts';
+export { syncUnderWay } from './syncs.ts';
+export { volumeById, volumeByName } from './volumes.ts';

@@ -209,4 +209,21 @@ function unpackFirstFormat(page: Uint8Array, into: ExtentMap): void {
   }
 }
 
-export const migrations: Record<string, Migration> = { '001-initial': initial, '002-tiers': tiers };
+/** No question that is asked at each sync, or for one point, looks at all of a long history. */
+const longHistories: Migration = {
+  async up(db: Kysely<unknown>) {
+    const index = (name: string, table: string, columns: string[]) =>
+      db.schema.createIndex(name).on(table).columns(columns).execute();
+    await index('snapshot_seq', 'snapshot', ['volume_id', 'seq']);
+    await index('snapshot_time', 'snapshot', ['volume_id', 'time_ns']);
+    await index('mark_seq', 'mark', ['volume_id', 'seq']);
+    await index('mark_time', 'mark', ['volume_id', 'time_ns']);
+    await index('run_level', 'run', ['volume_id', 'side', 'level', 'snapshot']);
+  },
+};
+
+export const migrations: Record<string, Migration> = {
+  '001-initial': initial,
+  '002-tiers': tiers,
+  '003-long-histories': longHistories,
+};

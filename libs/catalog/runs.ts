@@ -150,6 +150,32 @@ export async function runsWithin(
     .execute();
 }
 
+/**
+ * Of each level the whole runs behind the last run of the next level: all that may be merged while history only grows
+ * at its end. The lowest level first, each in the order of time.
+ */
+export async function runsAtEnd(db: CatalogReader, volumeId: string, side: RunSide): Promise<StoredRun[]> {
+  const [by, last] =
+    side === 'forward' ? (['source', 'source'] as const) : (['snapshot', 'last_snapshot'] as const);
+  const of = (level: number) =>
+    db
+      .selectFrom('run')
+      .selectAll()
+      .where('volume_id', '=', volumeId)
+      .where('side', '=', side)
+      .where('level', '=', level);
+  const found: StoredRun[] = [];
+  for (let level = 0; ; level += 1) {
+    const above = await of(level + 1)
+      .orderBy(by, 'desc')
+      .limit(1)
+      .executeTakeFirst();
+    const behind = above === undefined ? of(level) : of(level).where(by, '>', above[last]);
+    found.push(...(await behind.orderBy(by).orderBy('source').execute()));
+    if (above === undefined) return found;
+  }
+}
+
 function inOrder(db: CatalogReader, volumeId: string, side: RunSide) {
   return db
     .selectFrom('run')
@@ -275,17 +301,25 @@ async function deletePages(db: CatalogReader, runId: number): Promise<void> {
   await db.deleteFrom('pel_page').where('run_id', '=', runId).execute();
 }
 
+/** A level has at most one run over a snapshot, and none where the level below has none. */
 async function deleteMergedOver(tx: CatalogTransaction, volumeId: string, snapshot: number): Promise<void> {
-  const rows = await tx
-    .deleteFrom('run')
-    .where('volume_id', '=', volumeId)
-    .where('side', '=', 'backward')
-    .where('level', '!=', 0)
-    .where('snapshot', '<=', snapshot)
-    .where('last_snapshot', '>=', snapshot)
-    .returning('id')
-    .execute();
-  for (const { id } of rows) await deletePages(tx, id);
+  const over = async (level: number): Promise<boolean> => {
+    const run = await tx
+      .selectFrom('run')
+      .select(['id', 'last_snapshot'])
+      .where('volume_id', '=', volumeId)
+      .where('side', '=', 'backward')
+      .where('level', '=', level)
+      .where('snapshot', '<=', snapshot)
+      .orderBy('snapshot', 'desc')
+      .limit(1)
+      .executeTakeFirst();
+    if (run === undefined || run.last_snapshot < snapshot) return false;
+    await deleteRunById(tx, run.id);
+    return true;
+  };
+  await over(BUILDING);
+  for (let level = 1; await over(level); level += 1);
 }
 
 async function lacking(db: CatalogReader, run: StoredRun, at: number): Promise<MidmirrorError> {

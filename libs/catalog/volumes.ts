@@ -1,7 +1,7 @@
-// Volumes by id and name, and their snapshots.
+// Volumes by id and name.
 import { MidmirrorError } from '@midmirror/basis';
 import type { CatalogReader } from './catalog.ts';
-import type { SnapshotRow, VolumeRow } from './schema.ts';
+import type { VolumeRow } from './schema.ts';
 
 export async function volumeById(db: CatalogReader, id: string): Promise<VolumeRow> {
   const row = await db.selectFrom('volume').selectAll().where('id', '=', id).executeTakeFirst();
@@ -25,14 +25,4 @@ export async function volumeByName(db: CatalogReader, name: string): Promise<Vol
       ? 'there is no volume yet'
       : `there are: ${others.map((other) => other.name).join(', ')}`;
   throw new MidmirrorError('not-found', `there is no volume "${name}"`, { hint });
-}
-
-/** Open and closed, oldest first. */
-export async function snapshotsOf(db: CatalogReader, volumeId: string): Promise<SnapshotRow[]> {
-  return await db
-    .selectFrom('snapshot')
-    .selectAll()
-    .where('volume_id', '=', volumeId)
-    .orderBy('seq')
-    .execute();
 }

@@ -46,7 +46,7 @@ export class MappingIndex implements ExportDirectory {
     this.#merger = new TierMerger(context.catalog, context.log);
     this.#projector = new Projector({
       ...context,
-      changed: (volumeId, side) => this.#merger.changed(volumeId, side),
+      changed: (volumeId, side, where) => this.#merger.changed(volumeId, side, where),
       recycled: async (volumeId, segment) => {
         const served = this.#served.get(volumeId);
         served?.points.forgetSegment(segment);

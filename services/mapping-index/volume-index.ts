@@ -7,16 +7,15 @@ import {
   type Catalog,
   type CatalogReader,
   type CatalogTransaction,
-  fromNs,
   loadRun,
   pagesOf,
   pinPoint,
   putPage,
   RunGoneError,
   runsOf,
-  type SnapshotRow,
-  snapshotsOf,
+  snapshotOfSeq,
   type StoredRun,
+  syncUnderWay,
   unpinPoint,
   type VolumeRow,
   volumeById,
@@ -71,7 +70,6 @@ export interface VolumeView {
   volume: VolumeRow;
   /** Target of a sync that is prepared: from then on older points can't be read off the MIM. */
   syncedSeq: number;
-  snapshots: SnapshotRow[];
 }
 
 export class VolumeIndex {
@@ -134,14 +132,8 @@ export class VolumeIndex {
   async view(): Promise<VolumeView> {
     return await this.#context.catalog.transaction(async (tx) => {
       const volume = await volumeById(tx, this.id);
-      const sync = await tx
-        .selectFrom('sync')
-        .select('to_seq')
-        .where('volume_id', '=', this.id)
-        .where('state', '=', 'prepared')
-        .executeTakeFirst();
-      const snapshots = await snapshotsOf(tx, this.id);
-      return { volume, syncedSeq: sync?.to_seq ?? volume.mim_seq, snapshots };
+      const sync = await syncUnderWay(tx, this.id);
+      return { volume, syncedSeq: sync?.state === 'prepared' ? sync.to_seq : volume.mim_seq };
     });
   }
 
@@ -311,7 +303,7 @@ export class VolumeIndex {
       const places = await this.#forwardLayers(view, seq);
       return { places, side: 'forward', known: { count: 0, lastId: 0 } };
     }
-    const snapshot = view.snapshots.find((row) => row.seq === seq);
+    const snapshot = await snapshotOfSeq(this.#context.catalog.db, this.id, seq);
     if (snapshot === undefined)
       throw new MidmirrorError(
         'point-unavailable',
@@ -444,10 +436,6 @@ export class VolumeIndex {
       for (const d of descriptorsOf(bytes, 0, batch)) if (d.seq <= seq) putDescriptor(map, d, segment);
     }
   }
-}
-
-export function snapshotTimes(row: SnapshotRow): { timeNs: bigint; untilNs: bigint | null } {
-  return { timeNs: fromNs(row.time_ns), untilNs: row.until_ns === null ? null : fromNs(row.until_ns) };
 }
 
 function kindOf(places: Places): Pick<OpenMirrorView, 'kind' | 'nodes' | 'conversions'> {

@@ -2,19 +2,21 @@
 // the data that the neighbour needs is written to new objects, the rest is given back.
 import { ask, tell } from '@midmirror/bus';
 import {
+  type CatalogReader,
   type CatalogTransaction,
   deleteRun,
   fromNs,
   holderOf,
   loadRun,
-  runsOf,
+  runsOfSnapshot,
   type SnapshotRow,
-  snapshotsOf,
+  snapshotByNumber,
+  snapshotsBelow,
   type StoredRun,
   volumeById,
 } from '@midmirror/catalog';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
-import { keptSnapshots, parsePolicy } from '@midmirror/policy';
+import { keptSnapshots, parsePolicy, type VolumePolicy } from '@midmirror/policy';
 import { MidmirrorError } from '@midmirror/basis';
 import { PieceReader } from '@midmirror/pool';
 import { insertSaved, objectHeader, savedFor, type SavedObject, type Span, writeObjects } from './objects.ts';
@@ -34,37 +36,63 @@ export async function droppable(volumeId: string, context: VolumeSyncContext): P
   const { db } = context.catalog;
   const volume = await volumeById(db, volumeId);
   const policy = parsePolicy(JSON.parse(volume.policy));
-  const rows = await snapshotsOf(db, volumeId);
-  const pins = new Set(
-    (await db.selectFrom('pin').select('seq').where('volume_id', '=', volumeId).execute()).map(
-      (pin) => pin.seq,
-    ),
-  );
-  const marks = await db
-    .selectFrom('mark')
-    .select(['seq', 'kind'])
+  const rows = await db
+    .selectFrom('snapshot')
+    .select(['snapshot', 'seq', 'time_ns', 'state'])
     .where('volume_id', '=', volumeId)
+    .orderBy('seq')
     .execute();
-  const marked = new Set(
-    marks.filter((mark) => (policy.keepMarks as string[]).includes(mark.kind)).map((mark) => mark.seq),
-  );
+  const held = await heldSeqs(db, volumeId, policy);
   const candidates = rows.map((row) => ({
     snapshot: row.snapshot,
     timeNs: fromNs(row.time_ns),
-    held: row.state === 'open' || pins.has(row.seq) || marked.has(row.seq),
+    held: row.state === 'open' || held.has(row.seq),
   }));
   const kept = keptSnapshots(candidates, policy);
-  const runs = await runsOf(db, volumeId, 'backward');
-  return rows
-    .filter((row) => !kept.has(row.snapshot))
-    .map((row) => ({
-      snapshot: row.snapshot,
-      seq: row.seq,
-      timeNs: fromNs(row.time_ns).toString(),
-      bytes: runs
-        .filter((run) => run.snapshot === row.snapshot)
-        .reduce((sum, run) => sum + run.data_bytes, 0),
-    }));
+  const drops: Drop[] = [];
+  for (const { snapshot, seq, time_ns } of rows) {
+    if (kept.has(snapshot)) continue;
+    const runs = await runsOfSnapshot(db, volumeId, snapshot);
+    const bytes = runs.reduce((sum, run) => sum + run.data_bytes, 0);
+    drops.push({ snapshot, seq, timeNs: fromNs(time_ns).toString(), bytes });
+  }
+  return drops;
+}
+
+/** Points that stay whatever the policy says of their age: pinned ones, and marks of the kinds it keeps. */
+async function heldSeqs(db: CatalogReader, volumeId: string, policy: VolumePolicy): Promise<Set<number>> {
+  const pins = await db.selectFrom('pin').select('seq').where('volume_id', '=', volumeId).execute();
+  const held = new Set(pins.map((pin) => pin.seq));
+  if (policy.keepMarks.length === 0) return held;
+  const marks = await db
+    .selectFrom('mark')
+    .select('seq')
+    .where('volume_id', '=', volumeId)
+    .where('kind', 'in', policy.keepMarks)
+    .execute();
+  for (const mark of marks) held.add(mark.seq);
+  return held;
+}
+
+/**
+ * What decides which snapshots the policy lets go of, but for what only ever keeps more (new marks, snapshots that have
+ * gone). Once all of them have been dropped there is nothing to do until this changes; time alone changes nothing.
+ */
+export async function retentionBasis(volumeId: string, context: VolumeSyncContext): Promise<string> {
+  const { db } = context.catalog;
+  const { policy } = await volumeById(db, volumeId);
+  const newest = await db
+    .selectFrom('snapshot')
+    .select((e) => e.fn.max('snapshot').as('snapshot'))
+    .where('volume_id', '=', volumeId)
+    .executeTakeFirst();
+  const pins = await db
+    .selectFrom('pin')
+    .select('seq')
+    .where('volume_id', '=', volumeId)
+    .orderBy('seq')
+    .execute();
+  return JSON.stringify([policy, newest?.snapshot, pins.map((pin) => pin.seq)]);
 }
 
 /** Drops one closed snapshot. Refuses with `conflict` when it is open or pinned. The bytes given back. */
@@ -74,16 +102,14 @@ export async function dropSnapshot(
   context: VolumeSyncContext,
 ): Promise<number> {
   const { catalog, bus, clock, files } = context;
-  const rows = await snapshotsOf(catalog.db, sync.id);
-  const index = rows.findIndex((row) => row.snapshot === number);
-  const row = rows[index];
+  const row = await snapshotByNumber(catalog.db, sync.id, number);
   if (row === undefined) throw new MidmirrorError('not-found', `there is no snapshot ${number}`);
   if (row.state === 'open')
     throw new MidmirrorError('conflict', `snapshot ${number} is open: syncs still add to it`, {
       hint: 'close it by a sync first',
     });
-  const neighbour = rows[index - 1];
-  const runs = (await runsOf(catalog.db, sync.id, 'backward')).filter((run) => run.snapshot === number);
+  const [neighbour] = await snapshotsBelow(catalog.db, sync.id, number, 1);
+  const runs = await runsOfSnapshot(catalog.db, sync.id, number);
   const pieces = new PieceReader(files, sync.paths);
   const span = { fromSeq: runs[0]?.from_seq ?? row.seq, toSeq: runs.at(-1)?.to_seq ?? row.seq };
   let written: SavedObject[] = [];

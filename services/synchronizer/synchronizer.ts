@@ -8,7 +8,7 @@ import { parsePolicy } from '@midmirror/policy';
 import { Cron } from 'croner';
 import { limits } from './limits.ts';
 import { NewestVrmos } from './newest-vrmos.ts';
-import { dropSnapshot, droppable, type Drop } from './retain.ts';
+import { dropSnapshot, droppable, type Drop, retentionBasis } from './retain.ts';
 import { type SyncResult, VolumeSync, type VolumeSyncContext } from './volume-sync.ts';
 import type { Subscription } from '@midmirror/bus';
 
@@ -27,6 +27,8 @@ interface Entry {
   cron: Cron | null;
   cronText: string | null;
   relieving: boolean;
+  /** What retention went by when it last dropped all that may go. */
+  retainedBy: string | null;
 }
 
 const RELIEVE_AGAIN_MS = 1000;
@@ -105,6 +107,7 @@ export class Synchronizer {
       cron: null,
       cronText: null,
       relieving: false,
+      retainedBy: null,
     };
     this.#entries.set(volume.id, entry);
     this.#background(entry, volume.name, () => sync.resume());
@@ -185,7 +188,11 @@ export class Synchronizer {
     const policy = parsePolicy(JSON.parse(volume.policy));
     const beforeNs = clock.nowNs() - BigInt(policy.journalWindowSeconds) * 1_000_000_000n;
     await this.#syncOutside(volumeId, beforeNs);
+    const entry = await this.#entry(volumeId);
+    const basis = await retentionBasis(volumeId, this.#context);
+    if (entry.retainedBy === basis) return;
     await this.#retention(volumeId, false, true);
+    entry.retainedBy = basis;
   }
 
   /** Syncs what is older than the window, in whole segments. */

@@ -8,9 +8,9 @@ import {
   type CatalogTransaction,
   fromNs,
   holderOf,
-  runsOf,
-  type SnapshotRow,
+  openSnapshotOf,
   type SyncRow,
+  syncUnderWay,
   toNs,
   type VolumeRow,
   volumeById,
@@ -79,13 +79,7 @@ export class VolumeSync {
   /** A sync that failed on its way, of an earlier process or of this one (a full disk), goes first. One that was
    *  only planned is given up. */
   async #finishBegun(): Promise<void> {
-    const { db } = this.#context.catalog;
-    const row = await db
-      .selectFrom('sync')
-      .selectAll()
-      .where('volume_id', '=', this.id)
-      .where('state', '!=', 'applied')
-      .executeTakeFirst();
+    const row = await syncUnderWay(this.#context.catalog.db, this.id);
     if (row === undefined) return;
     if (row.state === 'planned') return await this.#abandon(row.sync_id);
     await this.#perform(row);
@@ -204,7 +198,7 @@ export class VolumeSync {
   }
 
   async #snapshotFor(tx: CatalogTransaction, volume: VolumeRow, policy: VolumePolicy, cause: string) {
-    const open = await this.#openOne(tx);
+    const open = await openSnapshotOf(tx, this.id);
     const reason = await this.#reasonForSnapshot(
       tx,
       volume,
@@ -280,7 +274,7 @@ export class VolumeSync {
   async #openSnapshotHere(reason: string): Promise<number> {
     const { catalog } = this.#context;
     const volume = await volumeById(catalog.db, this.id);
-    const open = await this.#openOne(catalog.db);
+    const open = await openSnapshotOf(catalog.db, this.id);
     if (open?.seq === volume.mim_seq) return open.snapshot;
     // An object that holds nothing: the pool knows of the snapshot before anybody is promised it (I7).
     const snapshot = await this.#nextSnapshot(catalog.db, open?.snapshot ?? 0);
@@ -293,15 +287,6 @@ export class VolumeSync {
       await insertSaved(tx, this.id, snapshot, span, objects);
     });
     return snapshot;
-  }
-
-  async #openOne(db: CatalogReader): Promise<SnapshotRow | undefined> {
-    return await db
-      .selectFrom('snapshot')
-      .selectAll()
-      .where('volume_id', '=', this.id)
-      .where('state', '=', 'open')
-      .executeTakeFirst();
   }
 
   async #nextSnapshot(db: CatalogReader, closing: number): Promise<number> {
@@ -456,7 +441,14 @@ export class VolumeSync {
   /** Objects that no run names were half-made when a crash came, or are left from a drop. */
   async #removeOrphans(): Promise<void> {
     const { files, catalog } = this.#context;
-    const known = new Set((await runsOf(catalog.db, this.id, 'backward')).map((run) => run.source));
+    const runs = await catalog.db
+      .selectFrom('run')
+      .select('source')
+      .where('volume_id', '=', this.id)
+      .where('side', '=', 'backward')
+      .where('level', '=', 0)
+      .execute();
+    const known = new Set(runs.map((run) => run.source));
     for (const name of await files.list(this.#paths.backward)) {
       const object = parseObjectName(name);
       if (object !== null) this.#nextObject = Math.max(this.#nextObject, object + 1);

@@ -84,7 +84,7 @@ for (const side of ['forward', 'backward'] as const) {
       for (let source = 1; source <= 80; source += 1) {
         maps.push(randomMap(random, side, source));
         await store(catalog, side, source, maps.at(-1)!);
-        if (source % 20 === 0) merger.changed(VOLUME, side);
+        if (source % 20 === 0) merger.changed(VOLUME, side, 'end');
         if (source % 40 === 0) await merger.idle();
         for (let look = 0; look < 3; look += 1) {
           const point = 1 + random.below(source);
