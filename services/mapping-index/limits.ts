@@ -12,7 +12,7 @@ export const limits = {
   comparedPiecesMax: 32_768,
   answersMax: 10_000,
   /** Snapshots that a walk through history reads at once. */
-  snapshotsPerPage: 128,
+  snapshotsPerPage: 32,
   /** Extents that a slice of a merge looks at, and how long it rests then. */
   mergeSliceExtents: 4096,
   mergeRestMs: 4,

@@ -61,6 +61,8 @@ export class World {
   /** Killed at this place (`sync:prepared`, …) or after so many changes of files. */
   killAt: { place: string; death: Death } | { changes: number; death: Death } | null = null;
   places = new Set<string>();
+  /** Lets a test look on at what is asked of the catalogue. */
+  watched: (catalog: Catalog) => Catalog = (catalog) => catalog;
   #nowNs = 1_700_000_000_000_000_000n;
   #dead: Promise<Death> = new Promise(() => {});
   #die: (death: Death) => void = () => {};
@@ -89,7 +91,7 @@ export class World {
     const files: PoolFiles = this.forgetful === null ? nodeFiles() : this.forgetful.forProcess();
     if (this.forgetful !== null) this.forgetful.beforeChange = () => this.#countChange();
     const poolDirectory = this.forgetful === null ? `${this.#directory}/pool` : '/pool';
-    const catalog = await openEmbeddedCatalog(`${this.#directory}/catalog.db`);
+    const catalog = this.watched(await openEmbeddedCatalog(`${this.#directory}/catalog.db`));
     const bus = openEmbeddedBus(catalog);
     const clock = { nowNs: () => (this.#nowNs += 1000n) };
     const log = (): void => {};
