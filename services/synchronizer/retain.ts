@@ -32,8 +32,7 @@ export interface Drop {
 }
 
 /** The snapshots that the policy lets go of, oldest first. */
-export async function droppable(volumeId: string, context: VolumeSyncContext): Promise<Drop[]> {
-  const { db } = context.catalog;
+export async function droppable(db: CatalogReader, volumeId: string): Promise<Drop[]> {
   const volume = await volumeById(db, volumeId);
   const policy = parsePolicy(JSON.parse(volume.policy));
   const rows = await db
@@ -78,8 +77,7 @@ async function heldSeqs(db: CatalogReader, volumeId: string, policy: VolumePolic
  * What decides which snapshots the policy lets go of, but for what only ever keeps more (new marks, snapshots that have
  * gone). Once all of them have been dropped there is nothing to do until this changes; time alone changes nothing.
  */
-export async function retentionBasis(volumeId: string, context: VolumeSyncContext): Promise<string> {
-  const { db } = context.catalog;
+export async function retentionBasis(db: CatalogReader, volumeId: string): Promise<string> {
   const { policy } = await volumeById(db, volumeId);
   const newest = await db
     .selectFrom('snapshot')

@@ -189,7 +189,7 @@ export class Synchronizer {
     const beforeNs = clock.nowNs() - BigInt(policy.journalWindowSeconds) * 1_000_000_000n;
     await this.#syncOutside(volumeId, beforeNs);
     const entry = await this.#entry(volumeId);
-    const basis = await retentionBasis(volumeId, this.#context);
+    const basis = await retentionBasis(catalog.db, volumeId);
     if (entry.retainedBy === basis) return;
     await this.#retention(volumeId, false, true);
     entry.retainedBy = basis;
@@ -258,7 +258,7 @@ export class Synchronizer {
     inTurnAlready = false,
   ): Promise<{ drops: Drop[]; freedBytes: number }> {
     const entry = await this.#entry(volumeId);
-    const drops = await droppable(volumeId, this.#context);
+    const drops = await droppable(this.#context.catalog.db, volumeId);
     let freedBytes = 0;
     if (dryRun) return { drops, freedBytes: drops.reduce((sum, drop) => sum + drop.bytes, 0) };
     const drop = async (): Promise<void> => {
