@@ -22,6 +22,7 @@ export {
   leveledRunsOf,
   levelsOf,
   loadRun,
+  newestRunsWithin,
   pageAt,
   pagesOf,
   runOf,

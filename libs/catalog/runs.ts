@@ -176,6 +176,38 @@ export async function runsAtEnd(db: CatalogReader, volumeId: string, side: RunSi
   }
 }
 
+/**
+ * The run of the highest level that holds the newest snapshot at or before `last`, and nothing beyond `first` and
+ * `last`; of level 0 all runs of that snapshot. Empty: no snapshot there has a run.
+ */
+export async function newestRunsWithin(
+  db: CatalogReader,
+  volumeId: string,
+  { first, last }: { first: number; last: number },
+): Promise<StoredRun[]> {
+  const lastOf = (level: number, upTo: number) =>
+    db
+      .selectFrom('run')
+      .selectAll()
+      .where('volume_id', '=', volumeId)
+      .where('side', '=', 'backward')
+      .where('level', '=', level)
+      .where('snapshot', '<=', upTo)
+      .orderBy('snapshot', 'desc')
+      .limit(1)
+      .executeTakeFirst();
+  const newest = await lastOf(0, last);
+  if (newest === undefined || newest.snapshot < first) return [];
+  let chosen = await runsOfSnapshot(db, volumeId, newest.snapshot);
+  for (let level = 1; ; level += 1) {
+    const run = await lastOf(level, newest.snapshot);
+    const holds = run !== undefined && run.last_snapshot >= newest.snapshot;
+    // Those of higher levels hold all that this one does.
+    if (!holds || run.last_snapshot > last || run.snapshot < first) return chosen;
+    chosen = [run];
+  }
+}
+
 function inOrder(db: CatalogReader, volumeId: string, side: RunSide) {
   return db
     .selectFrom('run')
