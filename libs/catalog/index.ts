@@ -23,13 +23,16 @@ export {
   leveledRunsOf,
   levelsOf,
   loadRun,
+  newestRunsWithin,
   pageAt,
   pagesAt,
   pagesOf,
   runOf,
   RunGoneError,
+  runsAtEnd,
   runsOf,
   type RunSide,
+  runsOfSnapshot,
   runsWithin,
   segmentsFrom,
   type StoredRun,
@@ -47,5 +50,17 @@ export type {
   SyncRow,
   VolumeRow,
 } from './schema.ts';
+export {
+  oldestSnapshotOf,
+  openSnapshotOf,
+  snapshotAbove,
+  snapshotByNumber,
+  snapshotOfSeq,
+  snapshotsAround,
+  snapshotsBelow,
+  snapshotsOf,
+  snapshotTally,
+} from './snapshots.ts';
 export { fromNs, toNs } from './time-column.ts';
-export { type SnapshotsAsked, snapshotsNear, snapshotsOf, volumeById, volumeByName } from './volumes.ts';
+export { syncUnderWay } from './syncs.ts';
+export { volumeById, volumeByName } from './volumes.ts';

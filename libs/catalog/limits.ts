@@ -6,6 +6,4 @@ export const limits = {
   /** Pages of a run (of some 7 KiB) that one statement stores, and reads. */
   pagesPerInsert: 64,
   pagesPerRead: 16,
-  /** Snapshots of a volume that are looked up along with the one that is asked for. */
-  newestSnapshots: 20,
 } as const;

@@ -209,7 +209,7 @@ function unpackFirstFormat(page: Uint8Array, into: ExtentMap): void {
   }
 }
 
-/** What opening a point looks up, however long the history: runs by where they begin and end, snapshots, syncs. */
+/** No question that is asked at each sync, or for one point, looks at all of a long history. */
 const lookups: Migration = {
   async up(db: Kysely<unknown>) {
     const index = (name: string, table: string, columns: string[]): Promise<void> =>
@@ -218,6 +218,9 @@ const lookups: Migration = {
     await index('run_to_seq', 'run', ['volume_id', 'side', 'level', 'to_seq', 'source']);
     await index('snapshot_seq', 'snapshot', ['volume_id', 'seq']);
     await index('snapshot_time', 'snapshot', ['volume_id', 'time_ns']);
+    await index('mark_seq', 'mark', ['volume_id', 'seq']);
+    await index('mark_time', 'mark', ['volume_id', 'time_ns']);
+    await index('run_level', 'run', ['volume_id', 'side', 'level', 'snapshot']);
     await index('sync_state', 'sync', ['volume_id', 'state']);
   },
 };

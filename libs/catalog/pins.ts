@@ -2,6 +2,8 @@
 // dropped. Taking a pin and planning a sync are transactions on the same rows, so one of them sees the other.
 import { MidmirrorError } from '@midmirror/basis';
 import type { CatalogReader, CatalogTransaction } from './catalog.ts';
+import { snapshotOfSeq } from './snapshots.ts';
+import { syncUnderWay } from './syncs.ts';
 import { toNs } from './time-column.ts';
 import { volumeById } from './volumes.ts';
 
@@ -16,21 +18,10 @@ export interface PinRequest {
 /** Pins a point, or throws `point-unavailable` when it is neither in the journal window nor a snapshot. */
 export async function pinPoint(tx: CatalogTransaction, pin: PinRequest): Promise<void> {
   const volume = await volumeById(tx, pin.volumeId);
-  const sync = await tx
-    .selectFrom('sync')
-    .select(['to_seq'])
-    .where('volume_id', '=', pin.volumeId)
-    .where('state', 'in', ['planned', 'prepared'])
-    .orderBy('sync_id', 'desc')
-    .executeTakeFirst();
+  const sync = await syncUnderWay(tx, pin.volumeId);
   const earliest = Math.max(volume.mim_seq, sync?.to_seq ?? 0);
   if (pin.seq < earliest) {
-    const snapshot = await tx
-      .selectFrom('snapshot')
-      .select('snapshot')
-      .where('volume_id', '=', pin.volumeId)
-      .where('seq', '=', pin.seq)
-      .executeTakeFirst();
+    const snapshot = await snapshotOfSeq(tx, pin.volumeId, pin.seq);
     if (snapshot === undefined && !(pin.seq === volume.mim_seq && sync === undefined)) {
       throw new MidmirrorError(
         'point-unavailable',

@@ -106,6 +106,18 @@ export async function runsOf(db: CatalogReader, volumeId: string, side: RunSide)
   return await inOrder(db, volumeId, side).where('level', '=', 0).execute();
 }
 
+/** What a snapshot has saved: its own runs, of level 0, in the order of time. */
+export async function runsOfSnapshot(
+  db: CatalogReader,
+  volumeId: string,
+  snapshot: number,
+): Promise<StoredRun[]> {
+  return await inOrder(db, volumeId, 'backward')
+    .where('level', '=', 0)
+    .where('snapshot', '=', snapshot)
+    .execute();
+}
+
 /** Runs of all levels of one side that are whole, in the order of time. */
 export async function leveledRunsOf(
   db: CatalogReader,
@@ -140,6 +152,64 @@ export async function runsWithin(
 /** What says which units a run covers: its first, and its last. */
 export function unitColumns(side: RunSide): ['first_source', 'source'] | ['snapshot', 'last_snapshot'] {
   return side === 'forward' ? ['first_source', 'source'] : ['snapshot', 'last_snapshot'];
+}
+
+/**
+ * Of each level the whole runs behind the last run of the next level: all that may be merged while history only grows
+ * at its end. The lowest level first, each in the order of time.
+ */
+export async function runsAtEnd(db: CatalogReader, volumeId: string, side: RunSide): Promise<StoredRun[]> {
+  const [by, last] =
+    side === 'forward' ? (['source', 'source'] as const) : (['snapshot', 'last_snapshot'] as const);
+  const of = (level: number) =>
+    db
+      .selectFrom('run')
+      .selectAll()
+      .where('volume_id', '=', volumeId)
+      .where('side', '=', side)
+      .where('level', '=', level);
+  const found: StoredRun[] = [];
+  for (let level = 0; ; level += 1) {
+    const above = await of(level + 1)
+      .orderBy(by, 'desc')
+      .limit(1)
+      .executeTakeFirst();
+    const behind = above === undefined ? of(level) : of(level).where(by, '>', above[last]);
+    found.push(...(await behind.orderBy(by).orderBy('source').execute()));
+    if (above === undefined) return found;
+  }
+}
+
+/**
+ * The run of the highest level that holds the newest snapshot at or before `last`, and nothing beyond `first` and
+ * `last`; of level 0 all runs of that snapshot. Empty: no snapshot there has a run.
+ */
+export async function newestRunsWithin(
+  db: CatalogReader,
+  volumeId: string,
+  { first, last }: { first: number; last: number },
+): Promise<StoredRun[]> {
+  const lastOf = (level: number, upTo: number) =>
+    db
+      .selectFrom('run')
+      .selectAll()
+      .where('volume_id', '=', volumeId)
+      .where('side', '=', 'backward')
+      .where('level', '=', level)
+      .where('snapshot', '<=', upTo)
+      .orderBy('snapshot', 'desc')
+      .limit(1)
+      .executeTakeFirst();
+  const newest = await lastOf(0, last);
+  if (newest === undefined || newest.snapshot < first) return [];
+  let chosen = await runsOfSnapshot(db, volumeId, newest.snapshot);
+  for (let level = 1; ; level += 1) {
+    const run = await lastOf(level, newest.snapshot);
+    const holds = run !== undefined && run.last_snapshot >= newest.snapshot;
+    // Those of higher levels hold all that this one does.
+    if (!holds || run.last_snapshot > last || run.snapshot < first) return chosen;
+    chosen = [run];
+  }
 }
 
 function inOrder(db: CatalogReader, volumeId: string, side: RunSide) {
@@ -304,17 +374,25 @@ async function deletePages(db: CatalogReader, runId: number): Promise<void> {
   await db.deleteFrom('pel_page').where('run_id', '=', runId).execute();
 }
 
+/** A level has at most one run over a snapshot, and none where the level below has none. */
 async function deleteMergedOver(tx: CatalogTransaction, volumeId: string, snapshot: number): Promise<void> {
-  const rows = await tx
-    .deleteFrom('run')
-    .where('volume_id', '=', volumeId)
-    .where('side', '=', 'backward')
-    .where('level', '!=', 0)
-    .where('snapshot', '<=', snapshot)
-    .where('last_snapshot', '>=', snapshot)
-    .returning('id')
-    .execute();
-  for (const { id } of rows) await deletePages(tx, id);
+  const over = async (level: number): Promise<boolean> => {
+    const run = await tx
+      .selectFrom('run')
+      .select(['id', 'last_snapshot'])
+      .where('volume_id', '=', volumeId)
+      .where('side', '=', 'backward')
+      .where('level', '=', level)
+      .where('snapshot', '<=', snapshot)
+      .orderBy('snapshot', 'desc')
+      .limit(1)
+      .executeTakeFirst();
+    if (run === undefined || run.last_snapshot < snapshot) return false;
+    await deleteRunById(tx, run.id);
+    return true;
+  };
+  await over(BUILDING);
+  for (let level = 1; await over(level); level += 1);
 }
 
 async function lacking(db: CatalogReader, run: StoredRun, at: number): Promise<MidmirrorError> {

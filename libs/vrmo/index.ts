@@ -1,5 +1,4 @@
 export type { VrmoKind } from './range-index.ts';
-export { sortAndJoin } from './sort-and-join.ts';
 export { TreeVrmo, type TreeVrmoOptions } from './tree-vrmo.ts';
 export { Vbmj } from './vbmj.ts';
 export { Vbmm } from './vbmm.ts';

@@ -20,8 +20,10 @@ export interface RangeIndex {
   /** Where the extent in a slot ends, exclusive. */
   endOf(slot: number): number;
   /**
-   * A move off the MIM: what of the extent's range is still there lies where the extent says from now on. Appends those
-   * pieces to `emitted`, as pairs of start and length in bytes, in ascending order.
+   * What of a range is still on the MIM: appends it to a physical extent list, as pairs of start and length in bytes,
+   * in ascending order. Changes nothing.
    */
-  move(moved: Extent, emitted?: number[]): void;
+  emit(start: number, length: number, emitted: number[]): void;
+  /** A move off the MIM: what `emit` gives of the extent's range lies where the extent says from now on. */
+  move(moved: Extent): void;
 }

@@ -3,6 +3,7 @@
 import { ExtentFlag, type ExtentMap } from '@midmirror/extent-map';
 import { TREE_SHAPE, type TreeShape } from './multiway-tree.ts';
 import type { RangeIndex, VrmoKind } from './range-index.ts';
+import { sortAndJoin } from './sort-and-join.ts';
 import { Vbmj } from './vbmj.ts';
 import { Vbmm } from './vbmm.ts';
 import { VrmoCursor } from './vrmo-cursor.ts';
@@ -84,6 +85,12 @@ export class TreeVrmo implements Vrmo {
 
   cursor(startBytes: number): VrmoCursor {
     return new VrmoCursor(this, startBytes);
+  }
+
+  backwardMovelist(moves: ExtentMap): number[] {
+    const emitted: number[] = [];
+    for (const c = moves.cursor(); c.valid; c.next()) this.#index.emit(c.start, c.length, emitted);
+    return sortAndJoin(emitted);
   }
 
   moveOffMim(saved: ExtentMap): void {

@@ -16,7 +16,7 @@ export class Vbmj implements RangeIndex {
   readonly kind = 'VBMJ';
   readonly tree: MultiwayTree;
   readonly sizeBytes: number;
-  /** C and R(C) of the last move: the subranges that it met or touched, and what it added. */
+  /** C and R(C) of the last traversal: the subranges that it met or touched, and the gaps between. */
   readonly collapse = new CollapseSet();
   #ranges = 0;
 
@@ -88,16 +88,33 @@ export class Vbmj implements RangeIndex {
     return ranges;
   }
 
+  /** The list is BJMC [0079]. */
+  emit(start: number, length: number, emitted: number[]): void {
+    this.#traverse(start, length, (before, from, to) => {
+      emitted.push(from, to - from);
+      return before;
+    });
+  }
+
+  /** CP is the tree itself. */
+  move(moved: Extent): void {
+    assert(moved.length < LENGTH_END, 'the length of an extent fits its word');
+    this.#traverse(moved.start, moved.length, (before, from, to) => this.#add(before, moved, from, to));
+  }
+
   /**
-   * Table II at each subrange that the move meets, from left to right. A recursion to the left ends in the gap before
+   * Table II at each subrange that a move meets, from left to right. A recursion to the left ends in the gap before
    * the subrange, one to the right goes on with the next, or ends in the gap behind the last: what ends in a gap goes
-   * into C, CP (the tree itself) and BJMC (`emitted`) [0081].
+   * into C, CP and BJMC [0081]. `emit` is told of it, `[from, to)`, with the slot before the gap (-1: before all), and
+   * gives the slot that is before what follows.
    */
-  move(moved: Extent, emitted?: number[]): void {
+  #traverse(start: number, length: number, emit: (before: number, from: number, to: number) => number): void {
     const { tree } = this;
-    const { start, length } = moved;
     assert(length > 0 && start >= 0 && start + length <= this.sizeBytes, 'a move lies in the volume');
-    assert(length < LENGTH_END, 'the length of an extent fits its word');
+    const fill = (before: number, from: number, to: number): number => {
+      this.collapse.add(from, to);
+      return emit(before, from, to);
+    };
     this.collapse.clear();
     const mle = start + length - 1;
     let mls = start;
@@ -109,28 +126,31 @@ export class Vbmj implements RangeIndex {
       const vbe = this.endOf(slot) - 1;
       const row = TABLE_TWO[rowOfTableTwo(mls, mle, vbs, vbe)]!;
       if (row.collapse) this.collapse.add(vbs, vbe + 1);
-      if (row.left) slot = tree.next(this.#add(before, moved, mls, Math.min(mle, vbs - 1) + 1, emitted));
+      if (row.left) slot = this.#behind(fill(before, mls, Math.min(mle, vbs - 1) + 1));
       if (!row.right) return;
       mls = Math.max(mls, vbe + 1);
       before = slot;
     }
-    this.#add(before, moved, mls, mle + 1, emitted);
+    fill(before, mls, mle + 1);
   }
 
   /**
    * Puts the piece `[from, to)` of a move into the gap behind a slot (-1: before all). Ranges that it touches become
    * one with it. Gives its slot.
    */
-  #add(before: number, moved: Extent, from: number, to: number, emitted: number[] | undefined): number {
+  #add(before: number, moved: Extent, from: number, to: number): number {
     const { tree } = this;
-    const behind = before < 0 ? tree.first() : tree.next(before);
+    const behind = this.#behind(before);
     this.#ranges += 1;
     if (before >= 0 && this.endOf(before) === from) this.#ranges -= 1;
     if (behind >= 0 && tree.startOf(behind) === to) this.#ranges -= 1;
-    this.collapse.add(from, to);
-    emitted?.push(from, to - from);
     const piece = tree.open(before, 1, from);
     writePiece(tree, piece, moved, from, to);
     return piece;
+  }
+
+  /** The slot behind a slot; -1: before all. */
+  #behind(slot: number): number {
+    return slot < 0 ? this.tree.first() : this.tree.next(slot);
   }
 }

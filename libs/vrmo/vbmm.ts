@@ -92,14 +92,31 @@ export class Vbmm implements RangeIndex {
     return ranges;
   }
 
+  emit(start: number, length: number, emitted: number[]): void {
+    this.#traverse(start, length, (_change, slot, from, to) => {
+      emitted.push(from, to - from);
+      return slot;
+    });
+  }
+
+  /** Lists that become neighbours are one list from then on, their entries as they were [0076]. */
+  move(moved: Extent): void {
+    this.#traverse(moved.start, moved.length, (change, slot, from, to) =>
+      this.#take(change, slot, moved, from, to),
+    );
+  }
+
   /**
-   * Table I at each range that the move meets, from left to right: a recursion to the left ends in the list before the
-   * range, where nothing is on the MIM any more; one to the right goes on with the next range. Lists that become
-   * neighbours are one list from then on, their entries as they were [0076].
+   * Table I at each range that a move meets, from left to right: a recursion to the left ends in the list before the
+   * range, where nothing is on the MIM any more; one to the right goes on with the next range. `emit` is told of each
+   * overlap `[from, to)` with the slot of the range, and gives the slot to go on behind.
    */
-  move(moved: Extent, emitted?: number[]): void {
+  #traverse(
+    start: number,
+    length: number,
+    emit: (change: RangeChange, slot: number, from: number, to: number) => number,
+  ): void {
     const { tree } = this;
-    const { start, length } = moved;
     assert(length > 0 && start >= 0 && start + length <= this.sizeBytes, 'a move lies in the volume');
     const mle = start + length - 1;
     let mls = start;
@@ -108,12 +125,7 @@ export class Vbmm implements RangeIndex {
       const vbs = tree.startOf(slot);
       const vbe = this.endOf(slot) - 1;
       const row = TABLE_ONE[rowOfTableOne(mls, mle, vbs, vbe)]!;
-      if (row.emit) {
-        const from = Math.max(mls, vbs);
-        const to = Math.min(mle, vbe) + 1;
-        slot = this.#take(row.change, slot, moved, from, to);
-        emitted?.push(from, to - from);
-      }
+      if (row.emit) slot = emit(row.change, slot, Math.max(mls, vbs), Math.min(mle, vbe) + 1);
       if (!row.right) return;
       mls = Math.max(mls, vbe + 1);
     }

@@ -31,6 +31,11 @@ export interface Vrmo {
   readonly memoryBytes: number;
   /** Extents that lie in a journal, from the first that ends after `startBytes` on. Between them: the MIM. */
   cursor(startBytes: number): PlaceCursor;
+  /**
+   * The backward movelist of a sync with these moves, as pairs of start and length in bytes: what it would overwrite of
+   * what is still on the MIM [0065]. Changes nothing.
+   */
+  backwardMovelist(moves: ExtentMap): number[];
   /** A sync has saved these ranges and is about to overwrite them on the MIM: those still there move [0065]. */
   moveOffMim(saved: ExtentMap): void;
   /** The MIM now holds what the segments up to this one held. Only for points at or after the MIM's. */

@@ -1,7 +1,14 @@
 // What people see of a volume, its points and its clones: read models over the catalogue and the services' own
 // answers. Times are RFC 3339 with zone.
 import { ask, type Bus } from '@midmirror/bus';
-import { type Catalog, fromNs, toNs, type VolumeRow } from '@midmirror/catalog';
+import {
+  type Catalog,
+  fromNs,
+  oldestSnapshotOf,
+  type SnapshotRow,
+  toNs,
+  type VolumeRow,
+} from '@midmirror/catalog';
 import { parsePolicy } from '@midmirror/policy';
 import { printTime } from '@midmirror/point';
 
@@ -21,12 +28,7 @@ export async function volumeView({ catalog, bus, nbdUri }: ViewContext, volume: 
       .executeTakeFirst();
     return Number(row?.n ?? 0);
   };
-  const oldest = await catalog.db
-    .selectFrom('snapshot')
-    .selectAll()
-    .where('volume_id', '=', volume.id)
-    .orderBy('seq')
-    .executeTakeFirst();
+  const oldest = await oldestSnapshotOf(catalog.db, volume.id);
   const policy = parsePolicy(JSON.parse(volume.policy));
   const mimNs = fromNs(volume.mim_ns);
   const latestNs = BigInt(status.timeNs);
@@ -83,28 +85,22 @@ export async function pointsView(
     .where('volume_id', '=', volume.id)
     .where('time_ns', '>=', toNs(from))
     .where('time_ns', '<=', toNs(to))
-    .orderBy('seq', 'desc')
-    .limit(limit)
-    .execute();
-  const marks = await db
-    .selectFrom('mark')
-    .selectAll()
-    .where('volume_id', '=', volume.id)
-    .where('time_ns', '>=', toNs(from))
-    .where('time_ns', '<=', toNs(to))
     .orderBy('time_ns', 'desc')
     .limit(limit)
     .execute();
-  const kept = await db.selectFrom('snapshot').select('seq').where('volume_id', '=', volume.id).execute();
-  const seqs = new Set(kept.map((row) => row.seq));
-  const runs = await db
-    .selectFrom('run')
-    .select(['snapshot', 'data_bytes'])
-    .where('volume_id', '=', volume.id)
-    .where('side', '=', 'backward')
+  const bytes = await savedBytes(catalog, volume.id, snapshots);
+  const marks = await db
+    .selectFrom('mark')
+    .leftJoin('snapshot', (join) =>
+      join.onRef('snapshot.volume_id', '=', 'mark.volume_id').onRef('snapshot.seq', '=', 'mark.seq'),
+    )
+    .select(['mark.name', 'mark.kind', 'mark.seq', 'mark.time_ns', 'snapshot.snapshot'])
+    .where('mark.volume_id', '=', volume.id)
+    .where('mark.time_ns', '>=', toNs(from))
+    .where('mark.time_ns', '<=', toNs(to))
+    .orderBy('mark.time_ns', 'desc')
+    .limit(limit)
     .execute();
-  const bytesOf = (snapshot: number): number =>
-    runs.filter((run) => run.snapshot === snapshot).reduce((sum, run) => sum + run.data_bytes, 0);
   return {
     volume: volume.name,
     window: {
@@ -117,18 +113,39 @@ export async function pointsView(
       time: timeOf(row.time_ns),
       state: row.state,
       reason: row.reason,
-      bytes: bytesOf(row.snapshot),
+      bytes: bytes.get(row.snapshot) ?? 0,
     })),
     marks: marks.map((row) => ({
       name: row.name,
       kind: row.kind,
       seq: row.seq,
       time: timeOf(row.time_ns),
-      available: row.seq >= volume.mim_seq || seqs.has(row.seq),
+      available: row.seq >= volume.mim_seq || row.snapshot !== null,
     })),
     verdicts: [] as { seq: number; time: string; check: string; verdict: string }[],
     activity: await activity(catalog, bus, volume.id, from, to, limit),
   };
+}
+
+/** What each of a row of snapshots, newest first, has saved. */
+async function savedBytes(
+  { db }: Catalog,
+  volumeId: string,
+  snapshots: readonly SnapshotRow[],
+): Promise<Map<number, number>> {
+  const [newest, oldest] = [snapshots[0], snapshots.at(-1)];
+  if (newest === undefined || oldest === undefined) return new Map();
+  const rows = await db
+    .selectFrom('run')
+    .select((e) => ['snapshot', e.fn.sum<number>('data_bytes').as('bytes')])
+    .where('volume_id', '=', volumeId)
+    .where('side', '=', 'backward')
+    .where('level', '=', 0)
+    .where('snapshot', '>=', oldest.snapshot)
+    .where('snapshot', '<=', newest.snapshot)
+    .groupBy('snapshot')
+    .execute();
+  return new Map(rows.map(({ snapshot, bytes }) => [snapshot, Number(bytes)]));
 }
 
 async function activity(

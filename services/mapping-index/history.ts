@@ -1,8 +1,9 @@
 // Every retained version of a range: the writes of the journal that touched it, and what older snapshots hold.
 // Newest first, and no further than asked: the first rows cost the same however long the history is.
-import { type Catalog, runsOf } from '@midmirror/catalog';
+import { type Catalog, oldestSnapshotOf, RunGoneError, runsOf } from '@midmirror/catalog';
 import type { Requests } from '@midmirror/events';
 import { type Batch, type Descriptor, DescriptorKind, descriptorsOf } from '@midmirror/journal';
+import { SnapshotPages } from './snapshot-pages.ts';
 import { SnapshotVersions } from './snapshot-versions.ts';
 import { batchesOf } from './tail.ts';
 import { touchingRuns } from './touching-runs.ts';
@@ -47,10 +48,15 @@ async function* versionsOf(
   yield* journaledVersions(index, catalog, view, asked);
   const { db } = catalog;
   const units = { first: 0, last: Number.MAX_SAFE_INTEGER };
-  const older = new SnapshotVersions(view, asked);
-  for await (const { run, extents } of touchingRuns(db, index.cache, index.id, 'backward', units, asked))
-    yield older.saved(run, extents);
-  yield older.end();
+  const older = new SnapshotVersions(view.volume, asked);
+  const snapshots = new SnapshotPages(db, index.id);
+  for await (const { run, extents } of touchingRuns(db, index.cache, index.id, 'backward', units, asked)) {
+    const snapshot = await snapshots.find(run.snapshot);
+    // Dropped since the runs were looked up: what it had saved is its neighbour's now.
+    if (snapshot === null) throw new RunGoneError(run);
+    yield older.saved(run.source, extents, snapshot);
+  }
+  yield older.end(await oldestSnapshotOf(db, index.id));
 }
 
 /** The journal's writes on the range after the MIM's point, newest first, a segment at a time. */

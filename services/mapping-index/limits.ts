@@ -11,6 +11,8 @@ export const limits = {
   /** Pieces of two maps compared for one answer: a few milliseconds. */
   comparedPiecesMax: 32_768,
   answersMax: 10_000,
+  /** Snapshots that a walk through history reads at once. */
+  snapshotsPerPage: 32,
   /** Extents that a slice of a merge looks at, and how long it rests then. */
   mergeSliceExtents: 4096,
   mergeRestMs: 4,

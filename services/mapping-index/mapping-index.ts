@@ -2,7 +2,7 @@
 import { MidmirrorError, Turns } from '@midmirror/basis';
 import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
 import { answer, ask } from '@midmirror/bus';
-import { levelsOf, RunGoneError, volumeById, volumeByName } from '@midmirror/catalog';
+import { levelsOf, RunGoneError, snapshotTally, volumeById, volumeByName } from '@midmirror/catalog';
 import type { ChosenPoint, Requests } from '@midmirror/events';
 import { printTime } from '@midmirror/point';
 import { changedSinceContexts } from './changed-since.ts';
@@ -13,7 +13,7 @@ import { historyOf } from './history.ts';
 import { limits } from './limits.ts';
 import { type Mirror, refuseOutside } from './mirror.ts';
 import { PageCache } from './page-cache.ts';
-import { type Moment, Points, snapshotsAsked, staysPut } from './points.ts';
+import { type Moment, Points, staysPut } from './points.ts';
 import { Projector } from './projector.ts';
 import { TierMerger } from './tier-merger.ts';
 import { TreeBudget } from './tree-budget.ts';
@@ -48,7 +48,7 @@ export class MappingIndex implements ExportDirectory {
     this.#merger = new TierMerger(context.catalog, context.log);
     this.#projector = new Projector({
       ...context,
-      changed: (volumeId, side) => this.#merger.changed(volumeId, side),
+      changed: (volumeId, side, where) => this.#merger.changed(volumeId, side, where),
       recycled: async (volumeId, segment) => {
         const served = this.#served.get(volumeId);
         served?.points.forgetSegment(segment);
@@ -74,7 +74,7 @@ export class MappingIndex implements ExportDirectory {
     }));
     answer(bus, 'mapping-index.forget', ({ volumeId }) => this.#forget(volumeId));
     answer(bus, 'mapping-index.resolve', ({ volumeId, at }) =>
-      this.#inTurn(volumeId, at, ({ points, view, latest, nowNs }) => points.choose(view, at, latest, nowNs)),
+      this.#inTurn(volumeId, ({ points, view, latest, nowNs }) => points.choose(view, at, latest, nowNs)),
     );
     answer(bus, 'mapping-index.changes', (body) => this.#changes(body));
     answer(bus, 'mapping-index.history', (body) => this.#history(body));
@@ -131,7 +131,7 @@ export class MappingIndex implements ExportDirectory {
 
   /** Opens the point that `text` names, pinned until `release`. */
   async openPoint(volumeId: string, text: string): Promise<OpenedPoint> {
-    return await this.#inTurn(volumeId, text, async ({ index, points, view, latest, nowNs }) => {
+    return await this.#inTurn(volumeId, async ({ index, points, view, latest, nowNs }) => {
       const point = await points.choose(view, text, latest, nowNs);
       return { point, ...(await index.openMirror(point.seq, BigInt(point.timeNs), 'mirror')) };
     });
@@ -147,14 +147,16 @@ export class MappingIndex implements ExportDirectory {
   async #history(body: Requests['mapping-index.history']['ask']): Promise<History> {
     const { volumeId, offset, length } = body;
     const limit = Math.min(body.limit, limits.answersMax);
+    const { db } = this.#context.catalog;
     for (let tries = 1; tries <= limits.readTriesMax; tries += 1) {
-      const history = await this.#inTurn(volumeId, null, async ({ index, view, latest }) => {
+      const history = await this.#inTurn(volumeId, async ({ index, view, latest }) => {
         refuseOutside(index.sizeBytes, offset, length);
         const asked = { offset, length, limit, latestSeq: latest.seq };
+        const before = await snapshotTally(db, volumeId, Number.MAX_SAFE_INTEGER);
         const told = await unlessGone(historyOf(index, this.#context.catalog, view, asked));
         // A drop that came between two looks at the runs may have taken versions out of sight.
-        const present = new Set((await index.view('all')).snapshots.map(({ snapshot }) => snapshot));
-        return view.snapshots.every(({ snapshot }) => present.has(snapshot)) ? told : null;
+        const { count } = await snapshotTally(db, volumeId, before.newest);
+        return count === before.count ? told : null;
       });
       if (history !== null) return history;
     }
@@ -182,13 +184,9 @@ export class MappingIndex implements ExportDirectory {
     }
   }
 
-  /**
-   * With everything that has been answered to guests by now durable and known here; in view the snapshots that the
-   * point `at` needs, or all.
-   */
+  /** With everything that has been answered to guests by now durable and known here. */
   async #inTurn<T>(
     volumeId: string,
-    at: string | null,
     act: (at: {
       index: VolumeIndex;
       points: Points;
@@ -199,12 +197,11 @@ export class MappingIndex implements ExportDirectory {
   ): Promise<T> {
     const { bus, clock } = this.#context;
     const nowNs = clock.nowNs();
-    const asked = at === null ? 'all' : snapshotsAsked(at, nowNs);
     const { index, points } = await this.#serve(volumeId);
     const { seq, timeNs, position } = await ask(bus, 'ingest.publish', { volumeId });
     await this.#projector.reached(position);
     return await index.turns.take(async () => {
-      const view = await index.view(asked);
+      const view = await index.view();
       return await act({ index, points, view, latest: { seq, timeNs: BigInt(timeNs) }, nowNs });
     });
   }

@@ -1,13 +1,23 @@
 // Finds points: from what people ask (a time, a mark, a number) to a write, and from a write to its time. Looks
 // in the segments' batch indexes and in the tail. All of it in a turn of the volume.
 import { MidmirrorError } from '@midmirror/basis';
-import { type Catalog, fromNs, type SnapshotsAsked, toNs } from '@midmirror/catalog';
+import {
+  type Catalog,
+  fromNs,
+  oldestSnapshotOf,
+  type SnapshotRow,
+  snapshotByNumber,
+  snapshotOfSeq,
+  snapshotsAround,
+  snapshotsBelow,
+  toNs,
+} from '@midmirror/catalog';
 import type { ChosenPoint } from '@midmirror/events';
 import type { SegmentBatch } from '@midmirror/journal';
 import { parsePoint, printTime } from '@midmirror/point';
 import { limits } from './limits.ts';
 import { lastBatch } from './tail.ts';
-import { snapshotTimes, type VolumeIndex, type VolumeView } from './volume-index.ts';
+import type { VolumeIndex, VolumeView } from './volume-index.ts';
 
 /** A write and its time. */
 export interface Moment {
@@ -56,21 +66,19 @@ export class Points {
             hint: `\`mim points ${view.volume.name}\` lists them`,
           });
         }
-        this.#refuseGone(view, mark.seq, latest, text);
+        await this.#refuseGone(view, mark.seq, latest, text);
         return exactly({ seq: mark.seq, timeNs: fromNs(mark.time_ns) });
       }
       case 'snapshot': {
-        const row = view.snapshots.find(({ snapshot }) => snapshot === asked.snapshot);
+        const { db } = this.#catalog;
+        const row = await snapshotByNumber(db, view.volume.id, asked.snapshot);
         if (row === undefined) {
-          const there =
-            view.snapshots
-              .map(({ snapshot }) => snapshot)
-              .slice(-20)
-              .join(', ') || 'none';
+          const newest = await snapshotsBelow(db, view.volume.id, Number.MAX_SAFE_INTEGER, 20);
+          const there = newest.map(({ snapshot }) => snapshot).reverse();
           throw new MidmirrorError(
             'not-found',
             `volume "${view.volume.name}" has no snapshot ${asked.snapshot}`,
-            { hint: `there are: ${there}` },
+            { hint: `there are: ${there.join(', ') || 'none'}` },
           );
         }
         return exactly({ seq: row.seq, timeNs: fromNs(row.time_ns) });
@@ -89,7 +97,8 @@ export class Points {
   /** When a write was made: of the window, a snapshot, or the volume's beginning. */
   async timeOf(view: VolumeView, seq: number): Promise<bigint> {
     if (seq === view.volume.mim_seq) return fromNs(view.volume.mim_ns);
-    const snapshot = view.snapshots.find((row) => row.seq === seq);
+    const { id, mim_seq } = view.volume;
+    const snapshot = seq < mim_seq ? await snapshotOfSeq(this.#catalog.db, id, seq) : undefined;
     if (snapshot !== undefined) return fromNs(snapshot.time_ns);
     for (const segment of this.#index.tail.segments.toReversed()) {
       const batch = lastBatch(
@@ -119,8 +128,8 @@ export class Points {
   }
 
   /** The earliest point that can be read. */
-  earliest(view: VolumeView): Moment {
-    const oldest = view.snapshots[0];
+  async #earliest(view: VolumeView): Promise<Moment> {
+    const oldest = await oldestSnapshotOf(this.#catalog.db, view.volume.id);
     const { mim_seq, mim_ns } = view.volume;
     return oldest !== undefined && oldest.seq < mim_seq
       ? { seq: oldest.seq, timeNs: fromNs(oldest.time_ns) }
@@ -129,14 +138,14 @@ export class Points {
 
   async #atSeq(view: VolumeView, seq: number, latest: Moment, text: string): Promise<Moment> {
     if (seq === latest.seq) return latest;
-    this.#refuseGone(view, seq, latest, text);
+    await this.#refuseGone(view, seq, latest, text);
     return { seq, timeNs: await this.timeOf(view, seq) };
   }
 
-  #refuseGone(view: VolumeView, seq: number, latest: Moment, text: string): void {
+  async #refuseGone(view: VolumeView, seq: number, latest: Moment, text: string): Promise<void> {
     const inWindow = seq >= view.volume.mim_seq && seq <= latest.seq;
-    if (!inWindow && !view.snapshots.some((row) => row.seq === seq))
-      throw this.#unavailable(view, latest, text);
+    if (!inWindow && (await snapshotOfSeq(this.#catalog.db, view.volume.id, seq)) === undefined)
+      throw await this.#unavailable(view, latest, text);
   }
 
   async #atTime(view: VolumeView, timeNs: bigint, latest: Moment, text: string): Promise<Moment> {
@@ -146,12 +155,11 @@ export class Points {
       const found = await this.#lastWriteBy(timeNs, view.volume.id, mim.seq);
       return found === null || found.seq <= mim.seq ? mim : found;
     }
-    for (const row of view.snapshots.toReversed()) {
-      const { timeNs: fromTime, untilNs } = snapshotTimes(row);
-      if (fromTime <= timeNs && untilNs !== null && timeNs < untilNs)
-        return { seq: row.seq, timeNs: fromTime };
-    }
-    throw this.#unavailable(view, latest, text, timeNs);
+    // An older one ends before this one begins.
+    const { before } = await snapshotsAround(this.#catalog.db, view.volume.id, timeNs);
+    if (before?.until_ns != null && timeNs < fromNs(before.until_ns))
+      return { seq: before.seq, timeNs: fromNs(before.time_ns) };
+    throw await this.#unavailable(view, latest, text, timeNs);
   }
 
   async #lastWriteBy(timeNs: bigint, volumeId: string, mimSeq: number): Promise<Moment | null> {
@@ -194,10 +202,24 @@ export class Points {
     return footer.batches;
   }
 
-  #unavailable(view: VolumeView, latest: Moment, text: string, timeNs: bigint | null = null): MidmirrorError {
-    const earliest = this.earliest(view);
+  /** Snapshots to offer in the place of one that isn't there, oldest first: those around a time, or the newest. */
+  async #near(view: VolumeView, timeNs: bigint | null): Promise<SnapshotRow[]> {
+    const { db } = this.#catalog;
+    if (timeNs === null)
+      return (await snapshotsBelow(db, view.volume.id, Number.MAX_SAFE_INTEGER, 3)).reverse();
+    const { before, after } = await snapshotsAround(db, view.volume.id, timeNs);
+    return [before, after].filter((row) => row !== undefined);
+  }
+
+  async #unavailable(
+    view: VolumeView,
+    latest: Moment,
+    text: string,
+    timeNs: bigint | null = null,
+  ): Promise<MidmirrorError> {
+    const earliest = await this.#earliest(view);
     const window = `every write from ${view.volume.mim_seq} (${printTime(fromNs(view.volume.mim_ns))}) to ${latest.seq} (${printTime(latest.timeNs)})`;
-    const near = timeNs === null ? view.snapshots.slice(-3) : nearest(view, timeNs);
+    const near = await this.#near(view, timeNs);
     const older = near.map((row) => `snap:${row.snapshot} (${printTime(fromNs(row.time_ns))})`).join(', ');
     return new MidmirrorError(
       'point-unavailable',
@@ -217,32 +239,9 @@ export class Points {
   }
 }
 
-/** What of the snapshots must be in view to choose the point that `text` names. Throws `bad-request`. */
-export function snapshotsAsked(text: string, nowNs: bigint): SnapshotsAsked {
-  const asked = parsePoint(text, nowNs);
-  switch (asked.kind) {
-    case 'latest':
-      return {};
-    case 'seq':
-      return { seq: asked.seq };
-    case 'mark':
-      return { mark: asked.name };
-    case 'snapshot':
-      return { snapshot: asked.snapshot };
-    case 'time':
-      return { timeNs: asked.timeNs };
-  }
-}
-
 /** False: `-5m` and `latest` mean another point whenever they are asked. */
 export function staysPut(text: string): boolean {
   return !text.startsWith('-') && text !== 'latest';
-}
-
-function nearest(view: VolumeView, timeNs: bigint): VolumeView['snapshots'] {
-  const after = view.snapshots.findIndex((row) => fromNs(row.time_ns) > timeNs);
-  const at = after === -1 ? view.snapshots.length : after;
-  return view.snapshots.slice(Math.max(0, at - 1), at + 1);
 }
 
 /** The last write at or before a time; null: none of these batches. */

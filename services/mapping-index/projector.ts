@@ -43,8 +43,8 @@ export interface ProjectorContext {
   /** Before the segment's file number is forgotten for good. */
   recycled: (volumeId: string, segment: number) => Promise<void>;
   deleted: (volumeId: string) => Promise<void>;
-  /** Runs of a side have come or gone. */
-  changed: (volumeId: string, side: 'forward' | 'backward') => void;
+  /** Runs of a side have come behind all others, or come or gone anywhere. */
+  changed: (volumeId: string, side: 'forward' | 'backward', where: 'end' | 'anywhere') => void;
 }
 
 export class Projector {
@@ -121,8 +121,8 @@ export class Projector {
       await this.#context.bus.purge(Streams.journal, journalSubject(event.volumeId), Number.MAX_SAFE_INTEGER);
     }
     await catalog.transaction((tx) => storePositions(tx, { [TIMELINE]: position }));
-    if (event.type === 'snapshot.closed' || event.type === 'snapshot.dropped')
-      this.#context.changed(event.volumeId, 'backward');
+    if (event.type === 'snapshot.closed') this.#context.changed(event.volumeId, 'backward', 'end');
+    if (event.type === 'snapshot.dropped') this.#context.changed(event.volumeId, 'backward', 'anywhere');
   }
 
   async #sealed(
@@ -156,7 +156,7 @@ export class Projector {
         await storePositions(tx, { [TIMELINE]: position, [JOURNAL]: resumeAfter });
       });
       this.tail(volumeId).drop(segment);
-      this.#context.changed(volumeId, 'forward');
+      this.#context.changed(volumeId, 'forward', 'end');
     } finally {
       await pieces.close();
     }

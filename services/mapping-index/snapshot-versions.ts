@@ -1,9 +1,9 @@
 // Versions of a range that are older than the journal: pure. From the MIM back through the snapshots: what an object
 // of a snapshot holds of an address is how it was from the snapshot after the one before that holds it, too, on.
-import { fromNs, type StoredRun } from '@midmirror/catalog';
+import { fromNs, type SnapshotRow, type VolumeRow } from '@midmirror/catalog';
 import type { Version } from './history.ts';
+import type { SnapshotInRow } from './snapshot-pages.ts';
 import type { Range, RangeExtent } from './touching-runs.ts';
-import type { VolumeView } from './volume-index.ts';
 
 interface Piece {
   start: number;
@@ -21,33 +21,22 @@ interface Point {
 }
 
 export class SnapshotVersions {
-  /** Oldest first; the MIM's is the last. */
-  readonly #points: Point[];
-  readonly #seqOf = new Map<number, number>();
+  readonly #mim: Point;
   /** The oldest version found so far of each part of the range. */
   #pieces: Piece[];
 
-  constructor(view: VolumeView, range: Range) {
-    const { mim_seq, mim_ns } = view.volume;
-    this.#points = view.snapshots
-      .filter((row) => row.seq < mim_seq)
-      .map((row) => ({
-        seq: row.seq,
-        timeNs: fromNs(row.time_ns).toString(),
-        name: `snapshot ${row.snapshot}`,
-      }));
-    this.#points.push({ seq: mim_seq, timeNs: fromNs(mim_ns).toString(), name: 'MIM' });
-    for (const row of view.snapshots) this.#seqOf.set(row.snapshot, row.seq);
+  constructor({ mim_seq, mim_ns }: VolumeRow, range: Range) {
+    this.#mim = { seq: mim_seq, timeNs: fromNs(mim_ns).toString(), name: 'MIM' };
     const whole = { start: range.offset, end: range.offset + range.length };
     this.#pieces = [{ ...whole, object: null, zero: false, toSeq: mim_seq }];
   }
 
-  /** The next older run that has something of the range; the versions that it ends, newest first. */
-  saved(run: StoredRun, extents: readonly RangeExtent[]): Version[] {
-    const toSeq = this.#seqOf.get(run.snapshot);
+  /** What the next older object that has something of the range holds; the versions that it ends, newest first. */
+  saved(object: number, extents: readonly RangeExtent[], snapshot: SnapshotInRow): Version[] {
+    const toSeq = snapshot.row.seq;
     // A sync that is prepared saves for a snapshot whose point the MIM still holds.
-    if (toSeq === undefined || toSeq >= this.#points.at(-1)!.seq) return [];
-    const since = this.#points.find((point) => point.seq > toSeq)!;
+    if (toSeq >= this.#mim.seq) return [];
+    const since = this.#pointOf(snapshot.newer);
     const versions: Version[] = [];
     const pieces: Piece[] = [];
     for (const piece of this.#pieces) {
@@ -58,7 +47,7 @@ export class SnapshotVersions {
         if (start >= end) continue;
         if (start > at) pieces.push({ ...piece, start: at, end: start });
         versions.push(versionOf({ ...piece, start, end }, since));
-        pieces.push({ start, end, object: run.source, zero, toSeq });
+        pieces.push({ start, end, object, zero, toSeq });
         at = end;
       }
       if (at < piece.end) pieces.push({ ...piece, start: at });
@@ -68,10 +57,16 @@ export class SnapshotVersions {
   }
 
   /** What is as old as the history is. */
-  end(): Version[] {
+  end(oldest: SnapshotRow | undefined): Version[] {
     return this.#pieces
-      .map((piece) => versionOf(piece, this.#points[0]!))
+      .map((piece) => versionOf(piece, this.#pointOf(oldest)))
       .sort((a, b) => b.toSeq! - a.toSeq!);
+  }
+
+  /** A snapshot's, as long as the MIM is past it. */
+  #pointOf(row: SnapshotRow | undefined): Point {
+    if (row === undefined || row.seq >= this.#mim.seq) return this.#mim;
+    return { seq: row.seq, timeNs: fromNs(row.time_ns).toString(), name: `snapshot ${row.snapshot}` };
   }
 }
 

@@ -9,9 +9,11 @@ import {
   deleteRunById,
   insertPages,
   leveledRunsOf,
+  openSnapshotOf,
   PageBuilder,
   pagesOf,
   RunGoneError,
+  runsAtEnd,
   type StoredRun,
 } from '@midmirror/catalog';
 import { limits } from './limits.ts';
@@ -19,12 +21,15 @@ import { Overlay } from './overlay.ts';
 import { nextMerge, tierRunOf } from './tiers.ts';
 
 type Side = 'forward' | 'backward';
+/** `end`: runs have only come behind all others; the rest of a long history need not be looked at. */
+export type Where = 'end' | 'anywhere';
 
 export class TierMerger {
   readonly #catalog: Catalog;
   readonly #log: (message: string) => void;
-  /** Sides of volumes that may have something to merge. */
-  readonly #due = new Set<string>();
+  /** Sides of volumes that may have something to merge, and where. */
+  readonly #due = new Map<string, Where>();
+  readonly #missed = new Set<string>();
   #working: Promise<void> | null = null;
   readonly #stop = new AbortController();
 
@@ -45,9 +50,10 @@ export class TierMerger {
   }
 
   /** Runs of level 0 have come or gone. */
-  changed(volumeId: string, side: Side): void {
+  changed(volumeId: string, side: Side, where: Where = 'anywhere'): void {
     if (this.#stop.signal.aborted) return;
-    this.#due.add(`${side}:${volumeId}`);
+    const due = `${side}:${volumeId}`;
+    if (this.#due.get(due) !== 'anywhere') this.#due.set(due, where);
     this.#begin();
   }
 
@@ -69,30 +75,27 @@ export class TierMerger {
   }
 
   async #work(): Promise<void> {
-    for (const due of this.#due) {
+    for (const [due, where] of this.#due) {
       this.#due.delete(due);
       const [side, volumeId] = due.split(':') as [Side, string];
       try {
-        await this.#mergeAll(volumeId, side);
+        await this.#mergeAll(volumeId, side, this.#missed.delete(due) ? 'anywhere' : where);
       } catch (error) {
         if (this.#stop.signal.aborted) return;
-        // The runs below stay as they are; the next change of them asks again.
+        // The runs below stay as they are; the next change of them asks again, and then for all of them.
+        this.#missed.add(due);
         if (!(error instanceof RunGoneError)) this.#log(`merging of runs waits: ${messageOf(error)}`);
       }
     }
   }
 
-  async #mergeAll(volumeId: string, side: Side): Promise<void> {
+  async #mergeAll(volumeId: string, side: Side, where: Where): Promise<void> {
     const { db } = this.#catalog;
-    const open = await db
-      .selectFrom('snapshot')
-      .select((e) => e.fn.min('snapshot').as('snapshot'))
-      .where('volume_id', '=', volumeId)
-      .where('state', '=', 'open')
-      .executeTakeFirst();
+    const open = await openSnapshotOf(db, volumeId);
     // Syncs still add to an open snapshot.
     const closedBefore = open?.snapshot ?? Number.MAX_SAFE_INTEGER;
-    const runs = (await leveledRunsOf(db, volumeId, side)).filter((run) => run.snapshot < closedBefore);
+    const found = await (where === 'end' ? runsAtEnd : leveledRunsOf)(db, volumeId, side);
+    const runs = found.filter((run) => run.snapshot < closedBefore);
     // Looked up once: a run that goes meanwhile fails the merge that needs it, and its going asks again.
     const tiers = runs.map(tierRunOf);
     for (let merge = nextMerge(tiers); merge !== null; merge = nextMerge(tiers)) {

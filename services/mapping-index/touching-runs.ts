@@ -5,6 +5,7 @@ import {
   coveringRuns,
   endOfExtent,
   firstEndingAfter,
+  newestRunsWithin,
   PAGE_WORDS,
   runsWithin,
   type StoredRun,
@@ -31,16 +32,32 @@ export async function* touchingRuns(
   units: { first: number; last: number },
   range: Range,
 ): AsyncGenerator<{ run: StoredRun; extents: RangeExtent[] }> {
-  // The last is the newest.
-  const stack = await coveringRuns(db, volumeId, side, units.first, units.last);
-  for (let run = stack.pop(); run !== undefined; run = stack.pop()) {
-    const extents = await extentsIn(cache, run, range);
-    if (extents.length === 0) continue;
-    if (run.level === 0) yield { run, extents };
-    else {
-      const { first, last } = tierRunOf(run);
-      stack.push(...(await runsWithin(db, volumeId, side, { first, last }, run.level - 1)));
+  for await (const stack of covering(db, volumeId, side, units)) {
+    for (let run = stack.pop(); run !== undefined; run = stack.pop()) {
+      const extents = await extentsIn(cache, run, range);
+      if (extents.length === 0) continue;
+      if (run.level === 0) yield { run, extents };
+      else {
+        const { first, last } = tierRunOf(run);
+        stack.push(...(await runsWithin(db, volumeId, side, { first, last }, run.level - 1)));
+      }
     }
+  }
+}
+
+/** The fewest runs for the units, some at a time, of which the last is the newest. The ring has few segments. */
+async function* covering(
+  db: CatalogReader,
+  volumeId: string,
+  side: 'forward' | 'backward',
+  { first, last }: { first: number; last: number },
+): AsyncGenerator<StoredRun[]> {
+  if (side === 'forward') return yield await coveringRuns(db, volumeId, side, first, last);
+  for (let upTo = last; ; ) {
+    const runs = await newestRunsWithin(db, volumeId, { first, last: upTo });
+    if (runs.length === 0) return;
+    upTo = runs[0]!.snapshot - 1;
+    yield runs;
   }
 }
 

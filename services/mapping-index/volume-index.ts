@@ -8,7 +8,6 @@ import {
   type CatalogReader,
   type CatalogTransaction,
   coveringRuns,
-  fromNs,
   loadRun,
   pagesOf,
   pinPoint,
@@ -17,10 +16,7 @@ import {
   type PinRequest,
   runOf,
   segmentsFrom,
-  type SnapshotRow,
-  type SnapshotsAsked,
-  snapshotsNear,
-  snapshotsOf,
+  snapshotOfSeq,
   type StoredRun,
   unpinPoint,
   type VolumeRow,
@@ -91,8 +87,6 @@ type Side = 'forward' | 'backward';
 /** A consistent look at the catalogue. */
 export interface VolumeView {
   volume: VolumeRow;
-  /** Those that were asked for at least; the oldest is the volume's oldest. */
-  snapshots: SnapshotRow[];
 }
 
 export class VolumeIndex {
@@ -151,13 +145,9 @@ export class VolumeIndex {
     }));
   }
 
-  /** Take a turn around it and what is built from it. Of the snapshots, those that are asked for. */
-  async view(asked: SnapshotsAsked | 'all'): Promise<VolumeView> {
-    return await this.#context.catalog.transaction(async (tx) => {
-      const snapshots =
-        asked === 'all' ? await snapshotsOf(tx, this.id) : await snapshotsNear(tx, this.id, asked);
-      return { volume: await volumeById(tx, this.id), snapshots };
-    });
+  /** Take a turn around it and what is built from it. */
+  async view(): Promise<VolumeView> {
+    return { volume: await volumeById(this.#context.catalog.db, this.id) };
   }
 
   /** In a turn. The mirror of a point, pinned until `release`. Throws `point-unavailable`. */
@@ -321,12 +311,7 @@ export class VolumeIndex {
 
   /** What covers a snapshot: runs, the oldest first. */
   async #backwardRuns(tx: CatalogTransaction, seq: number): Promise<Covering> {
-    const row = await tx
-      .selectFrom('snapshot')
-      .select('snapshot')
-      .where('volume_id', '=', this.id)
-      .where('seq', '=', seq)
-      .executeTakeFirst();
+    const row = await snapshotOfSeq(tx, this.id, seq);
     if (row === undefined)
       throw new MidmirrorError(
         'point-unavailable',
@@ -479,10 +464,6 @@ export class VolumeIndex {
       for (const d of descriptorsOf(bytes, 0, batch)) if (d.seq <= seq) putDescriptor(map, d, segment);
     }
   }
-}
-
-export function snapshotTimes(row: SnapshotRow): { timeNs: bigint; untilNs: bigint | null } {
-  return { timeNs: fromNs(row.time_ns), untilNs: row.until_ns === null ? null : fromNs(row.until_ns) };
 }
 
 function putTail(segment: TailSegment, seq: number, map: ExtentMap): void {

@@ -1,2 +1,1 @@
 export { Synchronizer, type SynchronizerContext, type SyncStep } from './synchronizer.ts';
-export { backwardRanges } from './movelist.ts';

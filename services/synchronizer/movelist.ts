@@ -1,5 +1,4 @@
-// The movelist of a sync: the net change of the journal between two points [0047], and the backward movelist:
-// those of its ranges that are still on the MIM for the open snapshot, to be saved first [0065].
+// The movelist of a sync: the net change of the journal between two points [0047].
 import { ExtentMap } from '@midmirror/extent-map';
 import {
   decodeSegmentHeader,
@@ -102,24 +101,4 @@ async function holdsWritesAfter(file: PoolFile, segment: number, afterSeq: numbe
     throw error;
   }
   return footer === null ? (await isIt()) !== null : footer.lastSeq > afterSeq;
-}
-
-/** Ranges of `moves` (start, length, …) that the open snapshot has not saved yet. */
-export function backwardRanges(moves: ExtentMap, saved: ExtentMap): number[] {
-  const ranges: number[] = [];
-  const add = (start: number, end: number): void => {
-    const last = ranges.length - 2;
-    if (last >= 0 && ranges[last]! + ranges[last + 1]! === start) ranges[last + 1]! += end - start;
-    else ranges.push(start, end - start);
-  };
-  for (const move = moves.cursor(); move.valid; move.next()) {
-    let at = move.start;
-    const end = move.end;
-    for (const c = saved.cursor(at); c.valid && c.start < end && at < end; c.next()) {
-      if (c.start > at) add(at, c.start);
-      at = Math.max(at, c.end);
-    }
-    if (at < end) add(at, end);
-  }
-  return ranges;
 }

@@ -6,7 +6,7 @@ import {
   fromNs,
   insertRun,
   loadRun,
-  runsOf,
+  runsOfSnapshot,
   type SnapshotRow,
 } from '@midmirror/catalog';
 import { ExtentMap } from '@midmirror/extent-map';
@@ -87,8 +87,7 @@ export async function writeObjects(
 /** What a snapshot has saved already. */
 export async function savedFor(db: CatalogReader, volumeId: string, snapshot: number): Promise<ExtentMap> {
   const saved = new ExtentMap();
-  for (const run of await runsOf(db, volumeId, 'backward'))
-    if (run.snapshot === snapshot) await loadRun(db, run, saved, true);
+  for (const run of await runsOfSnapshot(db, volumeId, snapshot)) await loadRun(db, run, saved, true);
   return saved;
 }
 

@@ -7,14 +7,15 @@ import {
   fromNs,
   holderOf,
   loadRun,
-  runsOf,
+  runsOfSnapshot,
   type SnapshotRow,
-  snapshotsOf,
+  snapshotByNumber,
+  snapshotsBelow,
   type StoredRun,
   volumeById,
 } from '@midmirror/catalog';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
-import { keptSnapshots, parsePolicy } from '@midmirror/policy';
+import { keptSnapshots, parsePolicy, type VolumePolicy } from '@midmirror/policy';
 import { MidmirrorError } from '@midmirror/basis';
 import { PieceReader } from '@midmirror/pool';
 import { insertSaved, objectHeader, savedFor, type SavedObject, type Span, writeObjects } from './objects.ts';
@@ -32,39 +33,64 @@ export interface Drop {
 }
 
 /** The snapshots that the policy lets go of, oldest first. */
-export async function droppable(volumeId: string, context: VolumeSyncContext): Promise<Drop[]> {
-  const { db } = context.catalog;
+export async function droppable(db: CatalogReader, volumeId: string): Promise<Drop[]> {
   const volume = await volumeById(db, volumeId);
   const policy = parsePolicy(JSON.parse(volume.policy));
-  const rows = await snapshotsOf(db, volumeId);
-  const pins = new Set(
-    (await db.selectFrom('pin').select('seq').where('volume_id', '=', volumeId).execute()).map(
-      (pin) => pin.seq,
-    ),
-  );
-  const marks = await db
-    .selectFrom('mark')
-    .select(['seq', 'kind'])
+  const rows = await db
+    .selectFrom('snapshot')
+    .select(['snapshot', 'seq', 'time_ns', 'state'])
     .where('volume_id', '=', volumeId)
+    .orderBy('seq')
     .execute();
-  const marked = new Set(
-    marks.filter((mark) => (policy.keepMarks as string[]).includes(mark.kind)).map((mark) => mark.seq),
-  );
+  const held = await heldSeqs(db, volumeId, policy);
   const candidates = rows.map((row) => ({
     snapshot: row.snapshot,
     timeNs: fromNs(row.time_ns),
-    held: row.state === 'open' || pins.has(row.seq) || marked.has(row.seq),
+    held: row.state === 'open' || held.has(row.seq),
   }));
   const kept = keptSnapshots(candidates, policy);
-  const runs = await runsOf(db, volumeId, 'backward');
-  return rows
-    .filter((row) => !kept.has(row.snapshot))
-    .map((row) => ({
-      snapshot: row.snapshot,
-      seq: row.seq,
-      timeNs: fromNs(row.time_ns).toString(),
-      bytes: bytesOf(runs.filter((run) => run.snapshot === row.snapshot)),
-    }));
+  const drops: Drop[] = [];
+  for (const { snapshot, seq, time_ns } of rows) {
+    if (kept.has(snapshot)) continue;
+    const bytes = bytesOf(await runsOfSnapshot(db, volumeId, snapshot));
+    drops.push({ snapshot, seq, timeNs: fromNs(time_ns).toString(), bytes });
+  }
+  return drops;
+}
+
+/** Points that stay whatever the policy says of their age: pinned ones, and marks of the kinds it keeps. */
+async function heldSeqs(db: CatalogReader, volumeId: string, policy: VolumePolicy): Promise<Set<number>> {
+  const pins = await db.selectFrom('pin').select('seq').where('volume_id', '=', volumeId).execute();
+  const held = new Set(pins.map((pin) => pin.seq));
+  if (policy.keepMarks.length === 0) return held;
+  const marks = await db
+    .selectFrom('mark')
+    .select('seq')
+    .where('volume_id', '=', volumeId)
+    .where('kind', 'in', policy.keepMarks)
+    .execute();
+  for (const mark of marks) held.add(mark.seq);
+  return held;
+}
+
+/**
+ * What decides which snapshots the policy lets go of, but for what only ever keeps more (new marks, snapshots that have
+ * gone). Once all of them have been dropped there is nothing to do until this changes; time alone changes nothing.
+ */
+export async function retentionBasis(db: CatalogReader, volumeId: string): Promise<string> {
+  const { policy } = await volumeById(db, volumeId);
+  const newest = await db
+    .selectFrom('snapshot')
+    .select((e) => e.fn.max('snapshot').as('snapshot'))
+    .where('volume_id', '=', volumeId)
+    .executeTakeFirst();
+  const pins = await db
+    .selectFrom('pin')
+    .select('seq')
+    .where('volume_id', '=', volumeId)
+    .orderBy('seq')
+    .execute();
+  return JSON.stringify([policy, newest?.snapshot, pins.map((pin) => pin.seq)]);
 }
 
 /** Drops one closed snapshot. Refuses with `conflict` when it is open or pinned. The bytes given back. */
@@ -74,17 +100,15 @@ export async function dropSnapshot(
   context: VolumeSyncContext,
 ): Promise<number> {
   const { catalog, bus, clock } = context;
-  const rows = await snapshotsOf(catalog.db, sync.id);
-  const index = rows.findIndex((row) => row.snapshot === number);
-  const row = rows[index];
+  const row = await snapshotByNumber(catalog.db, sync.id, number);
   if (row === undefined) throw new MidmirrorError('not-found', `there is no snapshot ${number}`);
   if (row.state === 'open')
     throw new MidmirrorError('conflict', `snapshot ${number} is open: syncs still add to it`, {
       hint: 'close it by a sync first',
     });
   await refusePinned(catalog.db, row);
-  const neighbour = rows[index - 1];
-  const runs = await runsOfSnapshot(sync, row, context);
+  const [neighbour] = await snapshotsBelow(catalog.db, sync.id, number, 1);
+  const runs = await runsOfSnapshot(catalog.db, sync.id, number);
   const merge = neighbour === undefined ? null : await planMerge(sync, neighbour, row, runs, context);
   const written = merge === null ? [] : await writeMerge(sync, merge, context);
   // The oldest first: a rebuild from the pool sees by its absence that the snapshot was being removed.
@@ -115,14 +139,6 @@ export async function dropSnapshot(
   return freedBytes;
 }
 
-async function runsOfSnapshot(
-  sync: VolumeSync,
-  { snapshot }: SnapshotRow,
-  { catalog }: VolumeSyncContext,
-): Promise<StoredRun[]> {
-  return (await runsOf(catalog.db, sync.id, 'backward')).filter((run) => run.snapshot === snapshot);
-}
-
 /** What an object of the older neighbour's will hold. */
 interface Merge {
   into: SnapshotRow;
@@ -148,7 +164,7 @@ async function planMerge(
   let bytes = 0;
   for (const c = extents.cursor(); c.valid; c.next())
     if ((c.flags & ExtentFlag.zero) === 0) bytes += c.length;
-  const folded = foldedWith(bytes, await runsOfSnapshot(sync, into, context));
+  const folded = foldedWith(bytes, await runsOfSnapshot(db, sync.id, into.snapshot));
   for (const run of folded) await loadRun(db, run, extents, true);
   const fromSeq = folded[0]?.from_seq ?? runs[0]?.from_seq ?? dropped.seq;
   return { into, extents, folded, span: { fromSeq, toSeq: runs.at(-1)?.to_seq ?? dropped.seq } };

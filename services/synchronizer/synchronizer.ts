@@ -6,7 +6,9 @@ import { type VolumeRow, volumeById } from '@midmirror/catalog';
 import { eventOf, Streams } from '@midmirror/events';
 import { parsePolicy } from '@midmirror/policy';
 import { Cron } from 'croner';
-import { dropSnapshot, droppable, type Drop } from './retain.ts';
+import { limits } from './limits.ts';
+import { NewestVrmos } from './newest-vrmos.ts';
+import { dropSnapshot, droppable, type Drop, retentionBasis } from './retain.ts';
 import { type SyncResult, VolumeSync, type VolumeSyncContext } from './volume-sync.ts';
 import type { Subscription } from '@midmirror/bus';
 
@@ -25,6 +27,8 @@ interface Entry {
   cron: Cron | null;
   cronText: string | null;
   relieving: boolean;
+  /** What retention went by when it last dropped all that may go. */
+  retainedBy: string | null;
 }
 
 const RELIEVE_AGAIN_MS = 1000;
@@ -34,6 +38,7 @@ const RELIEVED_SHARE = 0.5;
 export class Synchronizer {
   readonly #context: SynchronizerContext;
   readonly #entries = new Map<string, Entry>();
+  readonly #vrmos = new NewestVrmos(limits.newestVrmosBytesMax);
   #timeline: Subscription | null = null;
   #stopping = false;
 
@@ -94,7 +99,7 @@ export class Synchronizer {
     const known = this.#entries.get(volume.id);
     if (known !== undefined) return known;
     const directory = `${this.#context.poolDirectory}/volumes/${volume.id}`;
-    const sync = new VolumeSync(volume.id, directory, this.#context);
+    const sync = new VolumeSync(volume.id, directory, this.#context, this.#vrmos);
     const entry: Entry = {
       sync,
       turns: new Turns(),
@@ -102,6 +107,7 @@ export class Synchronizer {
       cron: null,
       cronText: null,
       relieving: false,
+      retainedBy: null,
     };
     this.#entries.set(volume.id, entry);
     this.#background(entry, volume.name, () => sync.resume());
@@ -182,7 +188,11 @@ export class Synchronizer {
     const policy = parsePolicy(JSON.parse(volume.policy));
     const beforeNs = clock.nowNs() - BigInt(policy.journalWindowSeconds) * 1_000_000_000n;
     await this.#syncOutside(volumeId, beforeNs);
+    const entry = await this.#entry(volumeId);
+    const basis = await retentionBasis(catalog.db, volumeId);
+    if (entry.retainedBy === basis) return;
     await this.#retention(volumeId, false, true);
+    entry.retainedBy = basis;
   }
 
   /** Syncs what is older than the window, in whole segments. */
@@ -249,14 +259,14 @@ export class Synchronizer {
   ): Promise<{ drops: Drop[]; freedBytes: number }> {
     const entry = await this.#entry(volumeId);
     if (dryRun) {
-      const drops = await droppable(volumeId, this.#context);
+      const drops = await droppable(this.#context.catalog.db, volumeId);
       return { drops, freedBytes: drops.reduce((sum, drop) => sum + drop.bytes, 0) };
     }
     // Looked up in the turn: another drop may come before it.
     const drop = async (): Promise<{ drops: Drop[]; freedBytes: number }> => {
       const drops: Drop[] = [];
       let freedBytes = 0;
-      for (const candidate of await droppable(volumeId, this.#context)) {
+      for (const candidate of await droppable(this.#context.catalog.db, volumeId)) {
         const freed = await this.#dropUnlessPinned(entry.sync, candidate.snapshot);
         if (freed === null) continue;
         drops.push(candidate);
@@ -284,5 +294,6 @@ export class Synchronizer {
     if (entry.timer !== null) clearInterval(entry.timer);
     entry.cron?.stop();
     await entry.turns.ended();
+    this.#vrmos.forget(volumeId);
   }
 }

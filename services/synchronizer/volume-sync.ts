@@ -8,9 +8,9 @@ import {
   type CatalogTransaction,
   fromNs,
   holderOf,
-  runsOf,
-  type SnapshotRow,
+  openSnapshotOf,
   type SyncRow,
+  syncUnderWay,
   toNs,
   type VolumeRow,
   volumeById,
@@ -29,8 +29,10 @@ import {
   writeMimState,
   type VolumePaths,
 } from '@midmirror/pool';
+import { TreeVrmo } from '@midmirror/vrmo';
 import { applyMoves, saveRanges } from './move-data.ts';
-import { backwardRanges, forwardMovelist } from './movelist.ts';
+import { forwardMovelist } from './movelist.ts';
+import type { NewestVrmos } from './newest-vrmos.ts';
 import { insertSaved, objectHeader, savedFor, writeObjects } from './objects.ts';
 
 export type SyncStep = 'planned' | 'saved' | 'prepared' | 'switched' | 'applied' | 'told' | 'recycled';
@@ -51,12 +53,14 @@ const SOURCE = '/midmirror/synchronizer';
 export class VolumeSync {
   readonly id: string;
   readonly #context: VolumeSyncContext;
+  readonly #vrmos: NewestVrmos;
   readonly #paths: VolumePaths;
   #nextObject = 1;
 
-  constructor(id: string, directory: string, context: VolumeSyncContext) {
+  constructor(id: string, directory: string, context: VolumeSyncContext, vrmos: NewestVrmos) {
     this.id = id;
     this.#context = context;
+    this.#vrmos = vrmos;
     this.#paths = volumePaths(directory);
   }
 
@@ -75,13 +79,7 @@ export class VolumeSync {
   /** A sync that failed on its way, of an earlier process or of this one (a full disk), goes first. One that was
    *  only planned is given up. */
   async #finishBegun(): Promise<void> {
-    const { db } = this.#context.catalog;
-    const row = await db
-      .selectFrom('sync')
-      .selectAll()
-      .where('volume_id', '=', this.id)
-      .where('state', '!=', 'applied')
-      .executeTakeFirst();
+    const row = await syncUnderWay(this.#context.catalog.db, this.id);
     if (row === undefined) return;
     if (row.state === 'planned') return await this.#abandon(row.sync_id);
     await this.#perform(row);
@@ -200,7 +198,7 @@ export class VolumeSync {
   }
 
   async #snapshotFor(tx: CatalogTransaction, volume: VolumeRow, policy: VolumePolicy, cause: string) {
-    const open = await this.#openOne(tx);
+    const open = await openSnapshotOf(tx, this.id);
     const reason = await this.#reasonForSnapshot(
       tx,
       volume,
@@ -276,7 +274,7 @@ export class VolumeSync {
   async #openSnapshotHere(reason: string): Promise<number> {
     const { catalog } = this.#context;
     const volume = await volumeById(catalog.db, this.id);
-    const open = await this.#openOne(catalog.db);
+    const open = await openSnapshotOf(catalog.db, this.id);
     if (open?.seq === volume.mim_seq) return open.snapshot;
     // An object that holds nothing: the pool knows of the snapshot before anybody is promised it (I7).
     const snapshot = await this.#nextSnapshot(catalog.db, open?.snapshot ?? 0);
@@ -289,15 +287,6 @@ export class VolumeSync {
       await insertSaved(tx, this.id, snapshot, span, objects);
     });
     return snapshot;
-  }
-
-  async #openOne(db: CatalogReader): Promise<SnapshotRow | undefined> {
-    return await db
-      .selectFrom('snapshot')
-      .selectAll()
-      .where('volume_id', '=', this.id)
-      .where('state', '=', 'open')
-      .executeTakeFirst();
   }
 
   async #nextSnapshot(db: CatalogReader, closing: number): Promise<number> {
@@ -338,17 +327,19 @@ export class VolumeSync {
     }
   }
 
-  /** Steps 2 to 4: what the open snapshot has not saved yet goes into objects; then the catalogue hears of it. */
+  /**
+   * Steps 3 and 4, FIG. 15: what of the movelist's ranges the open snapshot still has on the MIM goes into objects; then
+   * the catalogue hears of it, and last the VRMO [0073].
+   */
   async #saveAndPrepare(plan: SyncRow, moves: ExtentMap, mim: MimWriter, firstNs: bigint): Promise<void> {
     const { catalog } = this.#context;
-    const saved = await savedFor(catalog.db, this.id, plan.snapshot);
+    const vrmo = await this.#newestVrmo(plan.snapshot);
     const snapshot = await this.#snapshot(plan.snapshot);
     const untilNs = snapshot.until_ns === null ? firstNs : fromNs(snapshot.until_ns);
     const span = { fromSeq: plan.from_seq, toSeq: plan.to_seq };
     const header = await objectHeader(catalog.db, snapshot, untilNs, plan.sync_id, span);
-    const objects = await writeObjects(this.place, header, (writer) =>
-      saveRanges(mim, backwardRanges(moves, saved), writer),
-    );
+    const ranges = vrmo.backwardMovelist(moves);
+    const objects = await writeObjects(this.place, header, (writer) => saveRanges(mim, ranges, writer));
     await this.#context.reached('saved');
     await catalog.transaction(async (tx) => {
       await insertSaved(tx, this.id, plan.snapshot, span, objects);
@@ -377,6 +368,17 @@ export class VolumeSync {
         data,
       });
     });
+    for (const { extents } of objects) vrmo.moveOffMim(extents);
+    this.#vrmos.keep(this.id, plan.snapshot, vrmo);
+  }
+
+  /** What lies where for the open snapshot, as the catalogue has it. */
+  async #newestVrmo(snapshot: number): Promise<TreeVrmo> {
+    const kept = this.#vrmos.take(this.id, snapshot);
+    if (kept !== null) return kept;
+    const { db } = this.#context.catalog;
+    const { size_bytes } = await volumeById(db, this.id);
+    return new TreeVrmo(await savedFor(db, this.id, snapshot), { sizeBytes: size_bytes });
   }
 
   /** Steps 6 to 8. */
@@ -446,7 +448,14 @@ export class VolumeSync {
   /** Objects that no run names were half-made when a crash came, or are left from a drop. */
   async #removeOrphans(): Promise<void> {
     const { files, catalog } = this.#context;
-    const known = new Set((await runsOf(catalog.db, this.id, 'backward')).map((run) => run.source));
+    const runs = await catalog.db
+      .selectFrom('run')
+      .select('source')
+      .where('volume_id', '=', this.id)
+      .where('side', '=', 'backward')
+      .where('level', '=', 0)
+      .execute();
+    const known = new Set(runs.map((run) => run.source));
     for (const name of await files.list(this.#paths.backward)) {
       const object = parseObjectName(name);
       if (object !== null) this.#nextObject = Math.max(this.#nextObject, object + 1);

@@ -3,7 +3,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
-import { backwardRanges } from '@midmirror/synchronizer';
 import { TreeVrmo } from '@midmirror/vrmo';
 import fc from 'fast-check';
 
@@ -19,6 +18,8 @@ type Step =
 interface Snapshot {
   seq: number;
   runs: ExtentMap[];
+  /** While it is the newest: kept by syncs. */
+  vrmo: TreeVrmo;
 }
 
 /** A disk of sectors; each holds the number of the write that made it, 0 for zeroes. */
@@ -67,20 +68,18 @@ class Model {
     const station = Math.min(target, ...held);
     const pinned = this.mirrors.some((mirror) => mirror.seq === this.mimSeq);
     if (this.snapshots.length === 0 || close || pinned)
-      if (this.snapshots.at(-1)?.seq !== this.mimSeq) this.snapshots.push({ seq: this.mimSeq, runs: [] });
+      if (this.snapshots.at(-1)?.seq !== this.mimSeq)
+        this.snapshots.push({ seq: this.mimSeq, runs: [], vrmo: new TreeVrmo(new ExtentMap()) });
     const open = this.snapshots.at(-1)!;
     const moves = this.forward(this.mimSeq, station);
-    const before = new ExtentMap();
-    for (const run of open.runs)
-      for (const c = run.cursor(); c.valid; c.next())
-        before.putUnder(c.start, c.length, c.flags, c.source, c.offset, c.crc);
     const run = new ExtentMap();
-    const ranges = backwardRanges(moves, before);
+    const ranges = open.vrmo.backwardMovelist(moves);
     for (let i = 0; i < ranges.length; i += 2) {
       this.saved.push(this.mim.slice(ranges[i]! / SECTOR, (ranges[i]! + ranges[i + 1]!) / SECTOR));
       run.put(ranges[i]!, ranges[i + 1]!, ExtentFlag.backward, this.saved.length - 1, 0, 0);
     }
     open.runs.push(run);
+    open.vrmo.moveOffMim(run);
     for (const mirror of this.mirrors) if (mirror.seq < station) mirror.vrmo.moveOffMim(run);
     for (const c = moves.cursor(); c.valid; c.next()) {
       this.mim.fill(c.flags & ExtentFlag.zero ? 0 : c.source, c.start / SECTOR, c.end / SECTOR);

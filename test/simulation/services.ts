@@ -20,6 +20,8 @@ export interface ServicesOptions {
   files: PoolFiles;
   poolDirectory: string;
   catalogPath: string;
+  /** Stands in the catalogue's place; tests see there what is read. */
+  watched?: (catalog: Catalog) => Catalog;
   clock: Clock;
   log: (message: string) => void;
   /** Called at the named places of ingest and of each sync step. */
@@ -34,7 +36,8 @@ export interface ServicesOptions {
 export async function openServices(options: ServicesOptions): Promise<Services> {
   const { files, poolDirectory, clock, log, reached, requestBytesMax, indexCacheBytes } = options;
   const { segmentBytes, journalBytesMax } = options;
-  const catalog = await openEmbeddedCatalog(options.catalogPath);
+  const opened = await openEmbeddedCatalog(options.catalogPath);
+  const catalog = options.watched?.(opened) ?? opened;
   const bus = openEmbeddedBus(catalog);
   const shared = { files, catalog, bus, clock, poolDirectory, log };
   const config = { syncIntervalMs: 3_600_000, segmentBytes, journalBytesMax, requestBytesMax };

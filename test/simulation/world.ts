@@ -1,6 +1,7 @@
 // All services in one process on one file layer, a guest that writes, and a naive history of what it wrote. The
 // world can be killed at any change of a file, at any step of a sync, with or without the power going.
 import assert from 'node:assert/strict';
+import type { Catalog } from '@midmirror/catalog';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { MidmirrorError, SeededRandom } from '@midmirror/basis';
@@ -51,6 +52,8 @@ export class World {
   /** Killed at this place (`sync:prepared`, …) or after so many changes of files. */
   killAt: { place: string; death: Death } | { changes: number; death: Death } | null = null;
   places = new Set<string>();
+  /** Lets a test look on at what is asked of the catalogue. */
+  watched: (catalog: Catalog) => Catalog = (catalog) => catalog;
   #nowNs = 1_700_000_000_000_000_000n;
   #dead: Promise<Death> = new Promise(() => {});
   #die: (death: Death) => void = () => {};
@@ -83,6 +86,7 @@ export class World {
       files,
       poolDirectory,
       catalogPath: `${this.#directory}/catalog.db`,
+      watched: this.watched,
       clock: { nowNs: () => (this.#nowNs += 1000n) },
       log: () => {},
       reached: (place) => this.#place(place),

@@ -1,4 +1,5 @@
 // The patent's inclusive block numbers for our half-open bytes: block n is the 512 bytes from 512 n on.
+import type { RangeIndex } from '../range-index.ts';
 import type { Extent } from '../vrmo.ts';
 
 export const BLOCK = 512;
@@ -16,4 +17,10 @@ export function inclusive(ranges: readonly number[]): [number, number][] {
   for (let i = 0; i < ranges.length; i += 2)
     blocks.push([ranges[i]! / BLOCK, (ranges[i]! + ranges[i + 1]!) / BLOCK - 1]);
   return blocks;
+}
+
+/** As the patent's figures do it: what is on the MIM of a move's range is emitted, and moved. */
+export function emitAndMove(index: RangeIndex, moved: Extent, emitted: number[]): void {
+  index.emit(moved.start, moved.length, emitted);
+  index.move(moved);
 }

@@ -7,7 +7,7 @@ import { sortAndJoin } from '../sort-and-join.ts';
 import { Vbmj } from '../vbmj.ts';
 import { Vbmm } from '../vbmm.ts';
 import { VrmoCursor } from '../vrmo-cursor.ts';
-import { BLOCK, inclusive, moveOf } from './blocks.ts';
+import { BLOCK, emitAndMove, inclusive, moveOf } from './blocks.ts';
 
 /** The figures' nodes run from 0 to 100. */
 const SIZE_BYTES = 101 * BLOCK;
@@ -27,8 +27,8 @@ function entries(index: RangeIndex): [number, number, number][] {
 function figure11(): { vbmm: Vbmm; pel: number[] } {
   const vbmm = Vbmm.onMim(SIZE_BYTES);
   const pel: number[] = [];
-  vbmm.move(moveOf(8, 11, 1), pel);
-  vbmm.move(moveOf(5, 13, 2), pel);
+  emitAndMove(vbmm, moveOf(8, 11, 1), pel);
+  emitAndMove(vbmm, moveOf(5, 13, 2), pel);
   return { vbmm, pel };
 }
 
@@ -36,7 +36,7 @@ test('FIG. 11 [0068]: move 1102 splits node 1100 (0:100) into 1110 and 1111 (12:
   // The text gives (12:100) and, by the input range (8:13) of the next move, the end of 1110. So move 1102 is (8:11).
   const vbmm = Vbmm.onMim(SIZE_BYTES);
   const pel: number[] = [];
-  vbmm.move(moveOf(8, 11, 1), pel);
+  emitAndMove(vbmm, moveOf(8, 11, 1), pel);
   assert.deepEqual(inclusive(vbmm.ranges()), [
     [0, 7],
     [12, 100],
@@ -94,7 +94,7 @@ test('FIG. 16 [0076]: an older VBMM takes new physical extents that coexist with
   const vbmm = Vbmm.onMim(SIZE_BYTES);
   vbmm.move(moveOf(5, 13, 7));
   const pel: number[] = [];
-  vbmm.move(moveOf(2, 20, 8), pel);
+  emitAndMove(vbmm, moveOf(2, 20, 8), pel);
   assert.deepEqual(inclusive(pel), [
     [2, 4],
     [14, 20],
@@ -118,7 +118,7 @@ test('FIG. 17 [0087]: move (42:48) meets node 1720, becomes (46:48), and R(C) is
   vbmj.move(moveOf(10, 20, 1));
   vbmj.move(moveOf(39, 45, 2));
   const candidates: number[] = [];
-  vbmj.move(moveOf(42, 48, 3), candidates);
+  emitAndMove(vbmj, moveOf(42, 48, 3), candidates);
   const { collapse } = vbmj;
   assert.deepEqual(inclusive(candidates), [[46, 48]]);
   assert.equal(collapse.size, 2, 'C holds the range of node 1720 and the shortened move');
@@ -144,7 +144,7 @@ test('FIG. 18 [0085]: an older VBMJ takes the backward movelist of a younger one
     [50, 54],
     [25, 49],
   ])
-    younger.move(moveOf(first!, last!, 9), candidates);
+    emitAndMove(younger, moveOf(first!, last!, 9), candidates);
   const movelist = inclusive(sortAndJoin(candidates));
   assert.deepEqual(movelist, [[25, 54]]);
   for (const [first, last] of movelist) older.move(moveOf(first, last, 9));

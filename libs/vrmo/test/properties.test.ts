@@ -11,7 +11,7 @@ import { Vbmj } from '../vbmj.ts';
 import { Vbmm } from '../vbmm.ts';
 import { VrmoCursor } from '../vrmo-cursor.ts';
 import type { Extent } from '../vrmo.ts';
-import { BLOCK, inclusive } from './blocks.ts';
+import { BLOCK, emitAndMove, inclusive } from './blocks.ts';
 import { NaiveVrmo } from './naive-vrmo.ts';
 
 const BLOCKS = 240;
@@ -142,7 +142,7 @@ for (const kind of ['VBMM', 'VBMJ'] as const) {
         const cursor = new VrmoCursor({ index }, 0);
         if (step.kind === 'move') {
           const emitted: number[] = [];
-          index.move(step.extent, emitted);
+          emitAndMove(index, step.extent, emitted);
           const moved = naive.move(step.extent);
           assert.deepEqual(blocksOf(emitted), moved, 'what is emitted was on the MIM');
           assert.deepEqual(blocksOf(sortAndJoin(emitted)), moved);
@@ -161,24 +161,38 @@ for (const kind of ['VBMM', 'VBMJ'] as const) {
   });
 }
 
+const syncs = fc.array(
+  fc.oneof(
+    { arbitrary: fc.array(extent, { minLength: 1, maxLength: 6 }), weight: 20 },
+    { arbitrary: ontoStep, weight: 1 },
+  ),
+  { minLength: 1, maxLength: 60 },
+);
+
+function mapOf(extents: readonly Extent[]): ExtentMap {
+  const map = new ExtentMap();
+  for (const { start, length, flags, source, offset, crc } of extents)
+    map.putUnder(start, length, flags, source, offset, crc);
+  return map;
+}
+
 test('a TreeVrmo is as the naive twin whatever it is keyed by, and walks over as the sizes ask for', () => {
   let conversions = 0;
-  const property = fc.property(shape, fc.nat(3000), fc.array(extent), steps, (nodes, memory, first, walk) => {
+  const property = fc.property(shape, fc.nat(3000), fc.array(extent), syncs, (nodes, memory, first, walk) => {
     const naive = new NaiveVrmo(BLOCKS);
-    const map = new ExtentMap();
-    for (const moved of first) {
-      map.putUnder(moved.start, moved.length, moved.flags, moved.source, moved.offset, moved.crc);
-      naive.move(moved);
-    }
-    const vrmo = new TreeVrmo(map, { sizeBytes: SIZE_BYTES, shape: nodes, memoryBytesMax: memory });
+    for (const moved of first) naive.move(moved);
+    const vrmo = new TreeVrmo(mapOf(first), { sizeBytes: SIZE_BYTES, shape: nodes, memoryBytesMax: memory });
     check(vrmo.index, naive);
     for (const step of walk) {
-      if (step.kind === 'move') {
-        const { start, length, flags, source, offset, crc } = step.extent;
-        const saved = new ExtentMap();
-        saved.put(start, length, flags, source, offset, crc);
+      if (Array.isArray(step)) {
+        const saved = mapOf(step);
+        const movelist = vrmo.backwardMovelist(saved);
+        check(vrmo.index, naive);
         vrmo.moveOffMim(saved);
-        naive.move(step.extent);
+        const moved = step.flatMap((one) => naive.move(one)).sort((a, b) => a - b);
+        assert.deepEqual(blocksOf(movelist), moved, 'the backward movelist is what was on the MIM');
+        for (let i = 2; i < movelist.length; i += 2)
+          assert.ok(movelist[i - 2]! + movelist[i - 1]! < movelist[i]!, 'what makes one block is one move');
       } else if (step.kind === 'onto') {
         vrmo.moveOntoMim(step.lastSegment);
         naive.ontoMim(step.lastSegment);

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { rowOfTableOne, TABLE_ONE } from '../table-one.ts';
 import { Vbmm } from '../vbmm.ts';
-import { inclusive, moveOf, VOLUME_BYTES } from './blocks.ts';
+import { emitAndMove, inclusive, moveOf, VOLUME_BYTES } from './blocks.ts';
 
 type Range = [first: number, last: number];
 
@@ -150,7 +150,7 @@ for (const { row, name, move, left, leftRecursion, rightRecursion, emitted } of 
     vbmm.move(moveOf(0, 19, 1));
     vbmm.move(moveOf(30, 99, 1));
     const out: number[] = [];
-    vbmm.move(moveOf(mls, mle, 2), out);
+    emitAndMove(vbmm, moveOf(mls, mle, 2), out);
     assert.deepEqual(inclusive(vbmm.ranges()), left);
     assert.deepEqual(inclusive(out), emitted === null ? [] : [emitted]);
     assert.equal(vbmm.nodes, left.length);
@@ -163,7 +163,7 @@ test('Table I in a VBMM: recursion to both sides goes on through further ranges'
   vbmm.move(moveOf(20, 24, 1));
   vbmm.move(moveOf(30, 34, 1));
   const out: number[] = [];
-  vbmm.move(moveOf(5, 40, 2), out);
+  emitAndMove(vbmm, moveOf(5, 40, 2), out);
   assert.deepEqual(inclusive(out), [
     [5, 9],
     [15, 19],

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { rowOfTableTwo, TABLE_TWO } from '../table-two.ts';
 import { Vbmj } from '../vbmj.ts';
-import { inclusive, moveOf, VOLUME_BYTES } from './blocks.ts';
+import { emitAndMove, inclusive, moveOf, VOLUME_BYTES } from './blocks.ts';
 
 type Range = [first: number, last: number];
 
@@ -129,7 +129,7 @@ for (const { row, name, move, collapse, leftRecursion, rightRecursion, ranges, c
     const vbmj = new Vbmj(VOLUME_BYTES);
     vbmj.move(moveOf(VBS, VBE, 1));
     const out: number[] = [];
-    vbmj.move(moveOf(mls, mle, 2), out);
+    emitAndMove(vbmj, moveOf(mls, mle, 2), out);
     assert.deepEqual(inclusive(vbmj.ranges()), ranges);
     assert.deepEqual(inclusive(out), candidates);
     assert.equal(vbmj.nodes, ranges.length);
@@ -141,7 +141,7 @@ test('Table II in a VBMJ: R(C) reaches from the lowest start to the greatest end
   const vbmj = new Vbmj(VOLUME_BYTES);
   for (const first of [10, 20, 30]) vbmj.move(moveOf(first, first + 4, first));
   const out: number[] = [];
-  vbmj.move(moveOf(15, 29, 2), out);
+  emitAndMove(vbmj, moveOf(15, 29, 2), out);
   assert.deepEqual(inclusive(out), [
     [15, 19],
     [25, 29],

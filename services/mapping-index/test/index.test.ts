@@ -73,7 +73,7 @@ for (const side of ['forward', 'backward'] as const) {
       for (let source = 1; source <= 80; source += 1) {
         maps.push(randomMap(random, side, source));
         await store(catalog, side, source, maps.at(-1)!);
-        if (source % 20 === 0) merger.changed(VOLUME, side);
+        if (source % 20 === 0) merger.changed(VOLUME, side, 'end');
         if (source % 40 === 0) await merger.idle();
         for (let look = 0; look < 3; look += 1) {
           const point = 1 + random.below(source);
@@ -137,33 +137,36 @@ test('a drop takes the merged runs over it away; who reads them is told, and the
     await merger.stop();
   }));
 
-test('runs that have something of a range are found newest first, without a look at the others', () =>
-  withCatalog(async (catalog) => {
-    for (let source = 1; source <= 100; source += 1) {
-      const map = new ExtentMap();
-      // Block 5 is of the sources 10, 20, …; all have a block of their own.
-      if (source % 10 === 0) map.put(5 * 512, 512, ExtentFlag.whole, source, 4096, 1);
-      map.put((1000 + source) * 512, 512, ExtentFlag.whole, source, 8192, 1);
-      await store(catalog, 'forward', source, map);
-    }
-    const merger = new TierMerger(catalog, (message) => assert.fail(message));
-    merger.changed(VOLUME, 'forward');
-    await merger.idle();
-    const cache = new PageCache(catalog.db, 1 << 20);
-    const units = { first: 1, last: 100 };
-    const found = async (block: number): Promise<number[]> => {
-      const sources: number[] = [];
-      const range = { offset: block * 512, length: 512 };
-      for await (const { run } of touchingRuns(catalog.db, cache, VOLUME, 'forward', units, range))
-        sources.push(run.source);
-      return sources;
-    };
-    assert.deepEqual(await found(5), [100, 90, 80, 70, 60, 50, 40, 30, 20, 10]);
-    const before = cache.misses;
-    assert.deepEqual(await found(1042), [42]);
-    assert.ok(cache.misses - before <= 20, `${cache.misses - before} pages for one of a hundred runs`);
-    await merger.stop();
-  }));
+for (const side of ['forward', 'backward'] as const) {
+  test(`${side}: runs that have something of a range are found newest first, without a look at the others`, () =>
+    withCatalog(async (catalog) => {
+      for (let source = 1; source <= 100; source += 1) {
+        const map = new ExtentMap();
+        // Block 5 is of the sources 10, 20, …; all have a block of their own.
+        if (source % 10 === 0) map.put(5 * 512, 512, ExtentFlag.whole, source, 4096, 1);
+        map.put((1000 + source) * 512, 512, ExtentFlag.whole, source, 8192, 1);
+        await store(catalog, side, source, map);
+      }
+      const merger = new TierMerger(catalog, (message) => assert.fail(message));
+      merger.changed(VOLUME, side);
+      await merger.idle();
+      const cache = new PageCache(catalog.db, 1 << 20);
+      const all = { first: 1, last: 100 };
+      const found = async (block: number, units = all): Promise<number[]> => {
+        const sources: number[] = [];
+        const range = { offset: block * 512, length: 512 };
+        for await (const { run } of touchingRuns(catalog.db, cache, VOLUME, side, units, range))
+          sources.push(run.source);
+        return sources;
+      };
+      assert.deepEqual(await found(5), [100, 90, 80, 70, 60, 50, 40, 30, 20, 10]);
+      assert.deepEqual(await found(5, { first: 31, last: 77 }), [70, 60, 50, 40]);
+      const before = cache.misses;
+      assert.deepEqual(await found(1042), [42]);
+      assert.ok(cache.misses - before <= 20, `${cache.misses - before} pages for one of a hundred runs`);
+      await merger.stop();
+    }));
+}
 
 test('a page that is damaged or missing is an error that names run and page, never another place', () =>
   withCatalog(async (catalog) => {
