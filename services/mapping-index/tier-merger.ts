@@ -29,6 +29,7 @@ export class TierMerger {
   readonly #log: (message: string) => void;
   /** Sides of volumes that may have something to merge, and where. */
   readonly #due = new Map<string, Where>();
+  /** Of those, where a merge has failed: all runs are looked at next time. */
   readonly #missed = new Set<string>();
   #working: Promise<void> | null = null;
   readonly #stop = new AbortController();
