@@ -91,10 +91,10 @@ export class ApplianceProcess {
     });
     const started = new ApplianceProcess(child);
     await new Promise<void>((resolve, reject) => {
-      const timer = setTimeout(
-        () => reject(new Error(`the appliance did not start:\n${started.output}`)),
-        START_MS_MAX,
-      );
+      const timer = setTimeout(() => {
+        child.kill('SIGKILL');
+        reject(new Error(`the appliance did not start:\n${started.output}`));
+      }, START_MS_MAX);
       const take = (text: string): void => {
         started.output += text;
         if (!started.output.includes('Ctrl-C')) return;
