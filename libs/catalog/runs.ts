@@ -29,7 +29,8 @@ export const BUILDING = -1;
 /** Replaces a run of the same source, so that learning it twice is harmless. True: there was none. */
 export async function insertRun(tx: CatalogTransaction, run: NewRun, map: ExtentMap): Promise<boolean> {
   const known = await deleteRun(tx, run.volume_id, run.side as RunSide, run.source);
-  if (run.side === 'backward') await deleteMergedOver(tx, run.volume_id, run.snapshot);
+  if (run.side === 'backward') await deleteMergedOver(tx, run.volume_id, 'backward', run.snapshot);
+  else if (!known) await deleteMergedOver(tx, run.volume_id, 'forward', run.source);
   const pages = packPages(map);
   const { id } = await tx
     .insertInto('run')
@@ -72,7 +73,7 @@ export async function deleteRun(
     .execute();
   for (const { id, snapshot } of rows) {
     await deletePages(tx, id);
-    if (side === 'backward') await deleteMergedOver(tx, volumeId, snapshot);
+    if (side === 'backward') await deleteMergedOver(tx, volumeId, side, snapshot);
   }
   return rows.length > 0;
 }
@@ -123,8 +124,7 @@ export async function runsWithin(
   units: { first: number; last: number },
   level: number | 'merged',
 ): Promise<StoredRun[]> {
-  const [from, to] =
-    side === 'forward' ? (['first_source', 'source'] as const) : (['snapshot', 'last_snapshot'] as const);
+  const [from, to] = spanColumns(side);
   return await db
     .selectFrom('run')
     .selectAll()
@@ -136,6 +136,13 @@ export async function runsWithin(
     .orderBy(from)
     .orderBy('source')
     .execute();
+}
+
+/** Where a run's first and last unit stand. */
+function spanColumns(side: RunSide) {
+  return side === 'forward'
+    ? (['first_source', 'source'] as const)
+    : (['snapshot', 'last_snapshot'] as const);
 }
 
 function inOrder(db: CatalogReader, volumeId: string, side: RunSide) {
@@ -263,14 +270,21 @@ async function deletePages(db: CatalogReader, runId: number): Promise<void> {
   await db.deleteFrom('pel_page').where('run_id', '=', runId).execute();
 }
 
-async function deleteMergedOver(tx: CatalogTransaction, volumeId: string, snapshot: number): Promise<void> {
+/** `unit`: a segment (forward) or snapshot (backward). */
+async function deleteMergedOver(
+  tx: CatalogTransaction,
+  volumeId: string,
+  side: RunSide,
+  unit: number,
+): Promise<void> {
+  const [from, to] = spanColumns(side);
   const rows = await tx
     .deleteFrom('run')
     .where('volume_id', '=', volumeId)
-    .where('side', '=', 'backward')
+    .where('side', '=', side)
     .where('level', '!=', 0)
-    .where('snapshot', '<=', snapshot)
-    .where('last_snapshot', '>=', snapshot)
+    .where(from, '<=', unit)
+    .where(to, '>=', unit)
     .returning('id')
     .execute();
   for (const { id } of rows) await deletePages(tx, id);

@@ -14,9 +14,9 @@ import {
   RunGoneError,
   type StoredRun,
 } from '@midmirror/catalog';
+import { nextMerge, tierRunOf } from '@midmirror/runs';
 import { limits } from './limits.ts';
 import { Overlay } from './overlay.ts';
-import { nextMerge, tierRunOf } from './tiers.ts';
 
 type Side = 'forward' | 'backward';
 

@@ -9,9 +9,7 @@ import {
   type StoredRun,
 } from '@midmirror/catalog';
 import { ExtentFlag } from '@midmirror/extent-map';
-import type { PageCache } from './page-cache.ts';
-import { coveringRuns } from './run-layers.ts';
-import { tierRunOf } from './tiers.ts';
+import { coveringRuns, type PageCache, tierRunOf } from '@midmirror/runs';
 
 export interface Range {
   offset: number;

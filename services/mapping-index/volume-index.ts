@@ -25,12 +25,11 @@ import type { OpenMirrorView } from '@midmirror/events';
 import { ExtentMap } from '@midmirror/extent-map';
 import { descriptorsOf, putDescriptor } from '@midmirror/journal';
 import { MimImage, PieceReader, type PoolFiles, type VolumePaths, volumePaths } from '@midmirror/pool';
+import { coveringRuns, type PageCache, RunLayers } from '@midmirror/runs';
 import { TreeVrmo } from '@midmirror/vrmo';
 import { limits } from './limits.ts';
 import { Mirror } from './mirror.ts';
-import type { PageCache } from './page-cache.ts';
 import { type Places, TreePlaces } from './places.ts';
-import { coveringRuns, RunLayers } from './run-layers.ts';
 import { batchesOf, type Tail } from './tail.ts';
 import type { TreeBudget } from './tree-budget.ts';
 
@@ -38,7 +37,7 @@ export interface IndexContext {
   files: PoolFiles;
   catalog: Catalog;
   clock: Clock;
-  cache: PageCache;
+  pages: PageCache;
   trees: TreeBudget;
   log: (message: string) => void;
 }
@@ -114,8 +113,8 @@ export class VolumeIndex {
     return new VolumeIndex(volume, poolDirectory, tail, context, mim);
   }
 
-  get cache(): PageCache {
-    return this.#context.cache;
+  get pages(): PageCache {
+    return this.#context.pages;
   }
 
   get mirrors(): OpenMirrorView[] {
@@ -260,7 +259,7 @@ export class VolumeIndex {
           if (d.seq <= seq) putDescriptor(top, d, segment.segment);
       }
     }
-    return new RunLayers(covering.reverse(), top, this.#context.cache);
+    return new RunLayers(covering.reverse(), top, this.#context.pages);
   }
 
   /** At one moment: all runs of segments, and the fewest that cover those with writes in `(mimSeq, seq]` alone. */
@@ -281,7 +280,7 @@ export class VolumeIndex {
     // At one moment: a drop or a sync between the looks would leave what it moved in neither.
     return await this.#context.catalog.transaction(async (tx) => {
       const covering = await coveringRuns(tx, this.id, 'backward', snapshot, Number.MAX_SAFE_INTEGER);
-      const places = new RunLayers(covering, new ExtentMap(), this.#context.cache);
+      const places = new RunLayers(covering, new ExtentMap(), this.#context.pages);
       return { places, side: 'backward', known: await this.#runsFrom(tx, snapshot, null) };
     });
   }

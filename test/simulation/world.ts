@@ -12,6 +12,7 @@ import { MappingIndex } from '@midmirror/mapping-index';
 import { parsePolicy } from '@midmirror/policy';
 import { printTime } from '@midmirror/point';
 import { ForgetfulFiles, nodeFiles, type PoolFiles } from '@midmirror/pool';
+import { PageCache } from '@midmirror/runs';
 import { Synchronizer } from '@midmirror/synchronizer';
 import { checkHistory } from './check-history.ts';
 
@@ -61,6 +62,8 @@ export class World {
   /** Killed at this place (`sync:prepared`, …) or after so many changes of files. */
   killAt: { place: string; death: Death } | { changes: number; death: Death } | null = null;
   places = new Set<string>();
+  /** Of the maps that live reads go by. */
+  headMapBytesMax = 64 << 20;
   #nowNs = 1_700_000_000_000_000_000n;
   #dead: Promise<Death> = new Promise(() => {});
   #die: (death: Death) => void = () => {};
@@ -99,18 +102,21 @@ export class World {
       segmentBytes: SEGMENT,
       journalBytesMax: SEGMENTS_MAX * SEGMENT,
       requestBytesMax: REQUEST_MAX,
+      headMapBytesMax: this.headMapBytesMax,
     };
+    // Less than the index has: pages come and go.
+    const pages = new PageCache(catalog.db, 64 << 10);
     const ingest = new Ingest(poolDirectory, {
       ...shared,
       config,
+      pages,
       reached: (place) => this.#place(`journal:${place}`),
     });
     const mapping = new MappingIndex({
       ...shared,
       syncIntervalMs: config.syncIntervalMs,
       requestBytesMax: REQUEST_MAX,
-      // Less than the index has: pages come and go.
-      indexCacheBytes: 64 << 10,
+      pages,
     });
     const synchronizer = new Synchronizer({ ...shared, reached: (step) => this.#place(`sync:${step}`) });
     this.running = { catalog, bus, ingest, mapping, synchronizer };

@@ -12,8 +12,7 @@ import {
   RunGoneError,
 } from '@midmirror/catalog';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
-import { PageCache } from '../page-cache.ts';
-import { coveringRuns, RunLayers } from '../run-layers.ts';
+import { coveringRuns, PageCache, RunLayers } from '@midmirror/runs';
 import { TierMerger } from '../tier-merger.ts';
 import { touchingRuns } from '../touching-runs.ts';
 

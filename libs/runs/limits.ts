@@ -1,0 +1,6 @@
+// Bounds of reading runs, each with its unit.
+
+export const limits = {
+  /** Extents looked at to see whether a range is covered and no further run need be asked. */
+  coverLookMax: 64,
+} as const;
