@@ -1,7 +1,7 @@
 // The extents of segments that have left a volume's head map, found in the catalogue's runs. Only segments whose runs
 // the catalogue has are covered; their runs of level 0 stay there until the segments have left the ring. Merged runs
 // come in between: the fewest that cover them are taken, and looked up again now and then.
-import { MidmirrorError, Turns } from '@midmirror/basis';
+import { MidmirrorError, messageOf, Turns } from '@midmirror/basis';
 import { type Catalog, RunGoneError } from '@midmirror/catalog';
 import { type ExtentCursor, ExtentMap } from '@midmirror/extent-map';
 import type { OlderExtents, OlderSegment } from '@midmirror/live-disk';
@@ -53,10 +53,19 @@ export class OlderRuns implements OlderExtents {
       try {
         return await this.#layers.find(start, length);
       } catch (error) {
+        if (!(error instanceof MidmirrorError)) throw this.#away(error);
         if (!(error instanceof RunGoneError) || tries === limits.readTriesMax) throw error;
       }
       await this.#renew();
     }
+  }
+
+  #away(cause: unknown): MidmirrorError {
+    return new MidmirrorError(
+      'unavailable',
+      `the catalogue can't be asked where older writes of volume ${this.#volumeId} lie: ${messageOf(cause)}`,
+      { cause },
+    );
   }
 
   get #reach(): number {

@@ -147,6 +147,32 @@ test('a drop takes the merged runs over it away; who reads them is told, and the
     await merger.stop();
   }));
 
+test('a run that comes late takes the merged runs over it away: they are made again with it', () =>
+  withCatalog(async (catalog) => {
+    const random = new SeededRandom(13);
+    const merger = new TierMerger(catalog, (message) => assert.fail(message));
+    const cache = new PageCache(catalog.db, 1 << 20);
+    const maps = Array.from({ length: 9 }, (_, i) => randomMap(random, 'forward', i + 1));
+    const expected = overlaid(maps.toReversed());
+    for (const source of [1, 2, 3, 4, 6, 7, 8, 9]) await store(catalog, 'forward', source, maps[source - 1]!);
+    for (const late of [false, true]) {
+      if (late) await store(catalog, 'forward', 5, maps[4]!);
+      for (const merge of [false, true]) {
+        if (merge) merger.changed(VOLUME, 'forward');
+        await merger.idle();
+        const runs = (await coveringRuns(catalog.db, VOLUME, 'forward', 1, 9)).reverse();
+        assert.equal(runs.length, merge ? (late ? 2 : 1) : late ? 9 : 8);
+        if (!late) continue;
+        const cursor = await new RunLayers(runs, new ExtentMap(), cache).find(0, BLOCKS * 512);
+        assert.deepEqual(
+          blocks({ cursor: () => cursor }, 0, BLOCKS * 512),
+          blocks(expected, 0, BLOCKS * 512),
+        );
+      }
+    }
+    await merger.stop();
+  }));
+
 test('runs that have something of a range are found newest first, without a look at the others', () =>
   withCatalog(async (catalog) => {
     for (let source = 1; source <= 100; source += 1) {
