@@ -3,6 +3,7 @@
 // losses at any change of a file and any step of a sync, through all services.
 import { test } from 'node:test';
 import { MidmirrorError } from '@midmirror/basis';
+import { readLive } from './read-live.ts';
 import { type Death, World } from './world.ts';
 
 async function step(world: World): Promise<void> {
@@ -26,7 +27,7 @@ async function step(world: World): Promise<void> {
     [
       5,
       async () =>
-        void (await Promise.all([world.sync(), world.running.ingest.limitHeads(), world.readLive()])),
+        void (await Promise.all([world.sync(), world.running.ingest.limitHeads(), readLive(world)])),
     ],
     [5, () => world.running.ingest.limitHeads()],
     [5, () => world.retention()],
@@ -55,7 +56,7 @@ async function run(seed: number, steps: number, realFiles: boolean): Promise<Set
       if (world.forgetful !== null && world.random.chance(0.12)) arm(world);
       await world.survive(async () => {
         await step(world).catch((error: unknown) => refusedForSpace(world, error));
-        await world.readLive();
+        await readLive(world);
       });
       if (world.squeezed && world.random.chance(0.3)) await world.survive(() => world.giveSpace());
       if (world.random.chance(0.03)) {

@@ -442,24 +442,6 @@ export class World {
     await mirror?.opened.release();
   }
 
-  /** Reads the live volume here and there, when no write is under way. */
-  async readLive(): Promise<void> {
-    const opened = await this.running.ingest.open('db');
-    const expected = this.image(this.submitted.length);
-    for (let i = 0; i < 4; i += 1) {
-      const length = 512 * (1 + this.random.below(64));
-      const start = 512 * this.random.below((SIZE - length) / 512 + 1);
-      const target = Buffer.alloc(length);
-      if (!opened.device.tryRead(start, length, target, 0))
-        await opened.device.read(start, length, target, 0);
-      assert.ok(
-        target.equals(expected.subarray(start, start + length)),
-        `the live volume reads ${start}+${length} as it is`,
-      );
-    }
-    await opened.release();
-  }
-
   /** Reads open mirrors piece by piece: for use while other things happen. */
   async readMirrors(): Promise<void> {
     for (const { seq, opened } of [...this.mirrors]) {
