@@ -4,15 +4,17 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { SeededRandom } from '@midmirror/basis';
+import { fromNs, insertRun, openEmbeddedCatalog, toNs, volumeByName } from '@midmirror/catalog';
+import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { ApplianceProcess, ROOT, succeed } from '../appliance/appliance-process.ts';
-import { NbdClient } from '../appliance/nbd-client.ts';
 import { rssMiB } from './measure.ts';
 
 const SIZE_BYTES = 64 * 2 ** 30;
 const VOLUME = 'window';
 /** A volume syncs for space at three quarters; a write takes some 600 bytes of the journal. */
 const JOURNAL_BYTES_EACH = 900;
-const WRITES_A_SNAPSHOT = 10;
+const EXTENTS_PER_SNAPSHOT = 100;
+const SNAPSHOTS_PER_TRANSACTION = 50;
 const SETTLE_MS_MAX = 180_000;
 
 interface View {
@@ -24,7 +26,10 @@ interface View {
 
 export interface WindowMemory {
   when: string;
+  /** Writes in the window, snapshots, and so on. */
+  holding: string;
   rssMiB: number;
+  /** Since the process began. */
   peakMiB: number;
 }
 
@@ -37,59 +42,84 @@ async function fio(uri: string, args: string[]): Promise<void> {
   await succeed('fio', [...job, '--norandommap', '--bs=512', '--blockalign=4096', ...args]);
 }
 
-export async function windowMemory(
-  writes: number,
-  snapshots: number,
-  say: (line: string) => void,
-): Promise<WindowMemory[]> {
+export async function* windowMemory(writes: number, snapshots: number): AsyncGenerator<WindowMemory> {
   const folder = mkdtempSync(`${ROOT}/.bench-`);
   const journalBytes = Math.max(2 ** 30, Math.ceil((writes * JOURNAL_BYTES_EACH) / 2 ** 30) * 2 ** 30);
   const settings = { MIM_JOURNAL_BYTES: String(journalBytes) };
-  let appliance = await ApplianceProcess.start(`${folder}/data`, settings);
-  const measured: WindowMemory[] = [];
-  const look = async (when: string): Promise<void> => {
+  const data = `${folder}/data`;
+  let appliance = await ApplianceProcess.start(data, settings);
+  const look = async (when: string): Promise<WindowMemory> => {
     const { latest, mim, snapshots: kept, journal } = await view(appliance);
-    const line = { when, rssMiB: rssMiB(appliance.pid), peakMiB: peakMiB(appliance.pid) };
-    measured.push(line);
-    say(
-      `${when}: RSS ${line.rssMiB.toFixed(0)} MiB, at most ${line.peakMiB.toFixed(0)}; ` +
-        `${latest.seq - mim.seq} writes in the window, ${kept} snapshots, ${journal.extents} extents in memory, ` +
-        `${journal.segmentsInIndexOnly} of ${journal.segments} segments in the index alone`,
-    );
+    const holding =
+      `${latest.seq - mim.seq} writes in the window, ${kept} snapshots, ${journal.extents} extents in memory, ` +
+      `${journal.segmentsInIndexOnly} of ${journal.segments} segments in the index alone`;
+    return { when, holding, rssMiB: rssMiB(appliance.pid), peakMiB: peakMiB(appliance.pid) };
   };
   try {
     const policy = { keepLast: 100_000, snapshotEverySeconds: 1 };
     await appliance.post('/volumes', { name: VOLUME, sizeBytes: SIZE_BYTES, policy });
-    await look('at the start');
-    await makeSnapshots(appliance, snapshots);
-    if (snapshots > 0) await look('with the snapshots');
-    await fio(appliance.uri(VOLUME), ['--rw=randwrite', '--iodepth=32', `--number_ios=${writes}`]);
-    await look('after the writes');
-    await settled(appliance);
-    await look('when the index has caught up');
-    await fio(appliance.uri(VOLUME), ['--rw=randread', '--iodepth=32', '--time_based', '--runtime=20']);
-    await look('after 20 s of random reads');
+    yield await look('at the start');
+    // Each of them is to be a write further on.
+    await fio(appliance.uri(VOLUME), ['--rw=randwrite', '--iodepth=32', `--number_ios=${snapshots + 1}`]);
+    await appliance.post(`/volumes/${VOLUME}/syncs`, {});
     await appliance.stop();
-    appliance = await ApplianceProcess.start(`${folder}/data`, settings);
+    await fillSnapshots(data, snapshots);
+    appliance = await ApplianceProcess.start(data, settings);
+    yield await look('with the snapshots');
+    await fio(appliance.uri(VOLUME), ['--rw=randwrite', '--iodepth=32', `--number_ios=${writes}`]);
+    yield await look('after the writes');
     await settled(appliance);
-    await look('after a restart');
-    return measured;
+    yield await look('when the index has caught up');
+    await fio(appliance.uri(VOLUME), ['--rw=randread', '--iodepth=32', '--time_based', '--runtime=20']);
+    yield await look('after 20 s of random reads');
+    await appliance.stop();
+    appliance = await ApplianceProcess.start(data, settings);
+    await settled(appliance);
+    yield await look('after a restart');
   } finally {
     await appliance.stop();
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
-async function makeSnapshots(appliance: ApplianceProcess, snapshots: number): Promise<void> {
-  const random = new SeededRandom(1);
-  const client = await NbdClient.connect(appliance.uri(VOLUME));
-  const data = new Uint8Array(512).fill(7);
-  for (let made = 0; made < snapshots; made += 1) {
-    for (let write = 0; write < WRITES_A_SNAPSHOT; write += 1)
-      await client.write(random.below(SIZE_BYTES / 4096) * 4096, data);
-    await appliance.post(`/volumes/${VOLUME}/syncs`, { closeSnapshot: true });
+/**
+ * Rows and runs of so many snapshots, put into the catalogue of a stopped appliance: what is measured is memory, and
+ * nobody reads their objects, which are not there.
+ */
+async function fillSnapshots(dataDirectory: string, snapshots: number): Promise<void> {
+  const catalog = await openEmbeddedCatalog(`${dataDirectory}/catalog.db`);
+  try {
+    const random = new SeededRandom(1);
+    const { id, created_ns } = await volumeByName(catalog.db, VOLUME);
+    const last = await catalog.db
+      .selectFrom('run')
+      .select((e) => e.fn.max('source').as('n'))
+      .executeTakeFirst();
+    await catalog.db.updateTable('snapshot').set({ state: 'closed' }).where('volume_id', '=', id).execute();
+    for (let seq = 1; seq <= snapshots; ) {
+      await catalog.transaction(async (tx) => {
+        for (let some = 0; some < SNAPSHOTS_PER_TRANSACTION && seq <= snapshots; some += 1, seq += 1) {
+          const [snapshot, source] = [seq + 1, (last?.n ?? 0) + seq];
+          const timeNs = toNs(fromNs(created_ns) + BigInt(seq));
+          const state = seq === snapshots ? 'open' : 'closed';
+          const times = { time_ns: timeNs, until_ns: timeNs, opened_ns: timeNs };
+          await tx
+            .insertInto('snapshot')
+            .values({ volume_id: id, snapshot, seq, ...times, state, reason: 'schedule' })
+            .execute();
+          const map = new ExtentMap();
+          for (let i = 0; i < EXTENTS_PER_SNAPSHOT; i += 1) {
+            const start = random.below(SIZE_BYTES / 4096) * 4096;
+            map.put(start, 4096, ExtentFlag.whole | ExtentFlag.backward, source, 4096 * (i + 1), i);
+          }
+          const run = { volume_id: id, side: 'backward', source, snapshot, from_seq: seq, to_seq: seq + 1 };
+          await insertRun(tx, { ...run, extents: map.size, data_bytes: 0 }, map);
+        }
+      });
+    }
+  } finally {
+    await catalog.close();
   }
-  await client.close();
 }
 
 async function view(appliance: ApplianceProcess): Promise<View> {
