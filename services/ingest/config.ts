@@ -14,5 +14,5 @@ export const ingestDefaults: IngestConfig = {
   segmentBytes: 64 << 20,
   journalBytesMax: 10 * 2 ** 30,
   requestBytesMax: 32 << 20,
-  headMapBytesMax: 64 << 20,
+  headMapBytesMax: 48 << 20,
 };

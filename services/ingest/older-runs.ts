@@ -84,7 +84,11 @@ export class OlderRuns implements OlderExtents {
   #renew(): Promise<void> {
     return this.#looking.take(async () => {
       const reach = this.#reach;
-      if (reach === 0) return;
+      if (reach === 0) {
+        // All has left the ring meanwhile.
+        this.#layers = new RunLayers([], new ExtentMap(), this.#pages);
+        return;
+      }
       const { stored, layers } = await this.#look(this.#segments);
       if ((stored.at(-1)?.number ?? 0) >= this.#reach) this.#layers = layers;
       else

@@ -323,6 +323,30 @@ test('with next to no head map the live disk reads as the history says, whatever
   assert.ok(evictions > 5 && olderReads > 100, `${evictions} evictions, ${olderReads} reads of runs`);
 });
 
+test('all that has left memory is recycled under a read: the base has it then', async () => {
+  const world = new World(1);
+  await world.start();
+  try {
+    for (let i = 0; i < 60; i += 1) {
+      await world.write();
+      await world.rotate();
+    }
+    await world.flush();
+    while (world.unindexed.length > 0) await world.index();
+    while (await world.disk.evictOldest());
+    const all = Buffer.alloc(SIZE);
+    const reading = world.disk.read(0, SIZE, all, 0);
+    world.floorSeq = world.durableSeq;
+    world.recycledUpTo = Math.max(...(await world.disk.recycle(world.floorSeq)));
+    await world.forget();
+    await reading;
+    assert.ok(all.equals(world.image));
+  } finally {
+    await world.stop();
+    world.remove();
+  }
+});
+
 test('the catalogue away: writes go on, what has left memory fails clearly, all else is read', async () => {
   const world = new World(1);
   await world.start();
