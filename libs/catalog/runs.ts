@@ -29,7 +29,8 @@ export const BUILDING = -1;
 /** Replaces a run of the same source, so that learning it twice is harmless. True: there was none. */
 export async function insertRun(tx: CatalogTransaction, run: NewRun, map: ExtentMap): Promise<boolean> {
   const known = await deleteRun(tx, run.volume_id, run.side as RunSide, run.source);
-  if (run.side === 'backward') await deleteMergedOver(tx, run.volume_id, run.snapshot);
+  if (run.side === 'backward') await deleteMergedOver(tx, run.volume_id, 'backward', run.snapshot);
+  else if (!known) await deleteMergedOver(tx, run.volume_id, 'forward', run.source);
   const pages = packPages(map);
   const { id } = await tx
     .insertInto('run')
@@ -72,7 +73,7 @@ export async function deleteRun(
     .execute();
   for (const { id, snapshot } of rows) {
     await deletePages(tx, id);
-    if (side === 'backward') await deleteMergedOver(tx, volumeId, snapshot);
+    if (side === 'backward') await deleteMergedOver(tx, volumeId, side, snapshot);
   }
   return rows.length > 0;
 }
@@ -374,20 +375,26 @@ async function deletePages(db: CatalogReader, runId: number): Promise<void> {
   await db.deleteFrom('pel_page').where('run_id', '=', runId).execute();
 }
 
-/** A level has at most one run over a snapshot, and none where the level below has none. */
-async function deleteMergedOver(tx: CatalogTransaction, volumeId: string, snapshot: number): Promise<void> {
+/** A level has at most one run over a unit (segment or snapshot), and none where the level below has none. */
+async function deleteMergedOver(
+  tx: CatalogTransaction,
+  volumeId: string,
+  side: RunSide,
+  unit: number,
+): Promise<void> {
+  const [from, to] = unitColumns(side);
   const over = async (level: number): Promise<boolean> => {
     const run = await tx
       .selectFrom('run')
-      .select(['id', 'last_snapshot'])
+      .select(['id', to])
       .where('volume_id', '=', volumeId)
-      .where('side', '=', 'backward')
+      .where('side', '=', side)
       .where('level', '=', level)
-      .where('snapshot', '<=', snapshot)
-      .orderBy('snapshot', 'desc')
+      .where(from, '<=', unit)
+      .orderBy(from, 'desc')
       .limit(1)
       .executeTakeFirst();
-    if (run === undefined || run.last_snapshot < snapshot) return false;
+    if (run === undefined || run[to] < unit) return false;
     await deleteRunById(tx, run.id);
     return true;
   };

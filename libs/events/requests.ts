@@ -52,7 +52,11 @@ export interface Requests {
       durableSeq: number;
       journalBytesUsed: number;
       journalBytesMax: number;
+      segments: number;
+      /** Extents of the journal in memory, what they take, and how many segments have theirs in the index alone. */
       headExtents: number;
+      headBytes: number;
+      segmentsEvicted: number;
       state: string;
     };
   };

@@ -20,6 +20,8 @@ const LEAF_CAPACITY = 128;
 const WORDS = 4; // length|flags, source, offset, crc
 
 const SLAB_LEAVES_MAX = 64;
+/** The leaves' memory is given back when it is so many times what is in use. */
+const SLACK = 4;
 
 class Leaf {
   count = 0;
@@ -36,6 +38,10 @@ class Leaf {
 class LeafStore {
   #free: Leaf[] = [];
   #made = 0;
+
+  get made(): number {
+    return this.#made;
+  }
 
   take(): Leaf {
     if (this.#free.length === 0) this.#makeSlab();
@@ -76,7 +82,6 @@ export class ExtentMap {
     return this.#size;
   }
 
-  /** Bytes of memory that the extents take. */
   /** Bytes of the addresses that it maps. Linear in the extents. */
   get coveredBytes(): number {
     let bytes = 0;
@@ -84,6 +89,7 @@ export class ExtentMap {
     return bytes;
   }
 
+  /** Bytes of memory that the extents take. */
   get memoryBytes(): number {
     return this.#leaves.length * (LEAF_CAPACITY * (8 + 4 * WORDS) + 400) + this.#firsts.byteLength;
   }
@@ -173,7 +179,10 @@ export class ExtentMap {
     }
   }
 
-  /** Removes the extents that `condition` names, in place. Linear in the size; small neighbours are joined. */
+  /**
+   * Removes the extents that `condition` names, in place. Linear in the size; small neighbours are joined. Memory is
+   * given back when little of it is in use any more.
+   */
   removeWhere(condition: (flags: number, source: number, offset: number) => boolean): void {
     const kept: Leaf[] = [];
     this.#size = 0;
@@ -189,9 +198,22 @@ export class ExtentMap {
       this.#store.give(leaf);
     }
     if (kept.length === 0) kept.push(this.#store.take());
-    this.#leaves = kept;
-    kept.forEach((leaf, i) => {
+    const wasteful = this.#store.made > SLAB_LEAVES_MAX && kept.length * SLACK < this.#store.made;
+    this.#leaves = wasteful ? this.#moved(kept) : kept;
+    this.#leaves.forEach((leaf, i) => {
       this.#firsts[i] = leaf.starts[0]!;
+    });
+  }
+
+  /** Copies of leaves in slabs of their own: those that they were in are let go. */
+  #moved(leaves: readonly Leaf[]): Leaf[] {
+    this.#store = new LeafStore();
+    return leaves.map((leaf) => {
+      const copy = this.#store.take();
+      copy.count = leaf.count;
+      copy.starts.set(leaf.starts.subarray(0, leaf.count));
+      copy.words.set(leaf.words.subarray(0, leaf.count * WORDS));
+      return copy;
     });
   }
 

@@ -1,4 +1,5 @@
 export type { JournalListener, JournalState } from './journal-listener.ts';
 export { type BaseImage, LiveDisk, type LiveDiskOptions } from './live-disk.ts';
 export type { JournalFloor, RecoveredMark } from './recover-ring.ts';
+export type { OlderExtents, OlderSegment } from './older-extents.ts';
 export type { RingSegment } from './ring-segment.ts';

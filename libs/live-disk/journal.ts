@@ -346,7 +346,7 @@ export class Journal {
     mark: QueuedMark | null,
   ): void {
     const lastNs = writeCount > 1 ? timeNs + BigInt(writeCount - 1) : timeNs;
-    segment.batchOffsets.push(segment.writeOffset);
+    segment.batchCount += 1;
     segment.writeOffset += head.length + dataBytes;
     segment.descriptorCount += this.#builder.count;
     if (segment.firstNs === 0n) segment.firstNs = timeNs;
@@ -413,7 +413,7 @@ export class Journal {
   }
 
   #roomOf(segment: RingSegment): number {
-    const footer = segmentFooterBytesMax(segment.descriptorCount, segment.batchOffsets.length + 1) + 8;
+    const footer = segmentFooterBytesMax(segment.descriptorCount, segment.batchCount + 1) + 8;
     return this.#ring.config.segmentBytes - segment.writeOffset - footer;
   }
 

@@ -28,6 +28,12 @@ export const limits = {
   segmentsAheadMax: 16,
   /** A new segment is written with zeroes in slices of this length. */
   zeroSliceBytes: 4 << 20,
+  /** What an extent of the head map takes at most, for guessing before it is there. */
+  headExtentBytes: 40,
+  /** Of the sealed segments in the head map, one in so many is let go of at once. */
+  evictedShare: 4,
+  /** How much of a disk's allocation is looked up at once where the head map has nothing. */
+  allocationStepBytes: 64 << 20,
   /** How long to wait before trying again to get space for a segment on a full disk. */
   fullDiskRetryMs: 500,
 } as const;

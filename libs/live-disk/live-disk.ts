@@ -1,5 +1,6 @@
 // A disk that journals every write: forward journal in front, head map over it, a base underneath (the MIM of a
-// volume, the mirror of a clone). Reads take the newest journaled extent, else the base. One road for both.
+// volume, the mirror of a clone). Reads take the newest journaled extent, else the base. One road for both. Extents
+// of the oldest segments may leave the head map; then they are asked for between the two.
 import { type Clock, assert, MidmirrorError, Turns } from '@midmirror/basis';
 import {
   type AllocationExtent,
@@ -8,12 +9,14 @@ import {
   readPacer,
   type WriteCommand,
 } from '@midmirror/block-device';
-import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
+import { type ExtentCursor, ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { checksumOf, DescriptorKind, type MarkRecord, segmentFooterBytesMax } from '@midmirror/journal';
 import { type PoolFiles, readBytes, SegmentReader, verifyPiece } from '@midmirror/pool';
 import { Journal } from './journal.ts';
 import type { JournalListener } from './journal-listener.ts';
 import { limits } from './limits.ts';
+import { loadHead } from './load-head.ts';
+import type { OlderExtents } from './older-extents.ts';
 import { type JournalFloor, type RecoveredMark, recoverRing } from './recover-ring.ts';
 import type { RingSegment } from './ring-segment.ts';
 import { SegmentRing } from './segment-ring.ts';
@@ -39,6 +42,10 @@ export interface LiveDiskOptions {
   clock: Clock;
   floor: JournalFloor;
   base: BaseImage;
+  /** Finds what has left the head map; null: nothing ever does. */
+  older: OlderExtents | null;
+  /** What opening loads into the head map, as far as `older` finds the rest. */
+  headBytesMax: number;
   listener: JournalListener;
   /** At least this; files of a newer epoch raise it. */
   epochMin: number;
@@ -47,6 +54,8 @@ export interface LiveDiskOptions {
 interface Piece {
   at: number;
   length: number;
+  /** No extent is here: what lies below has it. */
+  below: boolean;
   segment: RingSegment | null;
   /** Of the whole extent. */
   flags: number;
@@ -55,6 +64,11 @@ interface Piece {
   crc: number;
   skip: number;
 }
+
+const NOTHING: Piece = {
+  ...{ at: 0, length: 0, below: true, segment: null },
+  ...{ flags: 0, offset: 0, extentLength: 0, crc: 0, skip: 0 },
+};
 
 export class LiveDisk implements BlockDevice {
   readonly sizeBytes: number;
@@ -69,7 +83,11 @@ export class LiveDisk implements BlockDevice {
   readonly #cursor;
   readonly #pacer = readPacer();
   readonly #scratch = new Uint8Array(64 << 10);
-  /** Whatever takes segments out of the ring: each segment leaves once. */
+  /** Extents of segments up to this one may be in `older` alone. What is in the head map is the newest there is. */
+  #evictedUpTo: number;
+  /** The base holds all of the segments up to this one; what `older` finds in them counts no more. */
+  #recycledUpTo: number;
+  /** Whatever takes segments out of the ring or the head map: each leaves once. */
   readonly #recycling = new Turns();
   #closing = false;
 
@@ -78,6 +96,7 @@ export class LiveDisk implements BlockDevice {
     ring: SegmentRing,
     journal: Journal,
     head: ExtentMap,
+    evictedUpTo: number,
     marks: RecoveredMark[],
     epoch: number,
   ) {
@@ -87,6 +106,9 @@ export class LiveDisk implements BlockDevice {
     this.#journal = journal;
     this.#head = head;
     this.#cursor = head.cursor();
+    this.#evictedUpTo = evictedUpTo;
+    const [first] = ring.live.keys();
+    this.#recycledUpTo = (first ?? 1) - 1;
     this.recoveredMarks = marks;
     this.epoch = epoch;
   }
@@ -102,7 +124,8 @@ export class LiveDisk implements BlockDevice {
       `a segment of ${segmentBytes} bytes holds a request of ${options.requestBytesMax}`,
     );
     const head = new ExtentMap();
-    const found = await recoverRing(files, directory, { volumeId, segmentBytes }, options.floor, head);
+    const found = await recoverRing(files, directory, { volumeId, segmentBytes }, options.floor);
+    const evictedUpTo = await loadHead(head, found.live, options.older, options.headBytesMax);
     const epoch = Math.max(options.epochMin, found.lastEpoch + 1);
     const ring = new SegmentRing(
       {
@@ -117,7 +140,7 @@ export class LiveDisk implements BlockDevice {
       applyBatch(head, words, count, segment);
     const journal = new Journal(ring, found.end, { clock, syncIntervalMs, listener, apply });
     await journal.open();
-    return new LiveDisk(options, ring, journal, head, found.marks, epoch);
+    return new LiveDisk(options, ring, journal, head, evictedUpTo, found.marks, epoch);
   }
 
   get lastSeq(): number {
@@ -132,11 +155,16 @@ export class LiveDisk implements BlockDevice {
   get state(): { state: string; reason: string } {
     return { state: this.#journal.state, reason: this.#journal.stateReason };
   }
+  /** Extents in the head map, and what they take. */
   get headExtents(): number {
     return this.#head.size;
   }
   get headBytes(): number {
     return this.#head.memoryBytes;
+  }
+  /** Segments whose extents have left the head map. */
+  get segmentsEvicted(): number {
+    return this.segments.filter(({ number }) => this.#isEvicted(number)).length;
   }
   get journalBytesUsed(): number {
     return this.#ring.bytesUsed;
@@ -154,13 +182,7 @@ export class LiveDisk implements BlockDevice {
   }
 
   async read(start: number, length: number, target: Uint8Array, targetOffset: number): Promise<void> {
-    const pieces = this.#plan(start, length);
-    for (const piece of pieces) if (piece.segment !== null) piece.segment.readers += 1;
-    try {
-      for (const piece of pieces) await this.#readPiece(piece, target, targetOffset + piece.at - start);
-    } finally {
-      for (const piece of pieces) piece.segment?.release();
-    }
+    await this.#readBy(this.#head.cursor(start), true, start, length, target, targetOffset);
   }
 
   submit(command: WriteCommand): void {
@@ -198,9 +220,11 @@ export class LiveDisk implements BlockDevice {
         at = until;
       } else {
         // What is written meanwhile shows from here on.
-        const span = await this.#options.base.span(at, until - at);
-        add(span.lengthBytes, span.hole);
-        at += span.lengthBytes;
+        for await (const span of this.#spansBelow(at, until - at)) {
+          add(span.lengthBytes, span.hole);
+          at += span.lengthBytes;
+          if (extents.length > extentsMax) break;
+        }
       }
     }
     return extents.length > extentsMax ? extents.slice(0, extentsMax) : extents;
@@ -225,12 +249,46 @@ export class LiveDisk implements BlockDevice {
     }
     if (gone.length === 0) return [];
     const last = gone.at(-1)!.number;
+    // All at one moment: a segment that still has readers must not show through where a newer one has gone.
+    this.#recycledUpTo = last;
+    this.#options.older?.drop(last);
     this.#head.removeWhere((_flags, source) => source <= last);
     for (const segment of gone) {
       await this.#ring.recycle(segment);
       this.#journal.roomAgain();
     }
     return gone.map((segment) => segment.number);
+  }
+
+  /**
+   * The extents of some of the oldest segments leave the head map, as far as they are found in `older`. False: none
+   * are that haven't left.
+   */
+  evictOldest(): Promise<boolean> {
+    return this.#recycling.take(() => this.#evictOldest());
+  }
+
+  async #evictOldest(): Promise<boolean> {
+    const { older } = this.#options;
+    if (older === null || this.#closing) return false;
+    const sealed = this.segments.filter(({ sealed, number }) => sealed && number > this.#recycledUpTo);
+    const left = sealed.filter(({ number }) => this.#isEvicted(number)).length;
+    const some = Math.ceil((sealed.length - left) / limits.evictedShare);
+    if (some === 0) return false;
+    const covered = await older.cover(sealed.slice(0, left + some));
+    if (covered <= this.#evictedUpTo) return false;
+    this.#evictedUpTo = covered;
+    this.#head.removeWhere((_flags, source) => source <= covered);
+    return true;
+  }
+
+  #isEvicted(segment: number): boolean {
+    return segment <= this.#evictedUpTo && segment > this.#recycledUpTo;
+  }
+
+  /** Whether what the head map lacks may lie in segments. */
+  get #hasEvicted(): boolean {
+    return this.#evictedUpTo > this.#recycledUpTo;
   }
 
   /** Bytes of the disk that the journal covers. Linear in the extents. */
@@ -248,6 +306,7 @@ export class LiveDisk implements BlockDevice {
 
   async #compactOldest(bytesMax: number): Promise<boolean> {
     if (this.#closing) return false;
+    assert(this.#options.older === null, 'what has left the head map is not seen here');
     const oldest = this.segments[0];
     if (oldest === undefined || !oldest.sealed || oldest.log !== null) return false;
     const live: { start: number; length: number; zero: boolean }[] = [];
@@ -297,30 +356,49 @@ export class LiveDisk implements BlockDevice {
   }
 
   #readNow(start: number, length: number, target: Uint8Array, targetOffset: number): boolean {
+    return this.#readByNow(this.#cursor.seek(start), true, start, length, target, targetOffset);
+  }
+
+  /** By the extents from the cursor on: those of the head, or older ones. */
+  #readByNow(
+    cursor: ExtentCursor,
+    isHead: boolean,
+    start: number,
+    length: number,
+    target: Uint8Array,
+    targetOffset: number,
+  ): boolean {
     const end = start + length;
-    const cursor = this.#cursor.seek(start);
     let at = start;
     while (at < end) {
       const to = targetOffset + at - start;
       if (!cursor.valid || cursor.start > at) {
         const until = cursor.valid && cursor.start < end ? cursor.start : end;
-        if (!this.#options.base.tryRead(at, until - at, target, to)) return false;
+        if (!this.#readBelowNow(isHead, at, until - at, target, to)) return false;
         at = until;
         continue;
       }
       const until = Math.min(cursor.end, end);
-      if (cursor.flags & ExtentFlag.zero) target.fill(0, to, to + until - at);
+      if (cursor.source <= this.#recycledUpTo) {
+        if (!this.#options.base.tryRead(at, until - at, target, to)) return false;
+      } else if (cursor.flags & ExtentFlag.zero) target.fill(0, to, to + until - at);
       else if ((cursor.flags & ExtentFlag.whole) === 0) return false;
-      else this.#readWhole(at - cursor.start, until - at, target, to);
+      else this.#readWhole(cursor, at - cursor.start, until - at, target, to);
       at = until;
       cursor.next();
     }
     return true;
   }
 
+  #readBelowNow(isHead: boolean, start: number, length: number, target: Uint8Array, to: number): boolean {
+    if (!isHead || !this.#hasEvicted) return this.#options.base.tryRead(start, length, target, to);
+    const older = this.#options.older!.tryFind(start, length);
+    return older !== null && this.#readByNow(older, false, start, length, target, to);
+  }
+
   /** Reads from the extent under the cursor, which has a checksum of its own. */
-  #readWhole(skip: number, count: number, target: Uint8Array, to: number): void {
-    const { length, source, offset, crc } = this.#cursor;
+  #readWhole(cursor: ExtentCursor, skip: number, count: number, target: Uint8Array, to: number): void {
+    const { length, source, offset, crc } = cursor;
     const file = this.#ring.live.get(source)!.file;
     if (skip === 0 && count === length) {
       file.readSync(target, to, length, offset);
@@ -333,38 +411,65 @@ export class LiveDisk implements BlockDevice {
     target.set(this.#scratch.subarray(skip, skip + count), to);
   }
 
-  #plan(start: number, length: number): Piece[] {
+  /** As `#readByNow`. The pieces are planned, and their segments held, before it first waits. */
+  async #readBy(
+    cursor: ExtentCursor,
+    isHead: boolean,
+    start: number,
+    length: number,
+    target: Uint8Array,
+    targetOffset: number,
+  ): Promise<void> {
+    const pieces = this.#plan(cursor, start, length);
+    for (const piece of pieces) if (piece.segment !== null) piece.segment.readers += 1;
+    try {
+      for (const piece of pieces) {
+        const to = targetOffset + piece.at - start;
+        if (piece.below) await this.#readBelow(isHead, piece.at, piece.length, target, to);
+        else await this.#readPiece(piece, target, to);
+      }
+    } finally {
+      for (const piece of pieces) piece.segment?.release();
+    }
+  }
+
+  async #readBelow(
+    isHead: boolean,
+    start: number,
+    length: number,
+    target: Uint8Array,
+    to: number,
+  ): Promise<void> {
+    if (!isHead || !this.#hasEvicted) return await this.#options.base.read(start, length, target, to);
+    const older = await this.#options.older!.find(start, length);
+    await this.#readBy(older, false, start, length, target, to);
+  }
+
+  #plan(cursor: ExtentCursor, start: number, length: number): Piece[] {
     const end = start + length;
     const pieces: Piece[] = [];
-    const cursor = this.#head.cursor(start);
     let at = start;
     while (at < end) {
       if (!cursor.valid || cursor.start > at) {
         const until = cursor.valid && cursor.start < end ? cursor.start : end;
-        pieces.push({
-          at,
-          length: until - at,
-          segment: null,
-          flags: 0,
-          offset: 0,
-          extentLength: 0,
-          crc: 0,
-          skip: 0,
-        });
+        pieces.push({ ...NOTHING, at, length: until - at });
         at = until;
         continue;
       }
       const until = Math.min(cursor.end, end);
-      pieces.push({
-        at,
-        length: until - at,
-        segment: cursor.flags & ExtentFlag.zero ? null : this.#ring.live.get(cursor.source)!,
-        flags: cursor.flags,
-        offset: cursor.offset,
-        extentLength: cursor.length,
-        crc: cursor.crc,
-        skip: at - cursor.start,
-      });
+      if (cursor.source <= this.#recycledUpTo) pieces.push({ ...NOTHING, at, length: until - at });
+      else
+        pieces.push({
+          at,
+          length: until - at,
+          below: false,
+          segment: cursor.flags & ExtentFlag.zero ? null : this.#ring.live.get(cursor.source)!,
+          flags: cursor.flags,
+          offset: cursor.offset,
+          extentLength: cursor.length,
+          crc: cursor.crc,
+          skip: at - cursor.start,
+        });
       at = until;
       cursor.next();
     }
@@ -373,15 +478,38 @@ export class LiveDisk implements BlockDevice {
 
   async #readPiece(piece: Piece, target: Uint8Array, to: number): Promise<void> {
     if (piece.flags & ExtentFlag.zero) target.fill(0, to, to + piece.length);
-    else if (piece.segment === null) await this.#options.base.read(piece.at, piece.length, target, to);
     else if (piece.flags & ExtentFlag.whole) {
-      const file = piece.segment.file;
+      const file = piece.segment!.file;
       const bytes = await readBytes(file, piece.offset, piece.extentLength);
       verifyPiece(bytes, piece.extentLength, piece.crc, file.path, piece.offset);
       target.set(bytes.subarray(piece.skip, piece.skip + piece.length), to);
     } else {
-      const reader = await SegmentReader.open(piece.segment.file);
+      const reader = await SegmentReader.open(piece.segment!.file);
       await reader.read(piece.offset + piece.skip, piece.length, target, to);
+    }
+  }
+
+  /** Of a range that the head map lacks, from its start on: the older extents, and the base between them. */
+  async *#spansBelow(start: number, length: number): AsyncGenerator<AllocationExtent> {
+    if (!this.#hasEvicted) {
+      yield await this.#options.base.span(start, length);
+      return;
+    }
+    const end = start + Math.min(length, limits.allocationStepBytes);
+    const cursor = await this.#options.older!.find(start, end - start);
+    for (let at = start; at < end; ) {
+      const covered = cursor.valid && cursor.start <= at;
+      const until = covered ? Math.min(cursor.end, end) : Math.min(cursor.valid ? cursor.start : end, end);
+      if (covered && cursor.source > this.#recycledUpTo)
+        yield { lengthBytes: until - at, hole: (cursor.flags & ExtentFlag.zero) !== 0 };
+      else
+        for (let below = at; below < until; ) {
+          const span = await this.#options.base.span(below, until - below);
+          yield span;
+          below += span.lengthBytes;
+        }
+      at = until;
+      if (covered) cursor.next();
     }
   }
 }

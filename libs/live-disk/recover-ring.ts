@@ -1,7 +1,7 @@
-// Brings a ring back from its files alone: which segments are live, where the journal ends, what it maps.
+// Brings a ring back from its files alone: which segments are live, where the journal ends. What they map is loaded
+// afterwards (load-head.ts).
 // What was torn by the crash is cut off; what was durable once and is gone or changed is damage, and refused.
 import { MidmirrorError } from '@midmirror/basis';
-import type { ExtentMap } from '@midmirror/extent-map';
 import {
   batchAt,
   DescriptorKind,
@@ -9,7 +9,6 @@ import {
   decodeSegmentHeader,
   descriptorsOf,
   Format,
-  putDescriptor,
   recoverSegment,
   type SegmentFooter,
 } from '@midmirror/journal';
@@ -32,6 +31,7 @@ export interface RecoveredMark {
 }
 
 export interface RecoveredRing {
+  /** Oldest first, all of them sealed. */
   live: RingSegment[];
   /** Names of segment files that hold nothing live. */
   free: string[];
@@ -52,24 +52,26 @@ export interface JournalFloor {
   anyFirst: boolean;
 }
 
+/** Without extents and batches: a window may have millions of them. */
+type FooterSummary = Omit<SegmentFooter, 'extents' | 'batches'> & { extentCount: number };
+
 interface Candidate {
   name: string;
   segment: number;
   epoch: number;
   file: PoolFile;
-  footer: SegmentFooter | null;
+  footer: FooterSummary | null;
 }
 
 /**
- * `floorSeq`: every write up to it is in the base (the MIM), so segments that end at or before it are free.
- * Adds what the live segments map to `map`. Seals what was not. Throws `corrupt` on damage.
+ * Every write up to the floor is in the base (the MIM), so segments that end at or before it are free. Seals what was
+ * not. Throws `corrupt` on damage.
  */
 export async function recoverRing(
   files: PoolFiles,
   directory: string,
   volume: { volumeId: string; segmentBytes: number },
   floor: JournalFloor,
-  map: ExtentMap,
 ): Promise<RecoveredRing> {
   const free: string[] = [];
   const candidates: Candidate[] = [];
@@ -103,11 +105,10 @@ export async function recoverRing(
       // A process that died may have left the footer in the page cache only.
       await candidate.file.datasync();
       live.push(sealedSegment(candidate, footer));
-      copyInto(map, footer.extents);
       end = endOf(footer);
       continue;
     }
-    const recovered = await recoverUnsealed(candidate, before, floor, map, marks);
+    const recovered = await recoverUnsealed(candidate, before, floor, marks);
     if (recovered === null) {
       await blank(candidate);
       await setFree(candidate, free);
@@ -180,12 +181,18 @@ async function openCandidate(
       `${path} is not ${volume.segmentBytes} bytes long, as the volume's segments are`,
     );
   }
-  return { name, ...place, file, footer: await readSegmentFooter(file, header) };
+  return { name, ...place, file, footer: summaryOf(await readSegmentFooter(file, header)) };
+}
+
+function summaryOf(footer: SegmentFooter | null): FooterSummary | null {
+  if (footer === null) return null;
+  const { extents, batches: _, ...rest } = footer;
+  return { ...rest, extentCount: extents.size };
 }
 
 function checkNoGap(
   candidate: Candidate,
-  footer: SegmentFooter | null,
+  footer: FooterSummary | null,
   before: JournalEnd | null,
   floorSeq: number,
 ): void {
@@ -204,7 +211,6 @@ async function recoverUnsealed(
   candidate: Candidate,
   before: JournalEnd | null,
   floor: JournalFloor,
-  map: ExtentMap,
   marks: RecoveredMark[],
 ): Promise<RingSegment | null> {
   const bytes = await readBytes(candidate.file, 0, await candidate.file.size());
@@ -229,11 +235,10 @@ async function recoverUnsealed(
   for (const { at, batch } of found.batches) {
     const length = Format.batchHeaderBytes + batch.descriptorCount * Format.descriptorBytes;
     segment.log!.append(bytes.subarray(at, at + length));
-    segment.batchOffsets.push(at);
+    segment.batchCount += 1;
     segment.descriptorCount += batch.descriptorCount;
     segment.lastNs = batch.timeNs + BigInt(Math.max(0, batch.writeCount - 1));
     for (const d of descriptorsOf(bytes, at, batch)) {
-      if (segment.lastSeq > floor.seq) putDescriptor(map, d, candidate.segment);
       if (d.kind !== DescriptorKind.mark) continue;
       const mark = decodeMark(bytes.subarray(d.dataOffset, d.dataOffset + d.length));
       marks.push({ seq: d.seq, timeNs: batch.timeNs, ...mark });
@@ -265,7 +270,7 @@ async function setFree(candidate: Candidate, free: string[]): Promise<void> {
   free.push(candidate.name);
 }
 
-function sealedSegment(candidate: Candidate, footer: SegmentFooter): RingSegment {
+function sealedSegment(candidate: Candidate, footer: FooterSummary): RingSegment {
   const segment = new RingSegment(candidate.segment, candidate.epoch, candidate.file, footer.endOffset);
   segment.firstSeq = footer.firstSeq;
   segment.lastSeq = footer.lastSeq;
@@ -274,15 +279,10 @@ function sealedSegment(candidate: Candidate, footer: SegmentFooter): RingSegment
   segment.lastHeaderCrc = footer.lastHeaderCrc;
   segment.sealed = true;
   segment.log = null;
-  for (const batch of footer.batches) segment.batchOffsets.push(batch.offset);
+  segment.extentCount = footer.extentCount;
   return segment;
 }
 
-function endOf(footer: SegmentFooter): JournalEnd {
+function endOf(footer: FooterSummary): JournalEnd {
   return { nextSeq: footer.lastSeq + 1, lastNs: footer.lastNs, lastHeaderCrc: footer.lastHeaderCrc };
-}
-
-function copyInto(map: ExtentMap, extents: ExtentMap): void {
-  for (const c = extents.cursor(); c.valid; c.next())
-    map.put(c.start, c.length, c.flags, c.source, c.offset, c.crc);
 }

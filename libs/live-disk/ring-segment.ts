@@ -1,26 +1,6 @@
 // One segment of the ring while the live disk has it open.
 import { type PoolFile, segmentName } from '@midmirror/pool';
 
-/** Growing list of 32-bit numbers without an object per entry. */
-export class OffsetList {
-  #values = new Uint32Array(64);
-  length = 0;
-
-  push(value: number): void {
-    if (this.length === this.#values.length) {
-      const grown = new Uint32Array(this.length * 2);
-      grown.set(this.#values);
-      this.#values = grown;
-    }
-    this.#values[this.length] = value;
-    this.length += 1;
-  }
-
-  at(index: number): number {
-    return this.#values[index]!;
-  }
-}
-
 /** Headers and descriptors of a segment's batches, back to back, as they stand in the file. */
 export class DescriptorLog {
   #bytes = new Uint8Array(64 << 10);
@@ -52,10 +32,12 @@ export class RingSegment {
   lastNs = 0n;
   writeOffset: number;
   descriptorCount = 0;
-  readonly batchOffsets = new OffsetList();
+  batchCount = 0;
   /** Null once published and sealed; then it can be read back from the file. */
   log: DescriptorLog | null = new DescriptorLog();
   sealed = false;
+  /** Net extents, once sealed. */
+  extentCount = 0;
   lastHeaderCrc = 0;
   /** Asynchronous reads that use the file now; it is not recycled before they end. */
   readers = 0;

@@ -40,6 +40,7 @@ export async function sealSegment(segment: RingSegment, segmentBytes: number): P
   const trailer = segmentTrailer(segment.number, segment.epoch, footerOffset, footer);
   await segment.file.writev([trailer], trailerOffset);
   await segment.file.datasync();
+  segment.extentCount = extents.size;
   segment.sealed = true;
 }
 

@@ -9,6 +9,7 @@ import { Ingest, ingestDefaults } from '@midmirror/ingest';
 import { MappingIndex } from '@midmirror/mapping-index';
 import { type NbdAddress, startNbdServer } from '@midmirror/nbd';
 import { nodeFiles, type PoolFiles } from '@midmirror/pool';
+import { PageCache } from '@midmirror/runs';
 import { lockDirectory } from '@midmirror/runtime';
 import { Synchronizer } from '@midmirror/synchronizer';
 import type { ApplianceConfig } from './config.ts';
@@ -55,18 +56,21 @@ export async function startAppliance(config: ApplianceConfig, edges: ApplianceEd
       syncIntervalMs: config.MIM_SYNC_INTERVAL_MS,
       segmentBytes: config.MIM_SEGMENT_BYTES,
       journalBytesMax: config.MIM_JOURNAL_BYTES,
+      headMapBytesMax: config.MIM_HEAD_MAP_BYTES,
     };
     const shared = { files, catalog, bus, clock, poolDirectory, log };
+    const pages = new PageCache(catalog.db, config.MIM_INDEX_CACHE_BYTES);
     const ingest = new Ingest(poolDirectory, {
       ...shared,
+      pages,
       config: ingestConfig,
       reached: (place) => reached(`journal:${place}`),
     });
     const mapping = new MappingIndex({
       ...shared,
+      pages,
       syncIntervalMs: ingestConfig.syncIntervalMs,
       requestBytesMax: ingestConfig.requestBytesMax,
-      indexCacheBytes: config.MIM_INDEX_CACHE_BYTES,
     });
     const synchronizer = new Synchronizer({ ...shared, reached: (step) => reached(`sync:${step}`) });
     await ingest.start();

@@ -12,6 +12,8 @@ const settings = {
   MIM_SEGMENT_BYTES: bytes(64 << 20, 36 << 20, 1 << 30),
   /** Limit of each volume's journal; at 75 % a sync is asked for, at the limit writers wait. */
   MIM_JOURNAL_BYTES: bytes(10 * 2 ** 30, 144 << 20, 2 ** 44),
+  /** Of the maps of the journals' newest extents, all volumes together; older extents are found in the index. */
+  MIM_HEAD_MAP_BYTES: bytes(48 << 20, 1 << 20, 2 ** 36),
   /** Of the index's pages that are kept in memory, all volumes together. */
   MIM_INDEX_CACHE_BYTES: bytes(32 << 20, 1 << 20, 2 ** 36),
   /** The CLI's; allowed here so that a shell may export it for both. */

@@ -5,6 +5,8 @@ export interface IngestConfig {
   segmentBytes: number;
   journalBytesMax: number;
   requestBytesMax: number;
+  /** Of the head maps of all volumes together. */
+  headMapBytesMax: number;
 }
 
 export const ingestDefaults: IngestConfig = {
@@ -12,4 +14,5 @@ export const ingestDefaults: IngestConfig = {
   segmentBytes: 64 << 20,
   journalBytesMax: 10 * 2 ** 30,
   requestBytesMax: 32 << 20,
+  headMapBytesMax: 48 << 20,
 };

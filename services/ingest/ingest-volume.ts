@@ -13,7 +13,9 @@ import {
 import { packedBatches } from '@midmirror/journal';
 import { LiveDisk, type RingSegment } from '@midmirror/live-disk';
 import { MimImage, type PoolFiles, type VolumePaths, volumePaths } from '@midmirror/pool';
+import type { PageCache } from '@midmirror/runs';
 import type { IngestConfig } from './config.ts';
+import { OlderRuns } from './older-runs.ts';
 
 const MESSAGE_BYTES_MAX = 512 << 10;
 const RETRY_MS = 500;
@@ -28,6 +30,8 @@ export interface VolumeContext {
   bus: Bus;
   clock: Clock;
   config: IngestConfig;
+  /** Pages of runs in memory, shared with whoever else reads runs. */
+  pages: PageCache;
   /** Called at named places; tests stop the world there. */
   reached: (place: IngestPlace) => void;
   log: (message: string) => void;
@@ -68,6 +72,7 @@ export class IngestVolume {
     },
     directory: string,
     context: VolumeContext,
+    headBytesMax: number,
   ): Promise<IngestVolume> {
     const opened = new IngestVolume(volume.id, volume.name, directory, context);
     const { files, clock, config } = context;
@@ -86,6 +91,8 @@ export class IngestVolume {
       floor: { seq: volume.mimSeq, timeNs: volume.mimNs, anyFirst: false },
       epochMin: 1,
       base: opened.#mim,
+      older: new OlderRuns(volume.id, context.catalog, context.pages),
+      headBytesMax,
       listener: {
         durable: () => {
           context.reached('durable');

@@ -14,6 +14,7 @@ import {
   writeVolumeFile,
 } from '@midmirror/pool';
 import { IngestVolume, type VolumeContext } from './ingest-volume.ts';
+import { limits } from './limits.ts';
 
 const SIZE_BYTES_MAX = 2 ** 44;
 const SOURCE = '/midmirror/ingest';
@@ -25,6 +26,8 @@ export class Ingest implements ExportDirectory {
   /** Volumes that could not be opened, and why. */
   readonly #broken = new Map<string, { name: string; error: unknown }>();
   readonly #open = new Map<string, number>();
+  #looking: Promise<void> | null = null;
+  #headTimer: NodeJS.Timeout | null = null;
 
   constructor(poolDirectory: string, context: VolumeContext) {
     this.#poolDirectory = poolDirectory;
@@ -34,19 +37,23 @@ export class Ingest implements ExportDirectory {
   /** Opens every volume of the catalogue. One that is damaged is reported and refused; the others are served. */
   async start(): Promise<void> {
     const { bus, catalog, log } = this.#context;
-    for (const row of await catalog.db.selectFrom('volume').selectAll().execute()) {
+    const rows = await catalog.db.selectFrom('volume').selectAll().execute();
+    const headShare = Math.floor(this.#context.config.headMapBytesMax / Math.max(1, rows.length));
+    for (const row of rows) {
       // A crash came while it was made or removed.
       if (row.state !== 'active') {
         await this.#removeFiles(row.id, row.name);
         continue;
       }
       try {
-        await this.#openVolume(row.id);
+        await this.#openVolume(row.id, headShare);
       } catch (error) {
         this.#broken.set(row.id, { name: row.name, error });
         log(`volume ${row.name} can't be opened: ${messageOf(error)}`);
       }
     }
+    this.#headTimer = setInterval(() => void this.limitHeads(), limits.headLookMs);
+    this.#headTimer.unref();
     answer(bus, 'ingest.create-volume', (body) => this.#create(body.name, body.sizeBytes, body.policy));
     answer(bus, 'ingest.delete-volume', (body) => this.#delete(body.volumeId));
     answer(bus, 'ingest.set-policy', ({ volumeId, policy }) => this.#setPolicy(volumeId, policy));
@@ -94,7 +101,36 @@ export class Ingest implements ExportDirectory {
     return [...this.#volumes.values()].map(({ name }) => ({ name, description: `volume ${name}` }));
   }
 
+  /**
+   * Holds the head maps of all volumes under their limit together, as far as the index has what leaves them: the
+   * largest gives first. Done each second.
+   */
+  limitHeads(): Promise<void> {
+    this.#looking ??= this.#limitHeads()
+      .catch((error: unknown) => this.#context.log(`head maps stay over their limit: ${messageOf(error)}`))
+      .finally(() => {
+        this.#looking = null;
+      });
+    return this.#looking;
+  }
+
+  async #limitHeads(): Promise<void> {
+    const stuck = new Set<IngestVolume>();
+    for (;;) {
+      const volumes = [...this.#volumes.values()];
+      const bytes = volumes.reduce((sum, { disk }) => sum + disk.headBytes, 0);
+      if (bytes <= this.#context.config.headMapBytesMax) return;
+      const [largest] = volumes
+        .filter((volume) => !stuck.has(volume))
+        .sort((a, b) => b.disk.headBytes - a.disk.headBytes);
+      if (largest === undefined) return;
+      if (!(await largest.disk.evictOldest())) stuck.add(largest);
+    }
+  }
+
   async stop(): Promise<void> {
+    if (this.#headTimer !== null) clearInterval(this.#headTimer);
+    await this.#looking;
     await Promise.all([...this.#volumes.values()].map((volume) => volume.close()));
   }
 
@@ -106,7 +142,7 @@ export class Ingest implements ExportDirectory {
     throw new MidmirrorError('not-found', `ingest serves no volume with the id ${id}`);
   }
 
-  async #openVolume(id: string): Promise<void> {
+  async #openVolume(id: string, headBytesMax: number): Promise<void> {
     const { files } = this.#context;
     const directory = this.#directory(id);
     const paths = volumePaths(directory);
@@ -125,7 +161,7 @@ export class Ingest implements ExportDirectory {
       );
     }
     const volume = { id, name, sizeBytes, segmentBytes, mimSeq: row.mim_seq, mimNs: fromNs(row.mim_ns) };
-    this.#volumes.set(id, await IngestVolume.open(volume, directory, this.#context));
+    this.#volumes.set(id, await IngestVolume.open(volume, directory, this.#context, headBytesMax));
   }
 
   async #create(name: string, sizeBytes: number, policy: unknown): Promise<{ volumeId: string }> {
@@ -175,7 +211,7 @@ export class Ingest implements ExportDirectory {
       // volume.json comes last: a folder without it is not a volume.
       await writeVolumeFile(files, volumePaths(directory), volumeFile);
       // Served before it is told of: who hears of a volume may use it.
-      await this.#openVolume(id);
+      await this.#openVolume(id, config.headMapBytesMax);
       await catalog.transaction(async (tx) => {
         await tx.updateTable('volume').set({ state: 'active' }).where('id', '=', id).execute();
         await tell(this.#context.bus, tx, SOURCE, {
@@ -287,7 +323,10 @@ export class Ingest implements ExportDirectory {
       durableSeq: disk.durableSeq,
       journalBytesUsed: disk.journalBytesUsed,
       journalBytesMax: disk.journalBytesMax,
+      segments: disk.segments.length,
       headExtents: disk.headExtents,
+      headBytes: disk.headBytes,
+      segmentsEvicted: disk.segmentsEvicted,
       state: disk.state.state,
     };
   }

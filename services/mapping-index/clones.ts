@@ -234,7 +234,10 @@ export class Clones implements ExportDirectory {
 
 /** A clone's disk on its files; what it must say of itself goes to `log`. */
 export async function openCloneDisk(
-  options: Omit<LiveDiskOptions, 'segmentsMax' | 'floor' | 'epochMin' | 'listener'> & {
+  options: Omit<
+    LiveDiskOptions,
+    'segmentsMax' | 'floor' | 'epochMin' | 'listener' | 'older' | 'headBytesMax'
+  > & {
     /** Time of the point that it stands on. */
     sinceNs: bigint;
     log: (message: string) => void;
@@ -248,6 +251,9 @@ export async function openCloneDisk(
     segmentsMax: forData + 2 * limits.cloneReserveSegments,
     floor: { seq: 0, timeNs: sinceNs, anyFirst: true },
     epochMin: 1,
+    // No runs are made of a clone's segments: its map stays in memory, of as many extents as it has sectors at most.
+    older: null,
+    headBytesMax: Number.POSITIVE_INFINITY,
     listener: {
       durable: () => {},
       // Nobody is told of a clone's writes: the log is not needed once the segment is closed.

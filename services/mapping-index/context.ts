@@ -3,6 +3,7 @@ import type { Clock } from '@midmirror/basis';
 import type { Bus } from '@midmirror/bus';
 import type { Catalog } from '@midmirror/catalog';
 import type { PoolFiles } from '@midmirror/pool';
+import type { PageCache } from '@midmirror/runs';
 
 export interface MappingIndexContext {
   files: PoolFiles;
@@ -12,7 +13,7 @@ export interface MappingIndexContext {
   poolDirectory: string;
   syncIntervalMs: number;
   requestBytesMax: number;
-  /** Of pages of runs in memory. */
-  indexCacheBytes: number;
+  /** Pages of runs in memory, shared with whoever else reads runs. */
+  pages: PageCache;
   log: (message: string) => void;
 }

@@ -5,7 +5,7 @@ import type { StoredRun } from '@midmirror/catalog';
 import { ExtentFlag } from '@midmirror/extent-map';
 import type { PlaceCursor } from '@midmirror/vrmo';
 import type { Places } from './places.ts';
-import type { RunLayers } from './run-layers.ts';
+import type { RunLayers } from '@midmirror/runs';
 
 export class DividedLayers implements Places {
   /** With the run of the divided segment on top. */

@@ -50,7 +50,7 @@ async function* versionsOf(
   const units = { first: 0, last: Number.MAX_SAFE_INTEGER };
   const older = new SnapshotVersions(view.volume, asked);
   const snapshots = new SnapshotPages(db, index.id);
-  for await (const { run, extents } of touchingRuns(db, index.cache, index.id, 'backward', units, asked)) {
+  for await (const { run, extents } of touchingRuns(db, index.pages, index.id, 'backward', units, asked)) {
     const snapshot = await snapshots.find(run.snapshot);
     // Dropped since the runs were looked up: what it had saved is its neighbour's now.
     if (snapshot === null) throw new RunGoneError(run);
@@ -82,7 +82,7 @@ async function* journaledVersions(
   if (wanted.length === 0) return;
   const units = { first: wanted[0]!.source, last: wanted.at(-1)!.source };
   // A write that touched the range has left something of itself, or of one after it, in its segment's run.
-  for await (const { run } of touchingRuns(catalog.db, index.cache, index.id, 'forward', units, asked)) {
+  for await (const { run } of touchingRuns(catalog.db, index.pages, index.id, 'forward', units, asked)) {
     const found = new SegmentVersions(run.source, mimSeq, asked);
     const reader = await index.pieces.segment(run.source);
     for await (const { batch, bytes } of reader.batches(mimSeq, asked.latestSeq))

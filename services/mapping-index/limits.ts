@@ -20,10 +20,6 @@ export const limits = {
   mergeInsertPages: 64,
   /** Extents that the trees of all open mirrors hold together (some 40 bytes each); further ones stay on the runs. */
   treeExtentsMax: 1_000_000,
-  /** Runs whose page for an address is asked for in one statement. */
-  pagesAtOnce: 32,
-  /** Extents looked at to see whether a range is covered and no further run need be asked. */
-  coverLookMax: 64,
   /** How much of a disk's allocation is looked up at once. */
   allocationStepBytes: 64 << 20,
   /** Places of two points are compared in steps that begin so long, and grow where there is little to see. */

@@ -12,7 +12,6 @@ import type { MappingIndexContext } from './context.ts';
 import { historyOf } from './history.ts';
 import { limits } from './limits.ts';
 import { type Mirror, refuseOutside } from './mirror.ts';
-import { PageCache } from './page-cache.ts';
 import { type Moment, Points, staysPut } from './points.ts';
 import { Projector } from './projector.ts';
 import { TierMerger } from './tier-merger.ts';
@@ -37,14 +36,12 @@ export class MappingIndex implements ExportDirectory {
   readonly #served = new Map<string, Served>();
   readonly #opening = new Turns();
   readonly #projector: Projector;
-  readonly #cache: PageCache;
   readonly #merger: TierMerger;
   readonly #trees = new TreeBudget(limits.treeExtentsMax);
   readonly clones: Clones;
 
   constructor(context: MappingIndexContext) {
     this.#context = context;
-    this.#cache = new PageCache(context.catalog.db, context.indexCacheBytes);
     this.#merger = new TierMerger(context.catalog, context.log);
     this.#projector = new Projector({
       ...context,
@@ -98,7 +95,7 @@ export class MappingIndex implements ExportDirectory {
     });
     answer(bus, 'mapping-index.describe', async ({ volumeId }) => {
       const { mirrors } = (await this.#serve(volumeId)).index;
-      const { bytes, bytesMax, pageCount: pages, hits, misses } = this.#cache;
+      const { bytes, bytesMax, pageCount: pages, hits, misses } = this.#context.pages;
       const cache = { bytes, bytesMax, pages, hits, misses };
       return { levels: await levelsOf(catalog.db, volumeId), mirrors, cache };
     });
@@ -216,7 +213,6 @@ export class MappingIndex implements ExportDirectory {
       const volume = await volumeById(catalog.db, volumeId);
       const index = await VolumeIndex.open(volume, poolDirectory, this.#projector.tail(volumeId), {
         ...this.#context,
-        cache: this.#cache,
         trees: this.#trees,
       });
       const served = { index, points: new Points(index, catalog) };

@@ -8,6 +8,7 @@ import {
   type CatalogTransaction,
   deleteForwardRuns,
   insertRun,
+  runOf,
   toNs,
   volumeById,
 } from '@midmirror/catalog';
@@ -132,6 +133,9 @@ export class Projector {
   ): Promise<void> {
     const { catalog, files, poolDirectory } = this.#context;
     const { segment, firstSeq, lastSeq } = sealed;
+    const known = await runOf(catalog.db, volumeId, 'forward', segment);
+    if (known?.from_seq === firstSeq && known.to_seq === lastSeq)
+      return await this.#learnt(volumeId, segment, position);
     const pieces = new PieceReader(files, volumePaths(`${poolDirectory}/volumes/${volumeId}`));
     try {
       const footer = await this.#footer(pieces, volumeId, segment, lastSeq);
@@ -149,7 +153,7 @@ export class Projector {
             data_bytes: 0,
           };
           const isNew = await insertRun(tx, run, footer.extents);
-          // Told twice (a restart seals and publishes again what it finds): counted once.
+          // Stored anew: it was counted then.
           if (isNew) for (const minute of activity) await addActivity(tx, volumeId, minute);
         }
         const resumeAfter = this.#resumeAfter(volumeId, segment);
@@ -160,6 +164,15 @@ export class Projector {
     } finally {
       await pieces.close();
     }
+  }
+
+  /** Told again (a restart tells of all that it finds): its run stays, with all that was made from it. */
+  async #learnt(volumeId: string, segment: number, position: number): Promise<void> {
+    const resumeAfter = this.#resumeAfter(volumeId, segment);
+    await this.#context.catalog.transaction((tx) =>
+      storePositions(tx, { [TIMELINE]: position, [JOURNAL]: resumeAfter }),
+    );
+    this.tail(volumeId).drop(segment);
   }
 
   /** Null: the segment has been recycled since, or its volume deleted. */

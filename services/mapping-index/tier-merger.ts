@@ -16,9 +16,9 @@ import {
   runsAtEnd,
   type StoredRun,
 } from '@midmirror/catalog';
+import { nextMerge, tierRunOf } from '@midmirror/runs';
 import { limits } from './limits.ts';
 import { Overlay } from './overlay.ts';
-import { nextMerge, tierRunOf } from './tiers.ts';
 
 type Side = 'forward' | 'backward';
 /** `end`: runs have only come behind all others; the rest of a long history need not be looked at. */

@@ -11,8 +11,7 @@ import {
   type StoredRun,
 } from '@midmirror/catalog';
 import { ExtentFlag } from '@midmirror/extent-map';
-import type { PageCache } from './page-cache.ts';
-import { tierRunOf } from './tiers.ts';
+import { type PageCache, tierRunOf } from '@midmirror/runs';
 
 export interface Range {
   offset: number;

@@ -27,13 +27,12 @@ import type { OpenMirrorView } from '@midmirror/events';
 import { ExtentMap } from '@midmirror/extent-map';
 import { descriptorsOf, putDescriptor } from '@midmirror/journal';
 import { MimImage, PieceReader, type PoolFiles, type VolumePaths, volumePaths } from '@midmirror/pool';
+import { type PageCache, RunLayers } from '@midmirror/runs';
 import { TreeVrmo } from '@midmirror/vrmo';
 import { DividedLayers } from './divided-layers.ts';
 import { limits } from './limits.ts';
 import { Mirror } from './mirror.ts';
-import type { PageCache } from './page-cache.ts';
 import { type Places, TreePlaces } from './places.ts';
-import { RunLayers } from './run-layers.ts';
 import { batchesOf, type Tail, type TailSegment } from './tail.ts';
 import type { TreeBudget } from './tree-budget.ts';
 
@@ -41,7 +40,7 @@ export interface IndexContext {
   files: PoolFiles;
   catalog: Catalog;
   clock: Clock;
-  cache: PageCache;
+  pages: PageCache;
   trees: TreeBudget;
   log: (message: string) => void;
 }
@@ -129,8 +128,8 @@ export class VolumeIndex {
     return new VolumeIndex(volume, poolDirectory, tail, context, mim);
   }
 
-  get cache(): PageCache {
-    return this.#context.cache;
+  get pages(): PageCache {
+    return this.#context.pages;
   }
 
   get mirrors(): OpenMirrorView[] {
@@ -267,17 +266,17 @@ export class VolumeIndex {
   }
 
   async #layers({ covering, cut, tail }: Covering, seq: number): Promise<Layers> {
-    const { cache } = this.#context;
+    const { pages } = this.#context;
     const top = new ExtentMap();
     for (const segment of tail) putTail(segment, seq, top);
-    if (cut === null) return new RunLayers(covering, top, cache);
+    if (cut === null) return new RunLayers(covering, top, pages);
     const dataAfter = await (await this.pieces.segment(cut.source)).dataAfter(seq);
-    const whole = new RunLayers([cut, ...covering], top, cache);
+    const whole = new RunLayers([cut, ...covering], top, pages);
     return new DividedLayers(whole, cut.source, dataAfter, async () => {
       const exact = new ExtentMap();
       await this.#partOfSegment(cut.source, seq, exact);
       for (const segment of tail) putTail(segment, seq, exact);
-      return new RunLayers(covering, exact, cache);
+      return new RunLayers(covering, exact, pages);
     });
   }
 

@@ -15,7 +15,14 @@ interface Volume {
   mim: ShownPoint;
   window: { heldSeconds: number; wantedSeconds: number };
   earliestPoint: ShownPoint;
-  journal: { bytesUsed: number; bytesMax: number };
+  journal: {
+    bytesUsed: number;
+    bytesMax: number;
+    extents: number;
+    extentsMemoryBytes: number;
+    segments: number;
+    segmentsInIndexOnly: number;
+  };
   snapshots: number;
   marks: number;
   clones: number;
@@ -276,6 +283,7 @@ function showOf(v: Volume): string {
     ],
     ['oldest point', `write ${v.earliestPoint.seq}, ${v.earliestPoint.time}`],
     ['journal', `${printBytes(v.journal.bytesUsed)} of ${printBytes(v.journal.bytesMax)}`],
+    ['head map', printHead(v.journal)],
     ['snapshots', String(v.snapshots)],
     ['marks', String(v.marks)],
     ['clones', String(v.clones)],
@@ -302,4 +310,15 @@ function policyOf(pairs: readonly string[]): Record<string, unknown> {
     else policy[field] = /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text;
   }
   return policy;
+}
+
+function printHead({
+  extents,
+  extentsMemoryBytes,
+  segments,
+  segmentsInIndexOnly,
+}: Volume['journal']): string {
+  const inMemory = `${extents} extents in ${printBytes(extentsMemoryBytes)} of memory`;
+  if (segmentsInIndexOnly === 0) return inMemory;
+  return `${inMemory}; ${segmentsInIndexOnly} of ${segments} segments are found in the index alone`;
 }

@@ -13,8 +13,7 @@ import {
   runsOf,
 } from '@midmirror/catalog';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
-import { PageCache } from '../../services/mapping-index/page-cache.ts';
-import { RunLayers } from '../../services/mapping-index/run-layers.ts';
+import { PageCache, RunLayers } from '@midmirror/runs';
 import { ROOT } from '../appliance/appliance-process.ts';
 import { installTools } from '../tools.ts';
 import { Figures } from './figures.ts';

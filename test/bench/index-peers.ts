@@ -7,8 +7,7 @@ import { type Catalog, PAGE_WORDS, pagesOf, type PelPage, type StoredRun } from 
 import { ExtentMap } from '@midmirror/extent-map';
 import { Kysely, sql } from 'kysely';
 import { sqliteDialect } from '../../libs/catalog/sqlite-dialect.ts';
-import { PageCache } from '../../services/mapping-index/page-cache.ts';
-import { RunLayers } from '../../services/mapping-index/run-layers.ts';
+import { PageCache, RunLayers } from '@midmirror/runs';
 import { BLOCK, BLOCKS, randomAddress } from './index-fill.ts';
 import { median } from './measure.ts';
 

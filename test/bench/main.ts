@@ -6,12 +6,14 @@ import { ROOT } from '../appliance/appliance-process.ts';
 import { installTools } from '../tools.ts';
 import { machine } from './machine.ts';
 import { type Load, type Measured, measure, median, rssMiB, writtenBytes } from './measure.ts';
+import { windowMemory } from './window-memory.ts';
 import { type Server, startAppliance, startNbdkit, startQemuNbd } from './servers.ts';
 
 const GIB = 2 ** 30;
 const DISK_BYTES = GIB;
 /** Below the share at which a volume begins to sync for space. */
 const RING_USED_SHARE = 0.6;
+const LONG_WINDOW = 'memory of a long window';
 
 const { values } = parseArgs({
   options: {
@@ -19,6 +21,9 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '3' },
     out: { type: 'string', default: 'bench.json' },
     only: { type: 'string' },
+    /** Of the case "memory of a long window", which runs only when it is named: it takes a quarter of an hour. */
+    writes: { type: 'string', default: '10000000' },
+    snapshots: { type: 'string', default: '10000' },
   },
 });
 const seconds = Number(values.seconds);
@@ -261,6 +266,16 @@ async function cases(
     ),
   );
   if (values.only === undefined || 'memory'.includes(values.only)) await memory();
+  if (values.only !== undefined && LONG_WINDOW.includes(values.only)) await longWindow();
+}
+
+async function longWindow(): Promise<void> {
+  for await (const measured of windowMemory(Number(values.writes), Number(values.snapshots))) {
+    const { when, holding, rssMiB, peakMiB } = measured;
+    const line = { peer: 'nothing', bar: '< 300', goal: '', ours: null, theirs: null };
+    say({ ...line, case: `${LONG_WINDOW}, RSS in MiB ${when}: ${holding}`, ratio: rssMiB });
+    say({ ...line, case: `${LONG_WINDOW}, largest RSS in MiB ${when}`, ratio: peakMiB });
+  }
 }
 
 /** What 4 KiB writes cost: in the pool by its own count of the ring, and in all (with the catalogue) by the kernel's. */

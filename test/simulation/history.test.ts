@@ -3,6 +3,7 @@
 // losses at any change of a file and any step of a sync, through all services.
 import { test } from 'node:test';
 import { MidmirrorError } from '@midmirror/basis';
+import { readLive } from './read-live.ts';
 import { type Death, World } from './world.ts';
 
 async function step(world: World): Promise<void> {
@@ -23,6 +24,12 @@ async function step(world: World): Promise<void> {
           world.write().then(() => world.write()),
         ])),
     ],
+    [
+      5,
+      async () =>
+        void (await Promise.all([world.sync(), world.running.ingest.limitHeads(), readLive(world)])),
+    ],
+    [5, () => world.running.ingest.limitHeads()],
     [5, () => world.retention()],
     [5, () => world.openMirror()],
     [4, () => world.closeMirror()],
@@ -47,7 +54,10 @@ async function run(seed: number, steps: number, realFiles: boolean): Promise<Set
     await world.start();
     for (let i = 0; i < steps; i += 1) {
       if (world.forgetful !== null && world.random.chance(0.12)) arm(world);
-      await world.survive(() => step(world).catch((error: unknown) => refusedForSpace(world, error)));
+      await world.survive(async () => {
+        await step(world).catch((error: unknown) => refusedForSpace(world, error));
+        await readLive(world);
+      });
       if (world.squeezed && world.random.chance(0.3)) await world.survive(() => world.giveSpace());
       if (world.random.chance(0.03)) {
         world.killAt = null;

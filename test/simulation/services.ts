@@ -6,6 +6,7 @@ import { type Catalog, openEmbeddedCatalog } from '@midmirror/catalog';
 import { Ingest } from '@midmirror/ingest';
 import { MappingIndex } from '@midmirror/mapping-index';
 import type { PoolFiles } from '@midmirror/pool';
+import { PageCache } from '@midmirror/runs';
 import { Synchronizer } from '@midmirror/synchronizer';
 
 export interface Services {
@@ -30,24 +31,30 @@ export interface ServicesOptions {
   journalBytesMax: number;
   requestBytesMax: number;
   indexCacheBytes: number;
+  headMapBytesMax: number;
 }
 
 /** Opened, not started. */
 export async function openServices(options: ServicesOptions): Promise<Services> {
-  const { files, poolDirectory, clock, log, reached, requestBytesMax, indexCacheBytes } = options;
-  const { segmentBytes, journalBytesMax } = options;
+  const { files, poolDirectory, clock, log, reached } = options;
+  const { segmentBytes, journalBytesMax, requestBytesMax, headMapBytesMax } = options;
   const opened = await openEmbeddedCatalog(options.catalogPath);
   const catalog = options.watched?.(opened) ?? opened;
   const bus = openEmbeddedBus(catalog);
   const shared = { files, catalog, bus, clock, poolDirectory, log };
-  const config = { syncIntervalMs: 3_600_000, segmentBytes, journalBytesMax, requestBytesMax };
+  const config = {
+    syncIntervalMs: 3_600_000,
+    ...{ segmentBytes, journalBytesMax, requestBytesMax, headMapBytesMax },
+  };
+  const pages = new PageCache(catalog.db, options.indexCacheBytes);
   const ingest = new Ingest(poolDirectory, {
     ...shared,
     config,
+    pages,
     reached: (place) => reached(`journal:${place}`),
   });
   const { syncIntervalMs } = config;
-  const mapping = new MappingIndex({ ...shared, syncIntervalMs, requestBytesMax, indexCacheBytes });
+  const mapping = new MappingIndex({ ...shared, syncIntervalMs, requestBytesMax, pages });
   const synchronizer = new Synchronizer({ ...shared, reached: (step) => reached(`sync:${step}`) });
   return { catalog, bus, ingest, mapping, synchronizer };
 }

@@ -24,6 +24,7 @@ test('what an earlier process sealed and did not publish is known when the servi
         journalBytesMax: 16 << 20,
         requestBytesMax: BLOCK,
         indexCacheBytes: 1 << 20,
+        headMapBytesMax: 1 << 20,
       },
     });
   const before = await open();

@@ -43,6 +43,7 @@ export class Volume {
       requestBytesMax: MIB,
       // Less than the index has: pages come and go.
       indexCacheBytes: 8 << 10,
+      headMapBytesMax: 1 << 20,
     });
     await startServices(this.services);
     if (this.id !== '') return;

@@ -141,6 +141,7 @@ export class Soak {
       requestBytesMax: WRITE_SECTORS_MAX * SECTOR,
       // Less than the index has: pages come and go.
       indexCacheBytes: 256 << 10,
+      headMapBytesMax: 64 << 10,
     });
     await startServices(this.#services);
     if (this.#volumeId !== '') return;

@@ -90,6 +90,23 @@ test('many small extents split, empty and refill leaves as the naive twin does',
   );
 });
 
+test('a map that loses almost all of its extents gives their memory back and goes on as before', () => {
+  const map = new ExtentMap();
+  const naive = new NaiveExtentMap();
+  const put = (block: number, source: number): void => {
+    map.put(block * 512, 512, ExtentFlag.whole, source, block * 512, 512);
+    naive.put(block * 512, 512, { zero: false, backward: false, source, offset: block * 512 }, false);
+  };
+  for (let block = 0; block < 40_000; block += 1) put((block * 7919) % 40_000, block % 50);
+  const before = map.memoryBytes;
+  map.removeWhere((_flags, source) => source > 0);
+  for (const [at, { source }] of naive.blocks) if (source > 0) naive.blocks.delete(at);
+  check(map, naive);
+  assert.ok(map.memoryBytes < before / 20);
+  for (let block = 0; block < 20_000; block += 1) put((block * 104_729) % 40_000, 1);
+  check(map, naive);
+});
+
 test('a seek lands on the extent that covers the address, else on the next one', () => {
   const map = new ExtentMap();
   for (let i = 0; i < 10_000; i += 1) map.put(i * 4096, 2048, ExtentFlag.whole, 1, i, 2048);

@@ -66,6 +66,8 @@ class World {
         read: async (start, length, target, at) => target.set(base().subarray(start, start + length), at),
         span: (_start, length) => ({ lengthBytes: length, hole: false }),
       },
+      older: null,
+      headBytesMax: Number.POSITIVE_INFINITY,
       listener: {
         durable: () => {},
         sealed: (segment) => {

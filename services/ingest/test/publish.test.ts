@@ -8,6 +8,7 @@ import { openEmbeddedCatalog } from '@midmirror/catalog';
 import { decodeDescriptors, eventOf, Streams } from '@midmirror/events';
 import { packedBatches } from '@midmirror/journal';
 import { nodeFiles } from '@midmirror/pool';
+import { PageCache } from '@midmirror/runs';
 import { Ingest } from '../ingest.ts';
 
 const SEGMENTS = 8;
@@ -38,10 +39,12 @@ test('all descriptors of a segment are published before it is told that it is se
   const config = {
     ...{ syncIntervalMs: 3_600_000, segmentBytes: SEGMENT_BYTES, requestBytesMax: WRITE_BYTES },
     journalBytesMax: 4 * SEGMENTS * SEGMENT_BYTES,
+    headMapBytesMax: 1 << 20,
   };
   const ingest = new Ingest(`${directory}/pool`, {
     ...{ files: nodeFiles(), catalog, bus, config, reached, log: () => {} },
     clock: { nowNs: () => (nowNs += 1000n) },
+    pages: new PageCache(catalog.db, 1 << 20),
   });
   try {
     await ingest.start();

@@ -1,13 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { coveringRuns, insertRun } from '@midmirror/catalog';
+import { PageCache, RunLayers } from '@midmirror/runs';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import type { PlaceCursor } from '@midmirror/vrmo';
 import fc from 'fast-check';
 import { DividedLayers } from '../divided-layers.ts';
-import { PageCache } from '../page-cache.ts';
-import { RunLayers } from '../run-layers.ts';
-import { withCatalog } from './with-catalog.ts';
+import { withCatalog } from '../../../libs/catalog/test/with-catalog.ts';
 
 const BLOCKS = 60;
 /** Batches of a segment begin with headers: so many bytes between some of the writes' data. */

@@ -10,12 +10,11 @@ import {
   RunGoneError,
 } from '@midmirror/catalog';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
+import { PageCache, RunLayers } from '@midmirror/runs';
 import type { PlaceCursor } from '@midmirror/vrmo';
-import { PageCache } from '../page-cache.ts';
-import { RunLayers } from '../run-layers.ts';
 import { TierMerger } from '../tier-merger.ts';
 import { touchingRuns } from '../touching-runs.ts';
-import { withCatalog } from './with-catalog.ts';
+import { withCatalog } from '../../../libs/catalog/test/with-catalog.ts';
 
 const BLOCKS = 4000;
 const VOLUME = 'v1';
@@ -134,6 +133,32 @@ test('a drop takes the merged runs over it away; who reads them is told, and the
       .where('run_id', 'not in', catalog.db.selectFrom('run').select('id'))
       .execute();
     assert.deepEqual(orphans, [], 'no page is left of a run that has gone');
+    await merger.stop();
+  }));
+
+test('a run that comes late takes the merged runs over it away: they are made again with it', () =>
+  withCatalog(async (catalog) => {
+    const random = new SeededRandom(13);
+    const merger = new TierMerger(catalog, (message) => assert.fail(message));
+    const cache = new PageCache(catalog.db, 1 << 20);
+    const maps = Array.from({ length: 9 }, (_, i) => randomMap(random, 'forward', i + 1));
+    const expected = overlaid(maps.toReversed());
+    for (const source of [1, 2, 3, 4, 6, 7, 8, 9]) await store(catalog, 'forward', source, maps[source - 1]!);
+    for (const late of [false, true]) {
+      if (late) await store(catalog, 'forward', 5, maps[4]!);
+      for (const merge of [false, true]) {
+        if (merge) merger.changed(VOLUME, 'forward');
+        await merger.idle();
+        const runs = (await coveringRuns(catalog.db, VOLUME, 'forward', 1, 9)).reverse();
+        assert.equal(runs.length, merge ? (late ? 2 : 1) : late ? 9 : 8);
+        if (!late) continue;
+        const cursor = await new RunLayers(runs, new ExtentMap(), cache).find(0, BLOCKS * 512);
+        assert.deepEqual(
+          blocks({ cursor: () => cursor }, 0, BLOCKS * 512),
+          blocks(expected, 0, BLOCKS * 512),
+        );
+      }
+    }
     await merger.stop();
   }));
 

@@ -242,6 +242,8 @@ async function openDisk(
     clock,
     floor: { seq: 0, timeNs: 0n, anyFirst: false },
     epochMin: 1,
+    older: null,
+    headBytesMax: Number.POSITIVE_INFINITY,
     base: {
       tryRead: () => false,
       read: async () => {},

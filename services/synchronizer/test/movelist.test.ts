@@ -27,6 +27,8 @@ async function openDisk(files: PoolFiles): Promise<LiveDisk> {
       read: async () => {},
       span: (_start, length) => ({ lengthBytes: length, hole: true }),
     },
+    older: null,
+    headBytesMax: Number.POSITIVE_INFINITY,
     listener: {
       durable: () => {},
       sealed: (segment) => {

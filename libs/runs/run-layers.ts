@@ -4,9 +4,8 @@ import { firstEndingAfter, putExtent, type StoredRun } from '@midmirror/catalog'
 import { type ExtentCursor, ExtentMap } from '@midmirror/extent-map';
 import { limits } from './limits.ts';
 import type { PageCache } from './page-cache.ts';
-import type { Places } from './places.ts';
 
-export class RunLayers implements Places {
+export class RunLayers {
   /** The first wins over all others. */
   readonly runs: readonly StoredRun[];
   /** Newer than all runs and in no run as a whole: the end of a point in the window. Wins over them. */
@@ -27,11 +26,16 @@ export class RunLayers implements Places {
     return this.top.memoryBytes;
   }
 
+  /**
+   * Extents of the range, from the first that ends after `start` on. Null: a page is not in memory. The cursor holds
+   * for good.
+   */
   tryFind(start: number, length: number): ExtentCursor | null {
     const found = this.#begin(start, length);
     return this.#look(found, start, start + length, { layer: 0, at: start }) ? found.cursor(start) : null;
   }
 
+  /** As `tryFind`, waiting where it must. Throws RunGoneError, or `corrupt` naming run and page. */
   async find(start: number, length: number): Promise<ExtentCursor> {
     const found = this.#begin(start, length);
     const end = start + length;

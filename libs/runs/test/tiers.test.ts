@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { BUILDING, type Catalog, coveringRuns } from '@midmirror/catalog';
 import fc from 'fast-check';
 import { nextMerge, TIER_WIDTH, type TierRun } from '../tiers.ts';
-import { withCatalog } from './with-catalog.ts';
+import { withCatalog } from '../../catalog/test/with-catalog.ts';
 
 interface Run extends TierRun {
   /** Number of the run of level 0 within its unit. */
