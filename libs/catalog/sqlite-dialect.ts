@@ -86,6 +86,7 @@ class WorkerConnection implements DatabaseConnection {
   readonly #worker: Worker;
   readonly #pending = new Map<number, { resolve(reply: StatementReply): void; reject(error: Error): void }>();
   readonly #started: Promise<StatementReply>;
+  readonly #exited: Promise<void>;
   #nextId = 1;
   #ended: MidmirrorError | null = null;
 
@@ -102,9 +103,12 @@ class WorkerConnection implements DatabaseConnection {
       waiting?.resolve(reply);
     });
     this.#worker.on('error', (error) => this.#end(this.#failure(String(error), 0)));
-    this.#worker.on('exit', () =>
-      this.#end(new MidmirrorError('unavailable', `the catalogue ${path} is closed`)),
-    );
+    this.#exited = new Promise((resolve) => {
+      this.#worker.on('exit', () => {
+        this.#end(new MidmirrorError('unavailable', `the catalogue ${path} is closed`));
+        resolve();
+      });
+    });
   }
 
   /** Nothing will be answered any more. */
@@ -144,10 +148,10 @@ class WorkerConnection implements DatabaseConnection {
     throw new MidmirrorError('unavailable', 'the embedded catalogue does not stream; read in pages');
   }
 
+  /** Also when the thread has ended by itself. */
   async close(): Promise<void> {
-    const exited = new Promise<void>((resolve) => this.#worker.once('exit', () => resolve()));
     this.#worker.postMessage('close');
-    await exited;
+    await this.#exited;
   }
 
   #failure(message: string, code: number): MidmirrorError {

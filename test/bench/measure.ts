@@ -32,14 +32,35 @@ interface FioJob {
 export async function measure(uri: string, serverPid: number, load: Load): Promise<Measured> {
   const cpuBefore = cpuSeconds(serverPid);
   const began = performance.now();
-  const out = await succeed('fio', [
-    '--name=bench',
+  const job = await runFio(load, [
     '--ioengine=nbd',
     `--uri=${uri}`,
+    ...(load.fsync > 0 ? [`--fsync=${load.fsync}`] : []),
+  ]);
+  const seconds = (performance.now() - began) / 1000;
+  return { ...job.measured, cpu: (cpuSeconds(serverPid) - cpuBefore) / seconds, rssMiB: rssMiB(serverPid) };
+}
+
+/** What the file system alone takes of the same stream, written by one process, synced each `syncBytes`. */
+export async function measureFile(path: string, load: Load, syncBytes: number): Promise<Measured> {
+  const { measured, ownCpu } = await runFio(load, [
+    '--ioengine=psync',
+    `--filename=${path}`,
+    `--fdatasync=${syncBytes / load.blockBytes}`,
+  ]);
+  return { ...measured, cpu: ownCpu, rssMiB: 0 };
+}
+
+async function runFio(
+  load: Load,
+  target: readonly string[],
+): Promise<{ measured: Omit<Measured, 'cpu' | 'rssMiB'>; ownCpu: number }> {
+  const out = await succeed('fio', [
+    '--name=bench',
+    ...target,
     `--rw=${load.rw}`,
     `--bs=${load.blockBytes}`,
     `--iodepth=${load.depth}`,
-    ...(load.fsync > 0 ? [`--fsync=${load.fsync}`] : []),
     `--size=${load.sizeBytes}`,
     '--norandommap',
     '--randrepeat=0',
@@ -47,21 +68,21 @@ export async function measure(uri: string, serverPid: number, load: Load): Promi
     `--runtime=${load.seconds}`,
     '--output-format=json',
   ]);
-  const seconds = (performance.now() - began) / 1000;
   const { jobs } = JSON.parse(out.slice(out.indexOf('{'))) as {
-    jobs: { error: number; read: FioJob; write: FioJob }[];
+    jobs: { error: number; read: FioJob; write: FioJob; usr_cpu: number; sys_cpu: number }[];
   };
   const [job] = jobs;
   assert.equal(job!.error, 0, 'fio ends without an error');
   const side = load.rw === 'randread' ? job!.read : job!.write;
   const percentile = side.clat_ns.percentile;
   return {
-    iops: side.iops,
-    megabytesPerSecond: side.bw_bytes / 1e6,
-    p50Us: percentile['50.000000']! / 1000,
-    p99Us: percentile['99.000000']! / 1000,
-    cpu: (cpuSeconds(serverPid) - cpuBefore) / seconds,
-    rssMiB: rssMiB(serverPid),
+    measured: {
+      iops: side.iops,
+      megabytesPerSecond: side.bw_bytes / 1e6,
+      p50Us: percentile['50.000000']! / 1000,
+      p99Us: percentile['99.000000']! / 1000,
+    },
+    ownCpu: (job!.usr_cpu + job!.sys_cpu) / 100,
   };
 }
 
