@@ -51,6 +51,7 @@ export type {
   VolumeRow,
 } from './schema.ts';
 export {
+  newestSnapshotOf,
   oldestSnapshotOf,
   openSnapshotOf,
   snapshotAbove,

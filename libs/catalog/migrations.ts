@@ -221,7 +221,6 @@ const lookups: Migration = {
     await index('mark_seq', 'mark', ['volume_id', 'seq']);
     await index('mark_time', 'mark', ['volume_id', 'time_ns']);
     await index('run_level', 'run', ['volume_id', 'side', 'level', 'snapshot']);
-    await index('sync_state', 'sync', ['volume_id', 'state']);
   },
 };
 

@@ -128,13 +128,13 @@ export async function leveledRunsOf(
   return await inOrder(db, volumeId, side).where('level', '>=', 0).execute();
 }
 
-/** Whole runs of a level, or of all but 0, within units (segments forward, snapshots backward), in their order. */
+/** Whole runs of a level within units (segments forward, snapshots backward), in their order. */
 export async function runsWithin(
   db: CatalogReader,
   volumeId: string,
   side: RunSide,
   units: { first: number; last: number },
-  level: number | 'merged',
+  level: number,
 ): Promise<StoredRun[]> {
   const [from, to] = unitColumns(side);
   return await db
@@ -144,7 +144,7 @@ export async function runsWithin(
     .where('side', '=', side)
     .where(from, '>=', units.first)
     .where(to, '<=', units.last)
-    .where('level', level === 'merged' ? '>' : '=', level === 'merged' ? 0 : level)
+    .where('level', '=', level)
     .orderBy(from)
     .orderBy('source')
     .execute();
@@ -160,8 +160,7 @@ export function unitColumns(side: RunSide): ['first_source', 'source'] | ['snaps
  * at its end. The lowest level first, each in the order of time.
  */
 export async function runsAtEnd(db: CatalogReader, volumeId: string, side: RunSide): Promise<StoredRun[]> {
-  const [by, last] =
-    side === 'forward' ? (['source', 'source'] as const) : (['snapshot', 'last_snapshot'] as const);
+  const [by, last] = unitColumns(side);
   const of = (level: number) =>
     db
       .selectFrom('run')

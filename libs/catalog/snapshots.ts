@@ -10,8 +10,15 @@ export async function snapshotsOf(db: CatalogReader, volumeId: string): Promise<
 
 /** The one that syncs add to: the newest, unless that is closed. */
 export async function openSnapshotOf(db: CatalogReader, volumeId: string): Promise<SnapshotRow | undefined> {
-  const newest = await of(db, volumeId).orderBy('snapshot', 'desc').limit(1).executeTakeFirst();
+  const newest = await newestSnapshotOf(db, volumeId);
   return newest?.state === 'open' ? newest : undefined;
+}
+
+export async function newestSnapshotOf(
+  db: CatalogReader,
+  volumeId: string,
+): Promise<SnapshotRow | undefined> {
+  return await of(db, volumeId).orderBy('snapshot', 'desc').limit(1).executeTakeFirst();
 }
 
 export async function snapshotByNumber(

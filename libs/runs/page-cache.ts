@@ -75,7 +75,7 @@ export class PageCache {
     }
     this.misses += runs.length;
     const pages = runs.length === 1 ? [] : await pagesAt(this.#db, runs, address);
-    for (let i = pages.length - 1; i >= 0; i -= 1) if (pages[i] !== null) this.#keep(runs[i]!.id, pages[i]!);
+    for (let i = pages.length - 1; i > 0; i -= 1) if (pages[i] !== null) this.#keep(runs[i]!.id, pages[i]!);
     const page = pages[0] ?? (await pageAt(this.#db, run, address));
     this.#keep(run.id, page);
     return page;

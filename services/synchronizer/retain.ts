@@ -7,6 +7,7 @@ import {
   fromNs,
   holderOf,
   loadRun,
+  newestSnapshotOf,
   runsOfSnapshot,
   type SnapshotRow,
   snapshotByNumber,
@@ -79,11 +80,7 @@ async function heldSeqs(db: CatalogReader, volumeId: string, policy: VolumePolic
  */
 export async function retentionBasis(db: CatalogReader, volumeId: string): Promise<string> {
   const { policy } = await volumeById(db, volumeId);
-  const newest = await db
-    .selectFrom('snapshot')
-    .select((e) => e.fn.max('snapshot').as('snapshot'))
-    .where('volume_id', '=', volumeId)
-    .executeTakeFirst();
+  const newest = await newestSnapshotOf(db, volumeId);
   const pins = await db
     .selectFrom('pin')
     .select('seq')

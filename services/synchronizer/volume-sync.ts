@@ -8,6 +8,7 @@ import {
   type CatalogTransaction,
   fromNs,
   holderOf,
+  newestSnapshotOf,
   openSnapshotOf,
   type SyncRow,
   syncUnderWay,
@@ -290,12 +291,8 @@ export class VolumeSync {
   }
 
   async #nextSnapshot(db: CatalogReader, closing: number): Promise<number> {
-    const last = await db
-      .selectFrom('snapshot')
-      .select((e) => e.fn.max('snapshot').as('n'))
-      .where('volume_id', '=', this.id)
-      .executeTakeFirst();
-    return Math.max(last?.n ?? 0, closing) + 1;
+    const newest = await newestSnapshotOf(db, this.id);
+    return Math.max(newest?.snapshot ?? 0, closing) + 1;
   }
 
   // ── steps 2 to 8 ───────────────────────────────────────────────────────────────────────────────────────
