@@ -1,13 +1,13 @@
 // Every retained version of a range: the writes of the journal that touched it, and what older snapshots hold.
 // Newest first, and no further than asked: the first rows cost the same however long the history is.
-import { type Catalog, oldestSnapshotOf, RunGoneError, runsOf } from '@midmirror/catalog';
+import { type Catalog, oldestSnapshotOf, RunGoneError, runsOf, type VolumeRow } from '@midmirror/catalog';
 import type { Requests } from '@midmirror/events';
 import { type Batch, type Descriptor, DescriptorKind, descriptorsOf } from '@midmirror/journal';
 import { SnapshotPages } from './snapshot-pages.ts';
 import { SnapshotVersions } from './snapshot-versions.ts';
 import { batchesOf } from './tail.ts';
 import { touchingRuns } from './touching-runs.ts';
-import type { VolumeIndex, VolumeView } from './volume-index.ts';
+import type { VolumeIndex } from './volume-index.ts';
 
 export type Version = Requests['mapping-index.history']['answer']['versions'][number];
 
@@ -28,11 +28,11 @@ const KIND_NAMES: Readonly<Record<number, Version['kind']>> = {
 export async function historyOf(
   index: VolumeIndex,
   catalog: Catalog,
-  view: VolumeView,
+  volume: VolumeRow,
   asked: Asked,
 ): Promise<{ versions: Version[]; truncated: boolean }> {
   const versions: Version[] = [];
-  for await (const some of versionsOf(index, catalog, view, asked)) {
+  for await (const some of versionsOf(index, catalog, volume, asked)) {
     versions.push(...some);
     if (versions.length > asked.limit) return { versions: versions.slice(0, asked.limit), truncated: true };
   }
@@ -42,13 +42,13 @@ export async function historyOf(
 async function* versionsOf(
   index: VolumeIndex,
   catalog: Catalog,
-  view: VolumeView,
+  volume: VolumeRow,
   asked: Asked,
 ): AsyncGenerator<Version[]> {
-  yield* journaledVersions(index, catalog, view, asked);
+  yield* journaledVersions(index, catalog, volume, asked);
   const { db } = catalog;
   const units = { first: 0, last: Number.MAX_SAFE_INTEGER };
-  const older = new SnapshotVersions(view.volume, asked);
+  const older = new SnapshotVersions(volume, asked);
   const snapshots = new SnapshotPages(db, index.id);
   for await (const { run, extents } of touchingRuns(db, index.pages, index.id, 'backward', units, asked)) {
     const snapshot = await snapshots.find(run.snapshot);
@@ -63,10 +63,10 @@ async function* versionsOf(
 async function* journaledVersions(
   index: VolumeIndex,
   catalog: Catalog,
-  view: VolumeView,
+  volume: VolumeRow,
   asked: Asked,
 ): AsyncGenerator<Version[]> {
-  const mimSeq = view.volume.mim_seq;
+  const mimSeq = volume.mim_seq;
   // Before the runs: what is sealed meanwhile leaves the tail for them.
   const tail = index.tail.segments;
   const runs = await runsOf(catalog.db, index.id, 'forward');

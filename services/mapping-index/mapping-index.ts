@@ -2,7 +2,14 @@
 import { MidmirrorError, Turns } from '@midmirror/basis';
 import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
 import { answer, ask } from '@midmirror/bus';
-import { levelsOf, RunGoneError, snapshotTally, volumeById, volumeByName } from '@midmirror/catalog';
+import {
+  levelsOf,
+  RunGoneError,
+  snapshotTally,
+  volumeById,
+  volumeByName,
+  type VolumeRow,
+} from '@midmirror/catalog';
 import type { ChosenPoint, Requests } from '@midmirror/events';
 import { printTime } from '@midmirror/point';
 import { changedSinceContexts } from './changed-since.ts';
@@ -16,7 +23,7 @@ import { type Moment, Points, staysPut } from './points.ts';
 import { Projector } from './projector.ts';
 import { TierMerger } from './tier-merger.ts';
 import { TreeBudget } from './tree-budget.ts';
-import { VolumeIndex, type VolumeView } from './volume-index.ts';
+import { VolumeIndex } from './volume-index.ts';
 
 type History = Requests['mapping-index.history']['answer'];
 
@@ -71,7 +78,7 @@ export class MappingIndex implements ExportDirectory {
     }));
     answer(bus, 'mapping-index.forget', ({ volumeId }) => this.#forget(volumeId));
     answer(bus, 'mapping-index.resolve', ({ volumeId, at }) =>
-      this.#inTurn(volumeId, ({ points, view, latest, nowNs }) => points.choose(view, at, latest, nowNs)),
+      this.#inTurn(volumeId, ({ points, volume, latest, nowNs }) => points.choose(volume, at, latest, nowNs)),
     );
     answer(bus, 'mapping-index.changes', (body) => this.#changes(body));
     answer(bus, 'mapping-index.history', (body) => this.#history(body));
@@ -128,8 +135,8 @@ export class MappingIndex implements ExportDirectory {
 
   /** Opens the point that `text` names, pinned until `release`. */
   async openPoint(volumeId: string, text: string): Promise<OpenedPoint> {
-    return await this.#inTurn(volumeId, async ({ index, points, view, latest, nowNs }) => {
-      const point = await points.choose(view, text, latest, nowNs);
+    return await this.#inTurn(volumeId, async ({ index, points, volume, latest, nowNs }) => {
+      const point = await points.choose(volume, text, latest, nowNs);
       return { point, ...(await index.openMirror(point.seq, BigInt(point.timeNs), 'mirror')) };
     });
   }
@@ -146,11 +153,11 @@ export class MappingIndex implements ExportDirectory {
     const limit = Math.min(body.limit, limits.answersMax);
     const { db } = this.#context.catalog;
     for (let tries = 1; tries <= limits.readTriesMax; tries += 1) {
-      const history = await this.#inTurn(volumeId, async ({ index, view, latest }) => {
+      const history = await this.#inTurn(volumeId, async ({ index, volume, latest }) => {
         refuseOutside(index.sizeBytes, offset, length);
         const asked = { offset, length, limit, latestSeq: latest.seq };
         const before = await snapshotTally(db, volumeId, Number.MAX_SAFE_INTEGER);
-        const told = await unlessGone(historyOf(index, this.#context.catalog, view, asked));
+        const told = await unlessGone(historyOf(index, this.#context.catalog, volume, asked));
         // A drop that came between two looks at the runs may have taken versions out of sight.
         const { count } = await snapshotTally(db, volumeId, before.newest);
         return count === before.count ? told : null;
@@ -187,7 +194,7 @@ export class MappingIndex implements ExportDirectory {
     act: (at: {
       index: VolumeIndex;
       points: Points;
-      view: VolumeView;
+      volume: VolumeRow;
       latest: Moment;
       nowNs: bigint;
     }) => Promise<T>,
@@ -198,8 +205,8 @@ export class MappingIndex implements ExportDirectory {
     const { seq, timeNs, position } = await ask(bus, 'ingest.publish', { volumeId });
     await this.#projector.reached(position);
     return await index.turns.take(async () => {
-      const view = await index.view();
-      return await act({ index, points, view, latest: { seq, timeNs: BigInt(timeNs) }, nowNs });
+      const volume = await volumeById(this.#context.catalog.db, volumeId);
+      return await act({ index, points, volume, latest: { seq, timeNs: BigInt(timeNs) }, nowNs });
     });
   }
 

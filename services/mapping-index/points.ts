@@ -11,13 +11,14 @@ import {
   snapshotsAround,
   snapshotsBelow,
   toNs,
+  type VolumeRow,
 } from '@midmirror/catalog';
 import type { ChosenPoint } from '@midmirror/events';
 import type { SegmentBatch } from '@midmirror/journal';
 import { parsePoint, printTime } from '@midmirror/point';
 import { limits } from './limits.ts';
 import { lastBatch } from './tail.ts';
-import type { VolumeIndex, VolumeView } from './volume-index.ts';
+import type { VolumeIndex } from './volume-index.ts';
 
 /** A write and its time. */
 export interface Moment {
@@ -38,10 +39,10 @@ export class Points {
   }
 
   /** The point that `text` names. Throws `bad-request`, `not-found` (mark, snapshot) or `point-unavailable`. */
-  async choose(view: VolumeView, text: string, end: Moment, nowNs: bigint): Promise<ChosenPoint> {
+  async choose(volume: VolumeRow, text: string, end: Moment, nowNs: bigint): Promise<ChosenPoint> {
     // The journal's end may be a mark's time; a point's time is that of its write. A sync may have passed it since.
-    const seq = Math.max(end.seq, view.volume.mim_seq);
-    const latest: Moment = { seq, timeNs: await this.timeOf(view, seq) };
+    const seq = Math.max(end.seq, volume.mim_seq);
+    const latest: Moment = { seq, timeNs: await this.timeOf(volume, seq) };
     const asked = parsePoint(text, nowNs);
     const exactly = ({ seq, timeNs }: Moment): ChosenPoint => ({
       seq,
@@ -52,39 +53,37 @@ export class Points {
       case 'latest':
         return exactly(latest);
       case 'seq':
-        return exactly(await this.#atSeq(view, asked.seq, latest, text));
+        return exactly(await this.#atSeq(volume, asked.seq, latest, text));
       case 'mark': {
         const { db } = this.#catalog;
         const mark = await db
           .selectFrom('mark')
           .selectAll()
-          .where('volume_id', '=', view.volume.id)
+          .where('volume_id', '=', volume.id)
           .where('name', '=', asked.name)
           .executeTakeFirst();
         if (mark === undefined) {
-          throw new MidmirrorError('not-found', `volume "${view.volume.name}" has no mark "${asked.name}"`, {
-            hint: `\`mim points ${view.volume.name}\` lists them`,
+          throw new MidmirrorError('not-found', `volume "${volume.name}" has no mark "${asked.name}"`, {
+            hint: `\`mim points ${volume.name}\` lists them`,
           });
         }
-        await this.#refuseGone(view, mark.seq, latest, text);
+        await this.#refuseGone(volume, mark.seq, latest, text);
         return exactly({ seq: mark.seq, timeNs: fromNs(mark.time_ns) });
       }
       case 'snapshot': {
         const { db } = this.#catalog;
-        const row = await snapshotByNumber(db, view.volume.id, asked.snapshot);
+        const row = await snapshotByNumber(db, volume.id, asked.snapshot);
         if (row === undefined) {
-          const newest = await snapshotsBelow(db, view.volume.id, Number.MAX_SAFE_INTEGER, 20);
+          const newest = await snapshotsBelow(db, volume.id, Number.MAX_SAFE_INTEGER, 20);
           const there = newest.map(({ snapshot }) => snapshot).reverse();
-          throw new MidmirrorError(
-            'not-found',
-            `volume "${view.volume.name}" has no snapshot ${asked.snapshot}`,
-            { hint: `there are: ${there.join(', ') || 'none'}` },
-          );
+          throw new MidmirrorError('not-found', `volume "${volume.name}" has no snapshot ${asked.snapshot}`, {
+            hint: `there are: ${there.join(', ') || 'none'}`,
+          });
         }
         return exactly({ seq: row.seq, timeNs: fromNs(row.time_ns) });
       }
       case 'time': {
-        const found = await this.#atTime(view, asked.timeNs, latest, text);
+        const found = await this.#atTime(volume, asked.timeNs, latest, text);
         return {
           seq: found.seq,
           timeNs: found.timeNs.toString(),
@@ -95,9 +94,9 @@ export class Points {
   }
 
   /** When a write was made: of the window, a snapshot, or the volume's beginning. */
-  async timeOf(view: VolumeView, seq: number): Promise<bigint> {
-    if (seq === view.volume.mim_seq) return fromNs(view.volume.mim_ns);
-    const { id, mim_seq } = view.volume;
+  async timeOf(volume: VolumeRow, seq: number): Promise<bigint> {
+    if (seq === volume.mim_seq) return fromNs(volume.mim_ns);
+    const { id, mim_seq } = volume;
     const snapshot = seq < mim_seq ? await snapshotOfSeq(this.#catalog.db, id, seq) : undefined;
     if (snapshot !== undefined) return fromNs(snapshot.time_ns);
     for (const segment of this.#index.tail.segments.toReversed()) {
@@ -113,13 +112,13 @@ export class Points {
     const row = await this.#catalog.db
       .selectFrom('segment')
       .select('segment')
-      .where('volume_id', '=', view.volume.id)
+      .where('volume_id', '=', volume.id)
       .where('first_seq', '<=', seq)
       .where('last_seq', '>=', seq)
       .executeTakeFirst();
     const found = row === undefined ? null : timeIn(await this.#batchesOf(row.segment), seq);
     if (found === null)
-      throw new MidmirrorError('not-found', `write ${seq} is in no segment of volume "${view.volume.name}"`);
+      throw new MidmirrorError('not-found', `write ${seq} is in no segment of volume "${volume.name}"`);
     return found;
   }
 
@@ -128,38 +127,38 @@ export class Points {
   }
 
   /** The earliest point that can be read. */
-  async #earliest(view: VolumeView): Promise<Moment> {
-    const oldest = await oldestSnapshotOf(this.#catalog.db, view.volume.id);
-    const { mim_seq, mim_ns } = view.volume;
+  async #earliest(volume: VolumeRow): Promise<Moment> {
+    const oldest = await oldestSnapshotOf(this.#catalog.db, volume.id);
+    const { mim_seq, mim_ns } = volume;
     return oldest !== undefined && oldest.seq < mim_seq
       ? { seq: oldest.seq, timeNs: fromNs(oldest.time_ns) }
       : { seq: mim_seq, timeNs: fromNs(mim_ns) };
   }
 
-  async #atSeq(view: VolumeView, seq: number, latest: Moment, text: string): Promise<Moment> {
+  async #atSeq(volume: VolumeRow, seq: number, latest: Moment, text: string): Promise<Moment> {
     if (seq === latest.seq) return latest;
-    await this.#refuseGone(view, seq, latest, text);
-    return { seq, timeNs: await this.timeOf(view, seq) };
+    await this.#refuseGone(volume, seq, latest, text);
+    return { seq, timeNs: await this.timeOf(volume, seq) };
   }
 
-  async #refuseGone(view: VolumeView, seq: number, latest: Moment, text: string): Promise<void> {
-    const inWindow = seq >= view.volume.mim_seq && seq <= latest.seq;
-    if (!inWindow && (await snapshotOfSeq(this.#catalog.db, view.volume.id, seq)) === undefined)
-      throw await this.#unavailable(view, latest, text);
+  async #refuseGone(volume: VolumeRow, seq: number, latest: Moment, text: string): Promise<void> {
+    const inWindow = seq >= volume.mim_seq && seq <= latest.seq;
+    if (!inWindow && (await snapshotOfSeq(this.#catalog.db, volume.id, seq)) === undefined)
+      throw await this.#unavailable(volume, latest, text);
   }
 
-  async #atTime(view: VolumeView, timeNs: bigint, latest: Moment, text: string): Promise<Moment> {
+  async #atTime(volume: VolumeRow, timeNs: bigint, latest: Moment, text: string): Promise<Moment> {
     if (timeNs >= latest.timeNs) return latest;
-    const mim: Moment = { seq: view.volume.mim_seq, timeNs: fromNs(view.volume.mim_ns) };
+    const mim: Moment = { seq: volume.mim_seq, timeNs: fromNs(volume.mim_ns) };
     if (timeNs >= mim.timeNs) {
-      const found = await this.#lastWriteBy(timeNs, view.volume.id, mim.seq);
+      const found = await this.#lastWriteBy(timeNs, volume.id, mim.seq);
       return found === null || found.seq <= mim.seq ? mim : found;
     }
     // An older one ends before this one begins.
-    const { before } = await snapshotsAround(this.#catalog.db, view.volume.id, timeNs);
+    const { before } = await snapshotsAround(this.#catalog.db, volume.id, timeNs);
     if (before?.until_ns != null && timeNs < fromNs(before.until_ns))
       return { seq: before.seq, timeNs: fromNs(before.time_ns) };
-    throw await this.#unavailable(view, latest, text, timeNs);
+    throw await this.#unavailable(volume, latest, text, timeNs);
   }
 
   async #lastWriteBy(timeNs: bigint, volumeId: string, mimSeq: number): Promise<Moment | null> {
@@ -203,34 +202,33 @@ export class Points {
   }
 
   /** Snapshots to offer in the place of one that isn't there, oldest first: those around a time, or the newest. */
-  async #near(view: VolumeView, timeNs: bigint | null): Promise<SnapshotRow[]> {
+  async #near(volume: VolumeRow, timeNs: bigint | null): Promise<SnapshotRow[]> {
     const { db } = this.#catalog;
-    if (timeNs === null)
-      return (await snapshotsBelow(db, view.volume.id, Number.MAX_SAFE_INTEGER, 3)).reverse();
-    const { before, after } = await snapshotsAround(db, view.volume.id, timeNs);
+    if (timeNs === null) return (await snapshotsBelow(db, volume.id, Number.MAX_SAFE_INTEGER, 3)).reverse();
+    const { before, after } = await snapshotsAround(db, volume.id, timeNs);
     return [before, after].filter((row) => row !== undefined);
   }
 
   async #unavailable(
-    view: VolumeView,
+    volume: VolumeRow,
     latest: Moment,
     text: string,
     timeNs: bigint | null = null,
   ): Promise<MidmirrorError> {
-    const earliest = await this.#earliest(view);
-    const window = `every write from ${view.volume.mim_seq} (${printTime(fromNs(view.volume.mim_ns))}) to ${latest.seq} (${printTime(latest.timeNs)})`;
-    const near = await this.#near(view, timeNs);
+    const earliest = await this.#earliest(volume);
+    const window = `every write from ${volume.mim_seq} (${printTime(fromNs(volume.mim_ns))}) to ${latest.seq} (${printTime(latest.timeNs)})`;
+    const near = await this.#near(volume, timeNs);
     const older = near.map((row) => `snap:${row.snapshot} (${printTime(fromNs(row.time_ns))})`).join(', ');
     return new MidmirrorError(
       'point-unavailable',
-      `${text} is not a point that volume "${view.volume.name}" still has`,
+      `${text} is not a point that volume "${volume.name}" still has`,
       {
         hint: `it has ${window}${older === '' ? '' : `; older: ${older}`}`,
         details: {
           earliestSeq: earliest.seq,
           earliestTime: printTime(earliest.timeNs),
-          windowSeq: view.volume.mim_seq,
-          windowTime: printTime(fromNs(view.volume.mim_ns)),
+          windowSeq: volume.mim_seq,
+          windowTime: printTime(fromNs(volume.mim_ns)),
           latestSeq: latest.seq,
           latestTime: printTime(latest.timeNs),
         },

@@ -83,11 +83,6 @@ interface Covering {
 /** `forward`: at or after the MIM's point; `backward`: a snapshot. */
 type Side = 'forward' | 'backward';
 
-/** A consistent look at the catalogue. */
-export interface VolumeView {
-  volume: VolumeRow;
-}
-
 export class VolumeIndex {
   readonly id: string;
   readonly name: string;
@@ -142,11 +137,6 @@ export class VolumeIndex {
       memoryBytes: mirror.places.memoryBytes,
       trees,
     }));
-  }
-
-  /** Take a turn around it and what is built from it. */
-  async view(): Promise<VolumeView> {
-    return { volume: await volumeById(this.#context.catalog.db, this.id) };
   }
 
   /** In a turn. The mirror of a point, pinned until `release`. Throws `point-unavailable`. */
@@ -310,14 +300,9 @@ export class VolumeIndex {
 
   /** What covers a snapshot: runs, the oldest first. */
   async #backwardRuns(tx: CatalogTransaction, seq: number): Promise<Covering> {
-    const row = await snapshotOfSeq(tx, this.id, seq);
-    if (row === undefined)
-      throw new MidmirrorError(
-        'point-unavailable',
-        `write ${seq} of volume "${this.name}" is no longer a point of its own`,
-      );
-    const covering = await coveringRuns(tx, this.id, 'backward', row.snapshot, Number.MAX_SAFE_INTEGER);
-    return { covering, cut: null, tail: [], known: await this.#runsFrom(tx, row.snapshot, null) };
+    const snapshot = await this.#snapshotAt(tx, seq);
+    const covering = await coveringRuns(tx, this.id, 'backward', snapshot, Number.MAX_SAFE_INTEGER);
+    return { covering, cut: null, tail: [], known: await this.#runsFrom(tx, snapshot, null) };
   }
 
   /** A segment has gone from the ring: its file will hold other writes. */
@@ -350,7 +335,7 @@ export class VolumeIndex {
     const { places } = open.mirror;
     if (open.side === 'forward' || !(places instanceof TreePlaces)) return await this.#again(open);
     const { db } = this.#context.catalog;
-    const snapshot = await this.#snapshotAt(open.mirror.seq);
+    const snapshot = await this.#snapshotAt(db, open.mirror.seq);
     const added = await db
       .selectFrom('run')
       .selectAll()
@@ -371,19 +356,20 @@ export class VolumeIndex {
   }
 
   async #hasAllRuns(open: OpenMirror): Promise<boolean> {
-    const snapshot = await this.#snapshotAt(open.mirror.seq);
-    const { count } = await this.#runsFrom(this.#context.catalog.db, snapshot, open.known.lastId);
+    const { db } = this.#context.catalog;
+    const snapshot = await this.#snapshotAt(db, open.mirror.seq);
+    const { count } = await this.#runsFrom(db, snapshot, open.known.lastId);
     return count === open.known.count;
   }
 
-  async #snapshotAt(seq: number): Promise<number> {
-    const { snapshot } = await this.#context.catalog.db
-      .selectFrom('snapshot')
-      .select('snapshot')
-      .where('volume_id', '=', this.id)
-      .where('seq', '=', seq)
-      .executeTakeFirstOrThrow();
-    return snapshot;
+  /** The snapshot of a point. Throws `point-unavailable`. */
+  async #snapshotAt(db: CatalogReader, seq: number): Promise<number> {
+    const row = await snapshotOfSeq(db, this.id, seq);
+    if (row !== undefined) return row.snapshot;
+    throw new MidmirrorError(
+      'point-unavailable',
+      `write ${seq} of volume "${this.name}" is no longer a point of its own`,
+    );
   }
 
   async #runsFrom(db: CatalogReader, snapshot: number, lastId: number | null): Promise<OpenMirror['known']> {
