@@ -4,6 +4,7 @@
 import type { SeededRandom } from '@midmirror/basis';
 import { type Catalog, openEmbeddedCatalog } from '@midmirror/catalog';
 import { ExtentFlag } from '@midmirror/extent-map';
+import { TIER_WIDTH } from '@midmirror/runs';
 import { ApplianceProcess } from '../appliance/appliance-process.ts';
 import type { Figures } from './figures.ts';
 import { fill } from './index-fill.ts';
@@ -44,7 +45,8 @@ export async function mergingFigures(figures: Figures, folder: string, random: S
         '/volumes/backlog/index',
       );
       const merged = levels.filter(({ level }) => level > 0).reduce((sum, { runs }) => sum + runs, 0);
-      if (merged >= Math.floor(BACKLOG_RUNS / 8)) throw new Error('the merging ended before the writing');
+      if (merged >= Math.floor(BACKLOG_RUNS / TIER_WIDTH))
+        throw new Error('the merging ended before the writing');
       mergedRuns += merged;
     });
     await onAppliance(idle, async (appliance) => void rates.idle.push(await writeRate(appliance)));

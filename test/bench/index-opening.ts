@@ -5,6 +5,7 @@
 import type { SeededRandom } from '@midmirror/basis';
 import { type Catalog, openEmbeddedCatalog, toNs } from '@midmirror/catalog';
 import { ExtentFlag } from '@midmirror/extent-map';
+import { TIER_WIDTH } from '@midmirror/runs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { ApplianceProcess, succeed } from '../appliance/appliance-process.ts';
 import { NbdClient } from '../appliance/nbd-client.ts';
@@ -20,7 +21,6 @@ const EXTENTS_PER_SNAPSHOT = 100;
 const FEWEST_WRITES = 1000;
 const LOOKS = 60;
 const WARM_UP_LOOKS = 5;
-const TIER_WIDTH = 8;
 const MERGED_MS_MAX = 20 * 60_000;
 const POLL_MS = 2000;
 const ROWS_PER_INSERT = 100;
@@ -159,11 +159,6 @@ async function makeHistory(
     .insertInto('snapshot')
     .values({ ...newest, snapshot: snapshots + 1 })
     .execute();
-  const sync = await db
-    .selectFrom('sync')
-    .selectAll()
-    .where('volume_id', '=', volume)
-    .executeTakeFirstOrThrow();
   const time = (seq: number): string =>
     toNs(BigInt(newest.opened_ns) - BigInt(snapshots + 1 - seq) * 10n ** 9n);
   for (let from = 1; from <= snapshots; from += ROWS_PER_INSERT) {
@@ -176,8 +171,6 @@ async function makeHistory(
       ...{ state: 'closed', opened_ns: time(seq), reason: 'schedule' },
     }));
     await db.insertInto('snapshot').values(closed).execute();
-    const syncs = numbers.map((seq) => ({ ...sync, sync_id: sync.sync_id + seq, snapshot: seq }));
-    await db.insertInto('sync').values(syncs).execute();
   }
   const extents = { first: 1, last: snapshots, writes: EXTENTS_PER_SNAPSHOT, flags: ExtentFlag.zero };
   await fill(catalog, random, { volume, side: 'backward', ...extents });

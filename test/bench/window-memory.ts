@@ -1,13 +1,13 @@
 // What a long history costs in memory: an appliance of its own, some thousands of snapshots of a volume, then millions
 // of small writes at addresses of 4 KiB apart in the window, over NBD. They are of 512 bytes each: a map counts
 // extents, not bytes.
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { SeededRandom } from '@midmirror/basis';
 import { fromNs, insertRun, openEmbeddedCatalog, toNs, volumeByName } from '@midmirror/catalog';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { ApplianceProcess, ROOT, succeed } from '../appliance/appliance-process.ts';
-import { rssMiB } from './measure.ts';
+import { peakMiB, rssMiB } from './measure.ts';
 
 const SIZE_BYTES = 64 * 2 ** 30;
 const VOLUME = 'window';
@@ -31,10 +31,6 @@ export interface WindowMemory {
   rssMiB: number;
   /** Since the process began. */
   peakMiB: number;
-}
-
-function peakMiB(pid: number): number {
-  return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1024;
 }
 
 async function fio(uri: string, args: string[]): Promise<void> {
