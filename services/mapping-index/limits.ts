@@ -13,9 +13,14 @@ export const limits = {
   answersMax: 10_000,
   /** Snapshots that a walk through history reads at once. */
   snapshotsPerPage: 32,
-  /** Extents that a slice of a merge looks at, and how long it rests then. */
-  mergeSliceExtents: 4096,
-  mergeRestMs: 4,
+  /** Extents that a slice of a merge looks at: about a millisecond. */
+  mergeSliceExtents: 2048,
+  /** Of the time that others leave of the event loop, and at least of all time: what slices of a merge may take. */
+  mergeShareOfIdle: 0.5,
+  mergeShareMin: 0.15,
+  /** A slice's rest. */
+  mergeRestMsMin: 1,
+  mergeRestMsMax: 500,
   /** Pages of a merged run that are stored at once. */
   mergeInsertPages: 64,
   /** Extents that the trees of all open mirrors hold together (some 40 bytes each); further ones stay on the runs. */

@@ -18,6 +18,7 @@ import {
 } from '@midmirror/catalog';
 import { nextMerge, tierRunOf } from '@midmirror/runs';
 import { limits } from './limits.ts';
+import { restAfterSliceMs } from './merge-pace.ts';
 import { Overlay } from './overlay.ts';
 
 type Side = 'forward' | 'backward';
@@ -33,6 +34,8 @@ export class TierMerger {
   readonly #missed = new Set<string>();
   #working: Promise<void> | null = null;
   readonly #stop = new AbortController();
+  /** How busy others kept the event loop while merging last rested. */
+  #busyShare = 1;
 
   constructor(catalog: Catalog, log: (message: string) => void) {
     this.#catalog = catalog;
@@ -144,6 +147,7 @@ export class TierMerger {
     });
     const pages = inputs.map((run) => pagesOf(db, run));
     for (let ended = false; !ended; ) {
+      const began = performance.now();
       for (const rank of overlay.hungry) {
         const next = await pages[rank]!.next();
         overlay.feed(rank, next.done === true ? null : next.value);
@@ -155,9 +159,15 @@ export class TierMerger {
         for (const { page } of ready) written.pageBytes += page.length;
         await insertPages(db, id, ready);
       }
-      await pause(limits.mergeRestMs, undefined, { signal: this.#stop.signal });
+      await this.#rest(performance.now() - began);
     }
     return written;
+  }
+
+  async #rest(workedMs: number): Promise<void> {
+    const before = performance.eventLoopUtilization();
+    await pause(restAfterSliceMs(workedMs, this.#busyShare), undefined, { signal: this.#stop.signal });
+    this.#busyShare = performance.eventLoopUtilization(before).utilization;
   }
 
   async #publish(
