@@ -3,7 +3,8 @@
 //
 // States: open · waiting for a segment (ring full, or the next file not ready) · waiting for the disk (too many
 // dirty bytes) · full (no space on the file system: writes are refused) · failed (an I/O error: nothing is
-// trusted until a restart has recovered the ring from the files).
+// trusted until a restart has recovered the ring from the files) · lost (another writer has claimed the journal).
+// Whether it is lost is asked between the storing and the answer: what was stored before, the other has found.
 import { type Clock, MidmirrorError, monotonicNs } from '@midmirror/basis';
 import { Errno, errnoOf, Pacer, type WriteCommand } from '@midmirror/block-device';
 import {
@@ -17,6 +18,7 @@ import {
   pageAfter,
   segmentFooterBytesMax,
 } from '@midmirror/journal';
+import type { EpochClaim } from '@midmirror/pool';
 import type { JournalListener, JournalState } from './journal-listener.ts';
 import { limits } from './limits.ts';
 import { linger } from './linger.ts';
@@ -52,6 +54,7 @@ const ZEROES = new Uint8Array(Format.pageBytes);
 export class Journal {
   readonly #ring: SegmentRing;
   readonly #clock: Clock;
+  readonly #claim: EpochClaim;
   readonly #listener: JournalListener;
   /** Called with each stored descriptor: the head map. */
   readonly #apply: (words: Uint32Array, count: number, segment: number) => void;
@@ -91,6 +94,7 @@ export class Journal {
     end: JournalEnd,
     options: {
       clock: Clock;
+      claim: EpochClaim;
       syncIntervalMs: number;
       listener: JournalListener;
       apply: (words: Uint32Array, count: number, segment: number) => void;
@@ -98,6 +102,7 @@ export class Journal {
   ) {
     this.#ring = ring;
     this.#clock = options.clock;
+    this.#claim = options.claim;
     this.#listener = options.listener;
     this.#apply = options.apply;
     this.#nextSeq = end.nextSeq;
@@ -137,6 +142,20 @@ export class Journal {
     if (!this.#writing) this.#drain();
   }
 
+  /** Whether answers may still be given; when not, the listener has been told. */
+  holds(): boolean {
+    if (this.#state === 'lost') return false;
+    if (this.#claim.holds()) return true;
+    this.#setState('lost', 'another process has taken the volume over');
+    setImmediate(() => this.#refuseAll(Errno.ESHUTDOWN));
+    return false;
+  }
+
+  /** Nothing is stored any more. */
+  get #hasEnded(): boolean {
+    return this.#state === 'failed' || this.#state === 'lost';
+  }
+
   /** Journals a mark after everything submitted before it; resolves once it is durable. */
   async mark(record: MarkRecord): Promise<{ seq: number; timeNs: bigint }> {
     const point = await new Promise<{ seq: number; timeNs: bigint }>((resolve, reject) => {
@@ -152,7 +171,7 @@ export class Journal {
     this.#flushStreak = this.#writesSinceFlush <= limits.writesPerFlushFew ? this.#flushStreak + 1 : 0;
     this.#writesSinceFlush = 0;
     if (this.#flushStreak >= limits.flushesExpectedAfter) linger(limits.lingerMs);
-    if (this.#state === 'failed') return Promise.reject(this.#failure());
+    if (this.#hasEnded) return Promise.reject(this.#failure());
     if (this.#dirty.size === 0 && !this.#committing) return Promise.resolve();
     return new Promise((resolve, reject) => {
       this.#waiters.push({
@@ -179,10 +198,10 @@ export class Journal {
   async close(): Promise<void> {
     clearInterval(this.#timer);
     if (this.#retry !== null) clearTimeout(this.#retry);
-    if (this.#state !== 'failed') {
+    if (!this.#hasEnded) {
       while (this.#writing) await new Promise<void>((resolve) => setImmediate(resolve));
       await this.flush();
-      this.#setState('closed', 'the volume is closed');
+      if (!this.#hasEnded) this.#setState('closed', 'the volume is closed');
     }
     this.#refuseQueue(Errno.ESHUTDOWN);
     await this.#preparing;
@@ -205,7 +224,7 @@ export class Journal {
   #drainQueue(): void {
     while (this.#queueHead < this.#queue.length && !this.#writing) {
       if (this.#state === 'failed') return this.#refuseQueue(Errno.EIO);
-      if (this.#state === 'closed') return this.#refuseQueue(Errno.ESHUTDOWN);
+      if (this.#state === 'closed' || this.#state === 'lost') return this.#refuseQueue(Errno.ESHUTDOWN);
       if (this.#dirtyBytes > limits.dirtyBytesMax && this.#committing) return;
       if (this.#active === null && !this.#takeSegment()) {
         if (this.#state === 'full') this.#refuseQueue(Errno.ENOSPC);
@@ -345,6 +364,12 @@ export class Journal {
     dataBytes: number,
     mark: QueuedMark | null,
   ): void {
+    if (!this.holds()) {
+      for (const command of this.#batch) command.complete(Errno.ESHUTDOWN);
+      this.#batch.length = 0;
+      mark?.reject(this.#failure());
+      return;
+    }
     const lastNs = writeCount > 1 ? timeNs + BigInt(writeCount - 1) : timeNs;
     segment.batchCount += 1;
     segment.writeOffset += head.length + dataBytes;
@@ -458,7 +483,7 @@ export class Journal {
   }
 
   async #prepare(): Promise<void> {
-    if (this.#state === 'failed' || this.#state === 'closed') return;
+    if (this.#hasEnded || this.#state === 'closed') return;
     try {
       await this.#ring.prepare();
       if (this.#state === 'full') this.#setState('open', 'there is space again');
@@ -492,7 +517,7 @@ export class Journal {
   // ── group commit ───────────────────────────────────────────────────────────────────────────────────────
 
   #commitSoon(): void {
-    if (this.#dirty.size > 0 && this.#state !== 'failed') this.#commit();
+    if (this.#dirty.size > 0 && !this.#hasEnded) this.#commit();
   }
 
   #commit(): void {
@@ -519,19 +544,20 @@ export class Journal {
           segments.length === 1 &&
           this.#pacer.tryNow(() => syncNow(segments[0]!));
         if (!quick) await Promise.all(segments.map((segment) => segment.file.datasync()));
-        this.#durableSeq = Math.max(this.#durableSeq, seq);
+        if (!this.holds()) failure = this.#failure();
+        else this.#durableSeq = Math.max(this.#durableSeq, seq);
       } catch (error) {
         // After a failed fdatasync nobody knows which pages are on disk: no further promise is made.
         failure = this.#fail(error);
       }
       for (const waiter of covered) {
-        waiter.command?.complete(failure === null ? Errno.ok : Errno.EIO);
+        waiter.command?.complete(failure === null ? Errno.ok : errnoOf(failure));
         waiter.done?.(failure);
       }
       if (failure === null) this.#listener.durable(seq);
-    } while (this.#waiters.length > 0 && this.#state !== 'failed');
+    } while (this.#waiters.length > 0 && !this.#hasEnded);
     this.#committing = false;
-    if (this.#state === 'failed') this.#failWaiters();
+    if (this.#hasEnded) this.#failWaiters();
     if (!this.#writing) this.#drain();
   }
 
@@ -544,17 +570,21 @@ export class Journal {
   }
 
   #fail(error: unknown): MidmirrorError {
-    if (this.#state !== 'failed') {
+    if (!this.#hasEnded) {
       this.#setState('failed', error instanceof Error ? error.message : String(error));
-      setImmediate(() => {
-        this.#refuseQueue(Errno.EIO);
-        this.#failWaiters();
-      });
+      setImmediate(() => this.#refuseAll(Errno.EIO));
     }
     return this.#failure();
   }
 
+  #refuseAll(errno: number): void {
+    this.#refuseQueue(errno);
+    this.#failWaiters();
+  }
+
   #failure(): MidmirrorError {
+    if (this.#state === 'lost')
+      return new MidmirrorError('unavailable', this.#stateReason, { hint: 'connect again' });
     return new MidmirrorError('io', `the journal has failed: ${this.#stateReason}`, {
       hint: 'restart the appliance: it recovers the journal from its files',
     });
@@ -562,7 +592,7 @@ export class Journal {
 
   #failWaiters(): void {
     for (const waiter of this.#waiters.splice(0)) {
-      waiter.command?.complete(Errno.EIO);
+      waiter.command?.complete(errnoOf(this.#failure()));
       waiter.done?.(this.#failure());
     }
   }

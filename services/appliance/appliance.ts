@@ -8,7 +8,7 @@ import { startConsole } from '@midmirror/console';
 import { Ingest, ingestDefaults } from '@midmirror/ingest';
 import { MappingIndex } from '@midmirror/mapping-index';
 import { type NbdAddress, startNbdServer } from '@midmirror/nbd';
-import { nodeFiles, type PoolFiles } from '@midmirror/pool';
+import { nodeFiles, type PoolFiles, soleWriter } from '@midmirror/pool';
 import { PageCache } from '@midmirror/runs';
 import { lockDirectory } from '@midmirror/runtime';
 import { Synchronizer } from '@midmirror/synchronizer';
@@ -64,6 +64,7 @@ export async function startAppliance(config: ApplianceConfig, edges: ApplianceEd
       ...shared,
       pages,
       config: ingestConfig,
+      writer: soleWriter(),
       reached: (place) => reached(`journal:${place}`),
     });
     const mapping = new MappingIndex({

@@ -12,7 +12,16 @@ import {
 } from '@midmirror/events';
 import { packedBatches } from '@midmirror/journal';
 import { LiveDisk, type RingSegment } from '@midmirror/live-disk';
-import { MimImage, type PoolFiles, type VolumePaths, volumePaths } from '@midmirror/pool';
+import {
+  claimEpoch,
+  type EpochClaim,
+  MimImage,
+  type PoolFiles,
+  segmentsOf,
+  type VolumePaths,
+  volumePaths,
+  type Writer,
+} from '@midmirror/pool';
 import type { PageCache } from '@midmirror/runs';
 import type { IngestConfig } from './config.ts';
 import { OlderRuns } from './older-runs.ts';
@@ -30,6 +39,8 @@ export interface VolumeContext {
   bus: Bus;
   clock: Clock;
   config: IngestConfig;
+  /** Who this process is to those who may want the same volume. */
+  writer: Writer;
   /** Pages of runs in memory, shared with whoever else reads runs. */
   pages: PageCache;
   /** Called at named places; tests stop the world there. */
@@ -43,6 +54,8 @@ export class IngestVolume {
   disk!: LiveDisk;
   readonly #context: VolumeContext;
   readonly #paths: VolumePaths;
+  readonly #lost = new AbortController();
+  #claim!: EpochClaim;
   #mim!: MimImage;
   #mimSeq = 0;
   /** What of each segment's descriptor log is published, by segment number. */
@@ -76,6 +89,13 @@ export class IngestVolume {
   ): Promise<IngestVolume> {
     const opened = new IngestVolume(volume.id, volume.name, directory, context);
     const { files, clock, config } = context;
+    const segments = segmentsOf(await files.list(opened.#paths.forward));
+    opened.#claim = await claimEpoch({
+      ...context.writer,
+      files,
+      directory: opened.#paths.claims,
+      epochSeen: segments.at(-1)?.epoch ?? 0,
+    });
     opened.#mim = await MimImage.open(files, opened.#paths);
     opened.#mimSeq = volume.mimSeq;
     opened.disk = await LiveDisk.open({
@@ -89,7 +109,7 @@ export class IngestVolume {
       syncIntervalMs: config.syncIntervalMs,
       clock,
       floor: { seq: volume.mimSeq, timeNs: volume.mimNs, anyFirst: false },
-      epochMin: 1,
+      claim: opened.#claim,
       base: opened.#mim,
       older: new OlderRuns(volume.id, context.catalog, context.pages),
       headBytesMax,
@@ -108,6 +128,7 @@ export class IngestVolume {
         },
         stateChanged: (state, reason) => {
           if (state !== 'closed') context.log(`volume ${volume.name}: ${state}: ${reason}`);
+          if (state === 'lost') opened.#lost.abort();
         },
       },
     });
@@ -117,6 +138,11 @@ export class IngestVolume {
     opened.#sealed.unshift(...opened.disk.segments.filter((segment) => segment.sealed));
     await opened.publish();
     return opened;
+  }
+
+  /** Aborted when another process has taken the volume over: clients must connect anew, and get no answer here. */
+  get lost(): AbortSignal {
+    return this.#lost.signal;
   }
 
   async mark(name: string, kind: MarkKind): Promise<{ seq: number; timeNs: bigint }> {
@@ -151,10 +177,13 @@ export class IngestVolume {
   async close(): Promise<void> {
     this.#closing = true;
     if (this.#publishTimer !== null) clearTimeout(this.#publishTimer);
+    let closed = false;
     try {
       await this.disk.close();
+      closed = true;
     } finally {
       await this.publish();
+      if (closed) await this.#claim.release();
       await this.#mim.close();
     }
   }

@@ -5,7 +5,7 @@ import { type Bus, openEmbeddedBus } from '@midmirror/bus';
 import { type Catalog, openEmbeddedCatalog } from '@midmirror/catalog';
 import { Ingest } from '@midmirror/ingest';
 import { MappingIndex } from '@midmirror/mapping-index';
-import type { PoolFiles } from '@midmirror/pool';
+import { type PoolFiles, soleWriter } from '@midmirror/pool';
 import { PageCache } from '@midmirror/runs';
 import { Synchronizer } from '@midmirror/synchronizer';
 
@@ -50,6 +50,7 @@ export async function openServices(options: ServicesOptions): Promise<Services> 
   const ingest = new Ingest(poolDirectory, {
     ...shared,
     config,
+    writer: soleWriter(),
     pages,
     reached: (place) => reached(`journal:${place}`),
   });

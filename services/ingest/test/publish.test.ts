@@ -7,7 +7,7 @@ import { ask, openEmbeddedBus } from '@midmirror/bus';
 import { openEmbeddedCatalog } from '@midmirror/catalog';
 import { decodeDescriptors, eventOf, Streams } from '@midmirror/events';
 import { packedBatches } from '@midmirror/journal';
-import { nodeFiles } from '@midmirror/pool';
+import { nodeFiles, soleWriter } from '@midmirror/pool';
 import { PageCache } from '@midmirror/runs';
 import { Ingest } from '../ingest.ts';
 
@@ -45,6 +45,7 @@ test('all descriptors of a segment are published before it is told that it is se
     ...{ files: nodeFiles(), catalog, bus, config, reached, log: () => {} },
     clock: { nowNs: () => (nowNs += 1000n) },
     pages: new PageCache(catalog.db, 1 << 20),
+    writer: soleWriter(),
   });
   try {
     await ingest.start();
