@@ -10,8 +10,8 @@ import { LiveDisk } from '../index.ts';
 
 const SIZE = 256 << 10;
 const SEGMENT = 256 << 10;
-const SEEDS = 60;
-const STEPS = 80;
+const SEEDS = 50;
+const STEPS = 150;
 
 interface Write {
   start: number;
@@ -133,6 +133,7 @@ class World {
       next.base = this.history.length;
     }
     this.owners.push(next);
+    await this.makeRoom(next);
     await this.check('taken over');
   }
 
@@ -149,7 +150,14 @@ class World {
       return true;
     };
     return LiveDisk.open({
-      ...{ files, directory: 'forward', volumeId: 'v1', sizeBytes: SIZE, segmentBytes: SEGMENT, segmentsMax: 8 },
+      ...{
+        files,
+        directory: 'forward',
+        volumeId: 'v1',
+        sizeBytes: SIZE,
+        segmentBytes: SEGMENT,
+        segmentsMax: 8,
+      },
       ...{ requestBytesMax: 64 << 10, syncIntervalMs: 3_600_000, older: null, claim: owner.claim },
       headBytesMax: Number.POSITIVE_INFINITY,
       clock: { nowNs: () => (this.nowNs += 5n) },
@@ -164,7 +172,12 @@ class World {
         sealed: (segment) => {
           segment.log = null;
         },
-        pressure: () => {},
+        pressure: (share) => {
+          if (share <= 0.5) return;
+          this.makeRoom(owner).catch((error: unknown) => {
+            if (!owner.lost && owner.found === null) throw error;
+          });
+        },
         stateChanged: (state) => {
           if (state === 'lost') owner.lost = true;
         },
@@ -172,9 +185,18 @@ class World {
     });
   }
 
+  /** The present owner's ring fills: what was answered goes to the base. */
+  async makeRoom(owner: Owner): Promise<void> {
+    const answered = owner.base + owner.answered;
+    await owner.disk.flush();
+    if (owner !== this.owners.at(-1)) return;
+    this.floorSeq = Math.max(this.floorSeq, answered);
+    await owner.disk.recycle(this.floorSeq);
+  }
+
   write(owner: Owner): void {
     if (owner.gate.asleep) return;
-    const length = 512 * (1 + this.random.below(this.random.chance(0.1) ? 128 : 16));
+    const length = 512 * (1 + this.random.below(this.random.chance(0.3) ? 128 : 16));
     const start = 512 * this.random.below((SIZE - length) / 512 + 1);
     const write = { start, length, fill: 1 + this.random.below(255) };
     const index = owner.submitted.push(write);
@@ -224,7 +246,18 @@ class World {
     await owner.disk.recycle(this.floorSeq);
     // Who has slept may have been told of the same before it fell asleep.
     const [other] = this.owners.slice(0, -1).filter(({ gate }) => !gate.asleep);
-    if (other !== undefined && this.random.chance(0.3)) await other.disk.recycle(this.floorSeq).catch(() => {});
+    if (other !== undefined && this.random.chance(0.3))
+      await other.disk.recycle(this.floorSeq).catch(() => {});
+  }
+
+  /** In the middle of closing a segment and making the next ones. */
+  async fallAsleepMakingSegments(): Promise<void> {
+    const { owner } = this;
+    if (!owner.gate.asleep) owner.disk.rotate();
+    for (let turns = this.random.below(4); turns > 0; turns -= 1) await turn();
+    owner.gate.asleep = true;
+    await this.takeOver();
+    if (this.random.chance(0.5)) owner.gate.wake();
   }
 
   async step(): Promise<void> {
@@ -232,8 +265,9 @@ class World {
     this.ms += random.below(200);
     const any = random.pick(this.owners);
     const choice = random.below(100);
-    if (choice < 45) this.write(this.owner);
-    else if (choice < 60) this.write(any);
+    if (choice < 42) this.write(this.owner);
+    else if (choice < 55) this.write(any);
+    else if (choice < 60) await this.fallAsleepMakingSegments();
     else if (choice < 68) any.gate.asleep = true;
     else if (choice < 76) any.gate.wake();
     else if (choice < 84) any.disk.flush().catch(() => {});
