@@ -23,8 +23,17 @@ interface Write {
 class Gate {
   #waiting: (() => void)[] = [];
   asleep = false;
+  /** After so many passages it falls asleep; null: it does not. */
+  fuse: number | null = null;
 
   async pass(): Promise<void> {
+    if (this.fuse !== null) {
+      this.fuse -= 1;
+      if (this.fuse < 0) {
+        this.fuse = null;
+        this.asleep = true;
+      }
+    }
     if (this.asleep) await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
@@ -253,9 +262,13 @@ class World {
   /** In the middle of closing a segment and making the next ones. */
   async fallAsleepMakingSegments(): Promise<void> {
     const { owner } = this;
-    if (!owner.gate.asleep) owner.disk.rotate();
-    for (let turns = this.random.below(4); turns > 0; turns -= 1) await turn();
-    owner.gate.asleep = true;
+    if (!owner.gate.asleep) {
+      owner.gate.fuse = this.random.below(20);
+      owner.disk.rotate();
+      await turn();
+      owner.gate.fuse = null;
+      owner.gate.asleep = true;
+    }
     await this.takeOver();
     if (this.random.chance(0.5)) owner.gate.wake();
   }
