@@ -483,7 +483,7 @@ export class Journal {
   }
 
   async #prepare(): Promise<void> {
-    if (this.#hasEnded || this.#state === 'closed') return;
+    if (this.#hasEnded || this.#state === 'closed' || !this.holds()) return;
     try {
       await this.#ring.prepare();
       if (this.#state === 'full') this.#setState('open', 'there is space again');

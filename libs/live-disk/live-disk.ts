@@ -248,7 +248,7 @@ export class LiveDisk implements BlockDevice {
   }
 
   async #recycle(seq: number): Promise<number[]> {
-    if (this.#closing) return [];
+    if (this.#closing || !this.#journal.holds()) return [];
     const gone: RingSegment[] = [];
     for (const segment of this.#ring.live.values()) {
       if (!segment.sealed || segment.log !== null || segment.lastSeq > seq) break;
