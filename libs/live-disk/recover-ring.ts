@@ -91,7 +91,7 @@ export async function recoverRing(
     if (name.endsWith(COPY)) await files.unlink(`${directory}/${name}`);
     const place = parseSegmentName(name);
     if (place === null) continue;
-    if (false) {
+    if (claim.isLate(place.epoch, place.segment)) {
       await files.unlink(`${directory}/${name}`);
       continue;
     }
