@@ -17,34 +17,21 @@ import {
   pageAfter,
   segmentFooterBytesMax,
 } from '@midmirror/journal';
+import { BatchWatch } from './batch-watch.ts';
+import { DurablePoint } from './durable-point.ts';
 import type { JournalListener, JournalState } from './journal-listener.ts';
 import { limits } from './limits.ts';
 import { linger } from './linger.ts';
 import { addPieces, fitsPiece, piecesOf } from './pieces.ts';
+import type { CommitWaiter, Queued, QueuedMark } from './queued.ts';
 import type { RingSegment } from './ring-segment.ts';
 import { sealSegment } from './seal.ts';
 import type { SegmentRing } from './segment-ring.ts';
-
-/** A mark waits in the same queue as the writes, so that its place among them is exact. */
-interface QueuedMark {
-  kind: 'mark';
-  bytes: Uint8Array;
-  resolve(point: { seq: number; timeNs: bigint }): void;
-  reject(error: MidmirrorError): void;
-}
-
-type Queued = WriteCommand | QueuedMark;
 
 export interface JournalEnd {
   nextSeq: number;
   lastNs: bigint;
   lastHeaderCrc: number;
-}
-
-interface CommitWaiter {
-  seq: number;
-  command: WriteCommand | null;
-  done: ((error: MidmirrorError | null) => void) | null;
 }
 
 const ZEROES = new Uint8Array(Format.pageBytes);
@@ -68,7 +55,8 @@ export class Journal {
   #state: JournalState = 'open';
   #stateReason = '';
 
-  #durableSeq: number;
+  readonly #durable: DurablePoint;
+  readonly batchWatch = new BatchWatch();
   #dirtyBytes = 0;
   readonly #dirty = new Set<RingSegment>();
   #committing = false;
@@ -101,7 +89,7 @@ export class Journal {
     this.#listener = options.listener;
     this.#apply = options.apply;
     this.#nextSeq = end.nextSeq;
-    this.#durableSeq = end.nextSeq - 1;
+    this.#durable = new DurablePoint(end.nextSeq - 1, end.lastNs);
     this.#lastNs = end.lastNs;
     this.#previousCrc = end.lastHeaderCrc;
     this.#timer = setInterval(() => this.#commitSoon(), options.syncIntervalMs);
@@ -115,7 +103,14 @@ export class Journal {
     return this.#lastNs;
   }
   get durableSeq(): number {
-    return this.#durableSeq;
+    return this.#durable.seq;
+  }
+  /** Time of the latest write on stable storage, and of the oldest that is not; 0: all are. */
+  get durability(): { latestNs: bigint; waitingSinceNs: bigint } {
+    // Sealing syncs too.
+    if (this.#state !== 'failed' && this.#dirty.size === 0 && !this.#committing)
+      return { latestNs: this.#lastNs, waitingSinceNs: 0n };
+    return { latestNs: this.#durable.timeNs, waitingSinceNs: this.#durable.waitingSinceNs };
   }
   get state(): JournalState {
     return this.#state;
@@ -300,7 +295,7 @@ export class Journal {
       offset: segment.writeOffset,
       firstSeq: this.#nextSeq,
       timeNs,
-      durableSeq: this.#durableSeq,
+      durableSeq: this.#durable.seq,
       writeCount,
       dataBytes,
       previousCrc: this.#previousCrc,
@@ -312,7 +307,9 @@ export class Journal {
     const end = segment.writeOffset + total;
     const padding = Math.min(pageAfter(end), this.#ring.config.segmentBytes) - end;
     if (padding > 0) iovec.push(ZEROES.subarray(0, padding));
+    if (this.#dirty.size === 0) this.#durable.restIsDurable();
     this.#dirty.add(segment);
+    if (this.batchWatch.armed) this.batchWatch.began(this.#batch, this.#nextSeq, dataBytes);
     if (total <= limits.synchronousWriteBytesMax) {
       try {
         segment.file.writevSync(iovec, segment.writeOffset);
@@ -357,6 +354,8 @@ export class Journal {
     this.#previousCrc = this.#builder.headerCrc;
     this.#nextSeq += writeCount;
     this.#lastNs = lastNs;
+    this.#durable.stored(timeNs);
+    if (this.batchWatch.armed) this.batchWatch.stored();
     this.#dirtyBytes += head.length + dataBytes;
     this.#apply(this.#builder.words, this.#builder.count, segment.number);
     this.#answer(mark === null ? null : () => mark.resolve({ seq: this.#nextSeq - 1, timeNs }));
@@ -504,6 +503,7 @@ export class Journal {
   async #commitLoop(): Promise<void> {
     do {
       const seq = this.#nextSeq - 1;
+      this.#durable.begin(seq, this.#lastNs);
       const covered = this.#waiters;
       this.#waiters = [];
       const segments = [...this.#dirty];
@@ -519,7 +519,8 @@ export class Journal {
           segments.length === 1 &&
           this.#pacer.tryNow(() => syncNow(segments[0]!));
         if (!quick) await Promise.all(segments.map((segment) => segment.file.datasync()));
-        this.#durableSeq = Math.max(this.#durableSeq, seq);
+        this.#durable.end();
+        this.batchWatch.durable(seq);
       } catch (error) {
         // After a failed fdatasync nobody knows which pages are on disk: no further promise is made.
         failure = this.#fail(error);
