@@ -11,7 +11,7 @@ import {
   TraceFlags,
   trace,
 } from '@opentelemetry/api';
-import { getNumberFromEnv, parseTraceParent } from '@opentelemetry/core';
+import { getNumberFromEnv, hrTime, parseTraceParent } from '@opentelemetry/core';
 import { OTLPMetricExporter } from '@opentelemetry/exporter-metrics-otlp-http';
 import { PrometheusExporter } from '@opentelemetry/exporter-prometheus';
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http';
@@ -129,7 +129,7 @@ function begin(
   attributes: Attributes = {},
   startMs: number = performance.now(),
 ): Span {
-  const span = tracer.startSpan(name, { attributes, startTime: startMs }, context);
+  const span = tracer.startSpan(name, { attributes, startTime: hrTime(startMs) }, context);
   return span.isRecording() ? new TracedSpan(tracer, span) : NO_SPAN;
 }
 
@@ -155,6 +155,7 @@ class TracedSpan implements Span {
 
   end(error?: unknown, endMs: number = performance.now()): void {
     if (error !== undefined) this.#span.setStatus({ code: SpanStatusCode.ERROR, message: messageOf(error) });
-    this.#span.end(endMs);
+    // Not as a number: the SDK would shift it by a clock of its own for each span, a millisecond this way or that.
+    this.#span.end(hrTime(endMs));
   }
 }
