@@ -3,6 +3,8 @@
 import { messageOf } from '@midmirror/basis';
 import {
   type Context,
+  DiagLogLevel,
+  diag,
   isSpanContextValid,
   ROOT_CONTEXT,
   type Span as SdkSpan,
@@ -30,8 +32,14 @@ import { Readiness } from './readiness.ts';
 import type { RunningTelemetry, TelemetryOptions } from './start.ts';
 import { type Attributes, NO_SPAN, type Report, type Span, type Telemetry } from './telemetry.ts';
 
+/** What the SDK says of a failure may hold a whole answer. */
+const LOGGED_LENGTH_MAX = 300;
+
 export async function startSdk(options: TelemetryOptions): Promise<RunningTelemetry> {
   const { listen, otlp, version, node, log } = options;
+  const tell = (message: string): void => log(`telemetry: ${message.slice(0, LOGGED_LENGTH_MAX)}`);
+  const quiet = (): void => {};
+  diag.setLogger({ error: tell, warn: tell, info: quiet, debug: quiet, verbose: quiet }, DiagLogLevel.WARN);
   const resource = defaultResource().merge(
     resourceFromAttributes({
       'service.name': options.service,
@@ -81,13 +89,19 @@ export async function startSdk(options: TelemetryOptions): Promise<RunningTeleme
   return {
     telemetry,
     address: edge?.address ?? null,
-    async stop() {
+    async stopMetrics() {
       await edge?.close();
-      const ends = [meters.shutdown({ timeoutMillis: limits.flushMs }), tracers?.shutdown()];
-      const late = new Promise((resolve) => setTimeout(resolve, limits.flushMs).unref());
-      await Promise.race([Promise.allSettled(ends), late]);
+      await inTime(meters.shutdown());
+    },
+    async stopTraces() {
+      await inTime(tracers?.shutdown());
     },
   };
+}
+
+async function inTime(end: Promise<void> | undefined): Promise<void> {
+  const late = new Promise((resolve) => setTimeout(resolve, limits.flushMs).unref());
+  await Promise.race([Promise.allSettled([end]), late]);
 }
 
 function tracerProvider(resource: ReturnType<typeof defaultResource>): TracerProvider {

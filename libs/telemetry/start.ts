@@ -17,13 +17,15 @@ export interface RunningTelemetry {
   telemetry: Telemetry;
   /** `http://host:port` or `unix:/path`; null: not served. */
   address: string | null;
-  /** Sends what is left, within a deadline. */
-  stop(): Promise<void>;
+  /** Looks a last time, so before the sources close; sends that within a deadline, and is asked no more. */
+  stopMetrics(): Promise<void>;
+  /** After what may still be traced has ended; sends what is left, within a deadline. */
+  stopTraces(): Promise<void>;
 }
 
 export async function startTelemetry(options: TelemetryOptions): Promise<RunningTelemetry> {
   if (options.listen === null && !options.otlp)
-    return { telemetry: silent, address: null, stop: async () => {} };
+    return { telemetry: silent, address: null, stopMetrics: async () => {}, stopTraces: async () => {} };
   const { startSdk } = await import('./sdk.ts');
   return await startSdk(options);
 }

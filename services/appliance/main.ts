@@ -60,8 +60,9 @@ async function main(): Promise<Appliance> {
   return {
     ...appliance,
     stop: async () => {
+      await watched.stopMetrics();
       await appliance.stop();
-      await watched.stop();
+      await watched.stopTraces();
     },
   };
 }

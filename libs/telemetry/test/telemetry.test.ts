@@ -18,7 +18,8 @@ async function watched(
   try {
     await act(running, (path) => fetch(`${running.address}${path}`));
   } finally {
-    await running.stop();
+    await running.stopMetrics();
+    await running.stopTraces();
   }
 }
 
