@@ -15,6 +15,9 @@ const TOOLS: Readonly<Record<string, string>> = {
   fio: 'fio',
   'mkfs.ext4': 'e2fsprogs',
   losetup: 'mount',
+  curl: 'curl',
+  prometheus: 'prometheus',
+  promtool: 'prometheus',
 };
 const PYTHON = '/usr/bin/python3';
 const PYTHON_MODULE_PACKAGE = 'python3-libnbd';

@@ -19,34 +19,21 @@ import {
   segmentFooterBytesMax,
 } from '@midmirror/journal';
 import type { EpochClaim } from '@midmirror/pool';
+import { BatchWatch } from './batch-watch.ts';
+import { DurablePoint } from './durable-point.ts';
 import type { JournalListener, JournalState } from './journal-listener.ts';
 import { limits } from './limits.ts';
 import { linger } from './linger.ts';
-import { addPieces, fitsPiece, piecesOf } from './pieces.ts';
+import { addPieces, fitsPiece, piecesOf, spaceFor } from './pieces.ts';
+import { type CommitWaiter, JournalQueue, type QueuedMark } from './queued.ts';
 import type { RingSegment } from './ring-segment.ts';
 import { sealSegment } from './seal.ts';
 import type { SegmentRing } from './segment-ring.ts';
-
-/** A mark waits in the same queue as the writes, so that its place among them is exact. */
-interface QueuedMark {
-  kind: 'mark';
-  bytes: Uint8Array;
-  resolve(point: { seq: number; timeNs: bigint }): void;
-  reject(error: MidmirrorError): void;
-}
-
-type Queued = WriteCommand | QueuedMark;
 
 export interface JournalEnd {
   nextSeq: number;
   lastNs: bigint;
   lastHeaderCrc: number;
-}
-
-interface CommitWaiter {
-  seq: number;
-  command: WriteCommand | null;
-  done: ((error: MidmirrorError | null) => void) | null;
 }
 
 const ZEROES = new Uint8Array(Format.pageBytes);
@@ -61,8 +48,7 @@ export class Journal {
   readonly #builder = new BatchBuilder(limits.batchDescriptorsMax);
 
   #active: RingSegment | null = null;
-  #queue: Queued[] = [];
-  #queueHead = 0;
+  readonly #queue = new JournalQueue();
   #writing = false;
   #draining = false;
   #nextSeq: number;
@@ -71,7 +57,8 @@ export class Journal {
   #state: JournalState = 'open';
   #stateReason = '';
 
-  #durableSeq: number;
+  readonly #durable: DurablePoint;
+  readonly batchWatch = new BatchWatch();
   #dirtyBytes = 0;
   readonly #dirty = new Set<RingSegment>();
   #committing = false;
@@ -106,7 +93,7 @@ export class Journal {
     this.#listener = options.listener;
     this.#apply = options.apply;
     this.#nextSeq = end.nextSeq;
-    this.#durableSeq = end.nextSeq - 1;
+    this.#durable = new DurablePoint(end.nextSeq - 1, end.lastNs);
     this.#lastNs = end.lastNs;
     this.#previousCrc = end.lastHeaderCrc;
     this.#timer = setInterval(() => this.#commitSoon(), options.syncIntervalMs);
@@ -120,7 +107,14 @@ export class Journal {
     return this.#lastNs;
   }
   get durableSeq(): number {
-    return this.#durableSeq;
+    return this.#durable.seq;
+  }
+  /** Time of the latest write on stable storage, and of the oldest that is not; 0: all are. */
+  get durability(): { latestNs: bigint; waitingSinceNs: bigint } {
+    // Sealing syncs too.
+    if (this.#state !== 'failed' && this.#dirty.size === 0 && !this.#committing)
+      return { latestNs: this.#lastNs, waitingSinceNs: 0n };
+    return { latestNs: this.#durable.timeNs, waitingSinceNs: this.#durable.waitingSinceNs };
   }
   get state(): JournalState {
     return this.#state;
@@ -222,7 +216,7 @@ export class Journal {
   }
 
   #drainQueue(): void {
-    while (this.#queueHead < this.#queue.length && !this.#writing) {
+    while (this.#queue.length > 0 && !this.#writing) {
       if (this.#state === 'failed') return this.#refuseQueue(Errno.EIO);
       if (this.#state === 'closed' || this.#state === 'lost') return this.#refuseQueue(Errno.ESHUTDOWN);
       if (this.#dirtyBytes > limits.dirtyBytesMax && this.#committing) return;
@@ -230,7 +224,7 @@ export class Journal {
         if (this.#state === 'full') this.#refuseQueue(Errno.ENOSPC);
         return;
       }
-      const first = this.#queue[this.#queueHead]!;
+      const first = this.#queue.at(0);
       const stored = first.kind === 'mark' ? this.#storeMark(first) : this.#storeWrites();
       if (!stored && !this.#takeSegment()) {
         if (this.#state === 'full') this.#refuseQueue(Errno.ENOSPC);
@@ -247,8 +241,8 @@ export class Journal {
     batch.length = 0;
     let descriptors = 0;
     let dataBytes = 0;
-    for (let i = this.#queueHead; i < this.#queue.length; i += 1) {
-      const command = this.#queue[i]!;
+    for (let i = 0; i < this.#queue.length; i += 1) {
+      const command = this.#queue.at(i);
       if (command.kind === 'mark') break;
       const bytes = command.kind === 'write' ? command.lengthBytes : 0;
       const pieces = command.kind === 'write' ? piecesOf(command.startBytes, bytes) : 1;
@@ -261,7 +255,7 @@ export class Journal {
       dataBytes += bytes;
     }
     if (batch.length === 0) return false;
-    this.#queueHead += batch.length;
+    this.#queue.drop(batch.length);
     const spare = room - spaceFor(descriptors) - dataBytes;
     if (dataBytes >= limits.ownPageBytesMin) this.#leavePageUnderWay(segment, spare);
     this.#buildWrites(segment, descriptors);
@@ -300,7 +294,7 @@ export class Journal {
   #storeMark(mark: QueuedMark): boolean {
     const segment = this.#active!;
     if (spaceFor(1) + mark.bytes.length > this.#roomOf(segment)) return false;
-    this.#queueHead += 1;
+    this.#queue.drop(1);
     this.#batch.length = 0;
     this.#builder.reset();
     const dataOffset = segment.writeOffset + Format.batchHeaderBytes + Format.descriptorBytes;
@@ -319,7 +313,7 @@ export class Journal {
       offset: segment.writeOffset,
       firstSeq: this.#nextSeq,
       timeNs,
-      durableSeq: this.#durableSeq,
+      durableSeq: this.#durable.seq,
       writeCount,
       dataBytes,
       previousCrc: this.#previousCrc,
@@ -331,7 +325,9 @@ export class Journal {
     const end = segment.writeOffset + total;
     const padding = Math.min(pageAfter(end), this.#ring.config.segmentBytes) - end;
     if (padding > 0) iovec.push(ZEROES.subarray(0, padding));
+    if (this.#dirty.size === 0) this.#durable.restIsDurable();
     this.#dirty.add(segment);
+    if (this.batchWatch.armed) this.batchWatch.began(this.#batch, this.#nextSeq, dataBytes);
     if (total <= limits.synchronousWriteBytesMax) {
       try {
         segment.file.writevSync(iovec, segment.writeOffset);
@@ -382,16 +378,11 @@ export class Journal {
     this.#previousCrc = this.#builder.headerCrc;
     this.#nextSeq += writeCount;
     this.#lastNs = lastNs;
+    this.#durable.stored(timeNs);
+    if (this.batchWatch.armed) this.batchWatch.stored();
     this.#dirtyBytes += head.length + dataBytes;
     this.#apply(this.#builder.words, this.#builder.count, segment.number);
     this.#answer(mark === null ? null : () => mark.resolve({ seq: this.#nextSeq - 1, timeNs }));
-    if (this.#queueHead === this.#queue.length) {
-      this.#queue.length = 0;
-      this.#queueHead = 0;
-    } else if (this.#queueHead > 1024) {
-      this.#queue.splice(0, this.#queueHead);
-      this.#queueHead = 0;
-    }
     this.#writesSinceFlush += writeCount;
     if (this.#dirtyBytes > limits.dirtyBytesSoft) this.#commit();
     else if (this.#flushStreak >= limits.flushesExpectedAfter) this.#commitAhead();
@@ -529,6 +520,7 @@ export class Journal {
   async #commitLoop(): Promise<void> {
     do {
       const seq = this.#nextSeq - 1;
+      this.#durable.begin(seq, this.#lastNs);
       const covered = this.#waiters;
       this.#waiters = [];
       const segments = [...this.#dirty];
@@ -542,10 +534,13 @@ export class Journal {
         const quick =
           dirtyBytes <= limits.quickCommitBytesMax &&
           segments.length === 1 &&
-          this.#pacer.tryNow(() => syncNow(segments[0]!));
+          this.#pacer.tryNow(() => segments[0]!.syncNow());
         if (!quick) await Promise.all(segments.map((segment) => segment.file.datasync()));
         if (!this.holds()) failure = this.#failure();
-        else this.#durableSeq = Math.max(this.#durableSeq, seq);
+        else {
+          this.#durable.end();
+          this.batchWatch.durable(seq);
+        }
       } catch (error) {
         // After a failed fdatasync nobody knows which pages are on disk: no further promise is made.
         failure = this.#fail(error);
@@ -598,30 +593,6 @@ export class Journal {
   }
 
   #refuseQueue(errno: number): void {
-    const queue = this.#queue;
-    const head = this.#queueHead;
-    this.#queue = [];
-    this.#queueHead = 0;
-    for (let i = head; i < queue.length; i += 1) {
-      const command = queue[i]!;
-      if (command.kind !== 'mark') command.complete(errno);
-      else
-        command.reject(
-          new MidmirrorError(
-            errno === Errno.ENOSPC ? 'no-space' : 'unavailable',
-            `the mark can't be journaled: ${this.#stateReason}`,
-          ),
-        );
-    }
+    this.#queue.refuseAll(errno, this.#stateReason);
   }
-}
-
-function syncNow(segment: RingSegment): boolean {
-  segment.file.datasyncSync();
-  return true;
-}
-
-function spaceFor(descriptors: number): number {
-  // Beside its header and descriptors in the batch, each descriptor may need two extents in the footer.
-  return Format.batchHeaderBytes + descriptors * (Format.descriptorBytes + 2 * Format.extentBytes);
 }

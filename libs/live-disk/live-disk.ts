@@ -12,6 +12,7 @@ import {
 import { type ExtentCursor, ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { checksumOf, DescriptorKind, type MarkRecord, segmentFooterBytesMax } from '@midmirror/journal';
 import { type EpochClaim, type PoolFiles, readBytes, SegmentReader, verifyPiece } from '@midmirror/pool';
+import type { BatchWatch } from './batch-watch.ts';
 import { Journal } from './journal.ts';
 import type { JournalListener } from './journal-listener.ts';
 import { limits } from './limits.ts';
@@ -155,6 +156,12 @@ export class LiveDisk implements BlockDevice {
   get durableSeq(): number {
     return this.#journal.durableSeq;
   }
+  get durability(): { latestNs: bigint; waitingSinceNs: bigint } {
+    return this.#journal.durability;
+  }
+  get batchWatch(): BatchWatch {
+    return this.#journal.batchWatch;
+  }
   get state(): { state: string; reason: string } {
     return { state: this.#journal.state, reason: this.#journal.stateReason };
   }
@@ -174,6 +181,10 @@ export class LiveDisk implements BlockDevice {
   }
   get journalBytesMax(): number {
     return this.#ring.bytesMax;
+  }
+  /** Segments in use to segments allowed. */
+  get ringShare(): number {
+    return this.#ring.segmentCount / this.#ring.config.segmentsMax;
   }
   /** Live segments in order, oldest first. */
   get segments(): RingSegment[] {

@@ -23,8 +23,11 @@ import {
   type Writer,
 } from '@midmirror/pool';
 import type { PageCache } from '@midmirror/runs';
+import { NO_SPAN, type Telemetry } from '@midmirror/telemetry';
 import type { IngestConfig } from './config.ts';
 import { OlderRuns } from './older-runs.ts';
+import { VolumeMeter } from './volume-meter.ts';
+import { writeBatchSpan } from './write-batch-span.ts';
 
 const MESSAGE_BYTES_MAX = 512 << 10;
 const RETRY_MS = 500;
@@ -46,12 +49,14 @@ export interface VolumeContext {
   /** Called at named places; tests stop the world there. */
   reached: (place: IngestPlace) => void;
   log: (message: string) => void;
+  telemetry: Telemetry;
 }
 
 export class IngestVolume {
   readonly id: string;
   readonly name: string;
   disk!: LiveDisk;
+  readonly meter = new VolumeMeter();
   readonly #context: VolumeContext;
   readonly #paths: VolumePaths;
   readonly #lost = new AbortController();
@@ -132,6 +137,7 @@ export class IngestVolume {
         },
       },
     });
+    if (context.telemetry.tracing) opened.disk.batchWatch.arm();
     for (const mark of opened.disk.recoveredMarks)
       await opened.#recordMark(mark.name, mark.kind as MarkKind, mark.seq, mark.timeNs);
     await opened.#forgetRecycled();
@@ -248,10 +254,14 @@ export class IngestVolume {
       if (part.length === 0) return;
       const to = from + part.length;
       const batches = log.bytes(from, to).slice();
+      const times = this.disk.batchWatch.take(part.firstSeq, part.lastSeq);
+      const span = times === null ? NO_SPAN : writeBatchSpan(this.#context.telemetry, this.name, times);
+      const publishing = span.child('publish extents.journaled');
       const envelope = encodeDescriptors(
         { volumeId: this.id, epoch: segment.epoch, firstSeq: part.firstSeq, lastSeq: part.lastSeq, batches },
         `${segment.number}-${from}-${to}`,
         SOURCE,
+        publishing.traceparent,
       );
       const { position } = await this.#context.bus.publish(
         Streams.journal,
@@ -260,6 +270,8 @@ export class IngestVolume {
       );
       this.#lastPosition = Math.max(this.#lastPosition, position);
       this.#published.set(segment.number, to);
+      publishing.end();
+      span.end();
       this.#context.reached('published');
     }
   }

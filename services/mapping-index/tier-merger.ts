@@ -68,6 +68,11 @@ export class TierMerger {
     });
   }
 
+  /** Sides of volumes that are still to be looked at. */
+  get waiting(): number {
+    return this.#due.size;
+  }
+
   /** Resolves when nothing is left to merge. */
   async idle(): Promise<void> {
     while (this.#working !== null) await this.#working;

@@ -8,6 +8,7 @@ import { MappingIndex } from '@midmirror/mapping-index';
 import { type PoolFiles, soleWriter } from '@midmirror/pool';
 import { PageCache } from '@midmirror/runs';
 import { Synchronizer } from '@midmirror/synchronizer';
+import { silent } from '@midmirror/telemetry';
 
 export interface Services {
   catalog: Catalog;
@@ -41,7 +42,7 @@ export async function openServices(options: ServicesOptions): Promise<Services> 
   const opened = await openEmbeddedCatalog(options.catalogPath);
   const catalog = options.watched?.(opened) ?? opened;
   const bus = openEmbeddedBus(catalog);
-  const shared = { files, catalog, bus, clock, poolDirectory, log };
+  const shared = { files, catalog, bus, clock, poolDirectory, log, telemetry: silent };
   const config = {
     syncIntervalMs: 3_600_000,
     ...{ segmentBytes, journalBytesMax, requestBytesMax, headMapBytesMax },

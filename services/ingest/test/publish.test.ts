@@ -9,6 +9,7 @@ import { decodeDescriptors, eventOf, Streams } from '@midmirror/events';
 import { packedBatches } from '@midmirror/journal';
 import { nodeFiles, soleWriter } from '@midmirror/pool';
 import { PageCache } from '@midmirror/runs';
+import { silent } from '@midmirror/telemetry';
 import { Ingest } from '../ingest.ts';
 
 const SEGMENTS = 8;
@@ -42,7 +43,7 @@ test('all descriptors of a segment are published before it is told that it is se
     headMapBytesMax: 1 << 20,
   };
   const ingest = new Ingest(`${directory}/pool`, {
-    ...{ files: nodeFiles(), catalog, bus, config, reached, log: () => {} },
+    ...{ files: nodeFiles(), catalog, bus, config, reached, log: () => {}, telemetry: silent },
     clock: { nowNs: () => (nowNs += 1000n) },
     pages: new PageCache(catalog.db, 1 << 20),
     writer: soleWriter(),

@@ -11,6 +11,7 @@ import type { ExtentMap } from '@midmirror/extent-map';
 import { LiveDisk } from '@midmirror/live-disk';
 import { parsePolicy } from '@midmirror/policy';
 import { createMim, ForgetfulFiles, soleClaim, volumePaths } from '@midmirror/pool';
+import { silent } from '@midmirror/telemetry';
 import type { PlaceCursor, TreeVrmo } from '@midmirror/vrmo';
 import { NewestVrmos } from '../newest-vrmos.ts';
 import { savedFor } from '../objects.ts';
@@ -103,7 +104,7 @@ class Syncs {
           return result;
         },
       },
-      ...{ bus, clock },
+      ...{ bus, clock, telemetry: silent },
       reached: async (step) => {
         if (step !== 'planned' && step !== 'saved') await this.#check();
         this.#fail('step');
