@@ -136,8 +136,8 @@ export class World {
 
   /** After a failure: lets go of what would keep the process alive. */
   async abandon(): Promise<void> {
-    void this.running.bus.close();
-    await this.running.catalog.close();
+    void this.running?.bus.close();
+    await this.running?.catalog.close();
   }
 
   async remove(): Promise<void> {

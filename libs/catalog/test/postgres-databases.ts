@@ -31,10 +31,7 @@ export async function testPostgres(): Promise<PostgresServer> {
 
 /** The URL of a database without tables. Its order of text is that of a dictionary, as in many installations. */
 export async function emptyDatabase(): Promise<string> {
-  made += 1;
-  const name = `test_${made}`;
-  await administer(`create database ${name} template template0 locale_provider icu icu_locale 'en-US'`);
-  return databaseUrl(await testPostgres(), name);
+  return await createDatabase(`template template0 locale_provider icu icu_locale 'en-US'`);
 }
 
 /** The URL of a catalogue with nothing in it; sooner there than by migrating an empty database. */
@@ -45,9 +42,7 @@ export async function emptyCatalog(): Promise<string> {
     await administer(`alter database ${new URL(url).pathname.slice(1)} rename to ${TEMPLATE}`);
   })();
   await template;
-  made += 1;
-  await administer(`create database test_${made} template ${TEMPLATE}`);
-  return databaseUrl(await testPostgres(), `test_${made}`);
+  return await createDatabase(`template ${TEMPLATE}`);
 }
 
 export async function dropDatabase(url: string): Promise<void> {
@@ -69,8 +64,11 @@ async function administer(sql: string): Promise<void> {
   await execute((await testPostgres()).url, sql);
 }
 
-function databaseUrl(server: PostgresServer, name: string): string {
-  const url = new URL(server.url);
+async function createDatabase(how: string): Promise<string> {
+  made += 1;
+  const name = `test_${made}`;
+  const url = new URL((await testPostgres()).url);
   url.pathname = `/${name}`;
+  await administer(`create database ${name} ${how}`);
   return url.href;
 }

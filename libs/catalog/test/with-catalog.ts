@@ -1,5 +1,5 @@
 // Where the catalogue of a test lies, on each database that Midmirror has; removed after the test.
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { type Catalog, openEmbeddedCatalog, openPostgresCatalog } from '../index.ts';
 import { dropDatabase, emptyCatalog } from './postgres-databases.ts';
@@ -17,10 +17,10 @@ export interface CatalogStorage {
 /** `MIM_TEST_CATALOG=postgres` runs on PostgreSQL what does not say on which. */
 const usual: CatalogKind = process.env['MIM_TEST_CATALOG'] === 'postgres' ? 'postgres' : 'embedded';
 
-/** `parent`: for the embedded one's file. */
+/** `parent`: for the embedded one's file; as a rule in memory, where commits cost nothing. */
 export async function catalogStorage(
   kind: CatalogKind = usual,
-  parent: string = tmpdir(),
+  parent: string = existsSync('/dev/shm') ? '/dev/shm' : tmpdir(),
 ): Promise<CatalogStorage> {
   if (kind === 'postgres') {
     const url = await emptyCatalog();
