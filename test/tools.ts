@@ -1,7 +1,7 @@
 // System tools that the tests use, and the Debian packages that have them. Missing ones are installed with
 // apt-get where that is possible; where not, the tests fail and say what to install.
 import { execFileSync } from 'node:child_process';
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, globSync } from 'node:fs';
 
 const TOOLS: Readonly<Record<string, string>> = {
   nbdkit: 'nbdkit',
@@ -19,6 +19,8 @@ const TOOLS: Readonly<Record<string, string>> = {
   prometheus: 'prometheus',
   promtool: 'prometheus',
 };
+/** Debian keeps them out of the path. */
+const POSTGRES = '/usr/lib/postgresql/*/bin/initdb';
 const PYTHON = '/usr/bin/python3';
 const PYTHON_MODULE_PACKAGE = 'python3-libnbd';
 const FOLDERS = [...(process.env['PATH'] ?? '').split(':'), '/usr/sbin', '/sbin', '/usr/bin', '/bin'];
@@ -46,6 +48,7 @@ function pythonHasNbd(): boolean {
 function missingPackages(): string[] {
   const missing = new Set<string>();
   for (const [tool, name] of Object.entries(TOOLS)) if (!found(tool)) missing.add(name);
+  if (globSync(POSTGRES).length === 0 && !found('initdb')) missing.add('postgresql');
   if (!pythonHasNbd()) missing.add(PYTHON_MODULE_PACKAGE);
   return [...missing];
 }

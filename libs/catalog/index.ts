@@ -1,5 +1,6 @@
-export { type Catalog, type CatalogReader, type CatalogTransaction, openEmbeddedCatalog } from './catalog.ts';
+export type { Catalog, CatalogReader, CatalogTransaction } from './catalog.ts';
 export { coveringRuns, windowSpan } from './covering-runs.ts';
+export { openEmbeddedCatalog } from './embedded-catalog.ts';
 export { clonePinId, holderOf, type PinRequest, pinPoint, unpinPoint } from './pins.ts';
 export { checkName, refuseTakenName } from './names.ts';
 export {
@@ -13,6 +14,7 @@ export {
   putPage,
   unpackPage,
 } from './pel-page.ts';
+export { openPostgresCatalog, type PostgresCatalogOptions, postgresDefaults } from './postgres-catalog.ts';
 export {
   BUILDING,
   deleteForwardRuns,

@@ -3,6 +3,7 @@
 // losses at any change of a file and any step of a sync, through all services.
 import { test } from 'node:test';
 import { MidmirrorError } from '@midmirror/basis';
+import type { CatalogKind } from '../../libs/catalog/test/with-catalog.ts';
 import { readLive } from './read-live.ts';
 import { type Death, World } from './world.ts';
 
@@ -48,8 +49,14 @@ async function step(world: World): Promise<void> {
   }
 }
 
-async function run(seed: number, steps: number, realFiles: boolean): Promise<Set<string>> {
-  const world = new World(seed, realFiles);
+interface Worlds {
+  steps: number;
+  realFiles: boolean;
+  catalog?: CatalogKind;
+}
+
+async function run(seed: number, { steps, realFiles, catalog }: Worlds): Promise<void> {
+  const world = new World(seed, realFiles, catalog);
   try {
     await world.start();
     for (let i = 0; i < steps; i += 1) {
@@ -74,9 +81,8 @@ async function run(seed: number, steps: number, realFiles: boolean): Promise<Set
     await world.abandon();
     throw new Error(`seed ${seed} fails (run with MIM_TEST_SEED=${seed})`, { cause: error });
   } finally {
-    world.remove();
+    await world.remove();
   }
-  return world.places;
 }
 
 /** On a full disk what needs space is refused, and nothing else goes wrong. */
@@ -106,15 +112,18 @@ function arm(world: World): void {
 const given = process.env['MIM_TEST_SEED'];
 
 /** Worlds wait for disks most of the time: some run side by side. */
-async function runAll(count: number, steps: number, realFiles: boolean): Promise<void> {
+async function runAll(count: number, worlds: Worlds): Promise<void> {
   const seeds = given === undefined ? Array.from({ length: count }, (_, i) => i + 1) : [Number(given)];
   const lane = async (): Promise<void> => {
-    for (let seed = seeds.shift(); seed !== undefined; seed = seeds.shift())
-      await run(seed, steps, realFiles);
+    for (let seed = seeds.shift(); seed !== undefined; seed = seeds.shift()) await run(seed, worlds);
   };
   await Promise.all([lane(), lane(), lane(), lane(), lane()]);
 }
 
-test('services on files that forget: any crash, any point', () => runAll(60, 60, false));
+test('services on files that forget: any crash, any point', () =>
+  runAll(60, { steps: 60, realFiles: false }));
 
-test('services on the real files, with restarts', () => runAll(200, 15, true));
+test('services on the real files, with restarts', () => runAll(200, { steps: 15, realFiles: true }));
+
+test('services with the catalogue on PostgreSQL, on files that forget', () =>
+  runAll(15, { steps: 40, realFiles: false, catalog: 'postgres' }));

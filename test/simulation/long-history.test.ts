@@ -62,7 +62,7 @@ test('a sync and a question about a point read a few rows, however many snapshot
     await world.abandon();
     throw error;
   } finally {
-    world.remove();
+    await world.remove();
   }
 });
 

@@ -2,7 +2,7 @@
 // soak run.
 import type { Clock } from '@midmirror/basis';
 import { type Bus, openEmbeddedBus } from '@midmirror/bus';
-import { type Catalog, openEmbeddedCatalog } from '@midmirror/catalog';
+import type { Catalog } from '@midmirror/catalog';
 import { Ingest } from '@midmirror/ingest';
 import { MappingIndex } from '@midmirror/mapping-index';
 import { type PoolFiles, soleWriter } from '@midmirror/pool';
@@ -21,7 +21,7 @@ export interface Services {
 export interface ServicesOptions {
   files: PoolFiles;
   poolDirectory: string;
-  catalogPath: string;
+  openCatalog: () => Promise<Catalog>;
   /** Stands in the catalogue's place; tests see there what is read. */
   watched?: (catalog: Catalog) => Catalog;
   clock: Clock;
@@ -39,7 +39,7 @@ export interface ServicesOptions {
 export async function openServices(options: ServicesOptions): Promise<Services> {
   const { files, poolDirectory, clock, log, reached } = options;
   const { segmentBytes, journalBytesMax, requestBytesMax, headMapBytesMax } = options;
-  const opened = await openEmbeddedCatalog(options.catalogPath);
+  const opened = await options.openCatalog();
   const catalog = options.watched?.(opened) ?? opened;
   const bus = openEmbeddedBus(catalog);
   const shared = { files, catalog, bus, clock, poolDirectory, log, telemetry: silent };

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { verifyVolume } from '@midmirror/audit';
 import { SeededRandom } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
-import { runsOf, snapshotsOf } from '@midmirror/catalog';
+import { openEmbeddedCatalog, runsOf, snapshotsOf } from '@midmirror/catalog';
 import { parsePolicy } from '@midmirror/policy';
 import { nodeFiles, type PoolFiles } from '@midmirror/pool';
 import { sql } from 'kysely';
@@ -34,7 +34,7 @@ export class Volume {
     this.services = await openServices({
       files: this.#files(),
       poolDirectory: `${this.directory}/pool`,
-      catalogPath: `${this.directory}/catalog.db`,
+      openCatalog: () => openEmbeddedCatalog(`${this.directory}/catalog.db`),
       clock: { nowNs: () => (this.#nowNs += 1_000_000n) },
       log: () => {},
       reached: () => {},

@@ -12,6 +12,11 @@ import { parsePolicy } from '@midmirror/policy';
 import { printTime } from '@midmirror/point';
 import { ForgetfulFiles, nodeFiles, type PoolFiles } from '@midmirror/pool';
 import { checkHistory, type Historied } from './check-history.ts';
+import {
+  type CatalogKind,
+  type CatalogStorage,
+  catalogStorage,
+} from '../../libs/catalog/test/with-catalog.ts';
 import { openServices, type Services, startServices, stopServices } from './services.ts';
 
 export const SIZE = 192 << 10;
@@ -40,6 +45,8 @@ export class World {
   readonly random: SeededRandom;
   readonly forgetful: ForgetfulFiles | null;
   readonly #directory: string;
+  readonly #catalogKind: CatalogKind | undefined;
+  #catalog: CatalogStorage | null = null;
   readonly marks: { name: string; seq: number }[] = [];
   readonly clones = new Map<string, CloneTwin>();
   readonly mirrors: { seq: number; opened: OpenedExport }[] = [];
@@ -51,7 +58,6 @@ export class World {
   running!: Services;
   /** Killed at this place (`sync:prepared`, …) or after so many changes of files. */
   killAt: { place: string; death: Death } | { changes: number; death: Death } | null = null;
-  places = new Set<string>();
   /** Lets a test look on at what is asked of the catalogue. */
   watched: (catalog: Catalog) => Catalog = (catalog) => catalog;
   /** Of the maps that live reads go by. */
@@ -61,7 +67,8 @@ export class World {
   #die: (death: Death) => void = () => {};
   #names = 0;
 
-  constructor(seed: number, realFiles: boolean) {
+  constructor(seed: number, realFiles: boolean, catalogKind?: CatalogKind) {
+    this.#catalogKind = catalogKind;
     this.random = new SeededRandom(seed);
     // Every other world keeps in its head maps only what the index has not got yet.
     this.headMapBytesMax = seed % 2 === 0 ? 0 : 64 << 20;
@@ -86,10 +93,11 @@ export class World {
     const files: PoolFiles = this.forgetful === null ? nodeFiles() : this.forgetful.forProcess();
     if (this.forgetful !== null) this.forgetful.beforeChange = () => this.#countChange();
     const poolDirectory = this.forgetful === null ? `${this.#directory}/pool` : '/pool';
+    this.#catalog ??= await catalogStorage(this.#catalogKind, this.#directory);
     this.running = await openServices({
       files,
       poolDirectory,
-      catalogPath: `${this.#directory}/catalog.db`,
+      openCatalog: this.#catalog.open,
       watched: this.watched,
       clock: { nowNs: () => (this.#nowNs += 1000n) },
       log: () => {},
@@ -128,11 +136,12 @@ export class World {
 
   /** After a failure: lets go of what would keep the process alive. */
   async abandon(): Promise<void> {
-    void this.running.bus.close();
-    await this.running.catalog.close();
+    void this.running?.bus.close();
+    await this.running?.catalog.close();
   }
 
-  remove(): void {
+  async remove(): Promise<void> {
+    await this.#catalog?.remove();
     rmSync(this.#directory, { recursive: true, force: true });
   }
 
@@ -202,7 +211,6 @@ export class World {
   }
 
   #place(place: string): void {
-    this.places.add(place);
     if (this.killAt === null || !('place' in this.killAt) || this.killAt.place !== place) return;
     this.kill(this.killAt.death);
     // A sync stops there; the journal's callbacks are told nothing, its next use of a file fails.

@@ -7,7 +7,7 @@ import { verifyVolume } from '@midmirror/audit';
 import { MidmirrorError, SeededRandom } from '@midmirror/basis';
 import type { BlockDevice, OpenedExport } from '@midmirror/block-device';
 import { ask } from '@midmirror/bus';
-import { snapshotsOf, volumeById } from '@midmirror/catalog';
+import { openEmbeddedCatalog, snapshotsOf, volumeById } from '@midmirror/catalog';
 import type { Requests } from '@midmirror/events';
 import { parsePolicy } from '@midmirror/policy';
 import { nodeFiles } from '@midmirror/pool';
@@ -132,7 +132,7 @@ export class Soak {
     this.#services = await openServices({
       files: nodeFiles(),
       poolDirectory: this.#poolDirectory,
-      catalogPath: `${this.#directory}/catalog.db`,
+      openCatalog: () => openEmbeddedCatalog(`${this.#directory}/catalog.db`),
       clock: { nowNs: () => (this.#clockNs += 1000n) },
       log: (message) => this.tally.logged(message),
       reached: () => {},

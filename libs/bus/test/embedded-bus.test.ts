@@ -1,26 +1,25 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { openEmbeddedCatalog } from '@midmirror/catalog';
+import { catalogKinds, catalogStorage } from '../../catalog/test/with-catalog.ts';
 import { openEmbeddedBus } from '../index.ts';
 import { type BusUnderTest, busContract } from './contract.ts';
 
-busContract('embedded', async () => {
-  const folder = mkdtempSync(`${tmpdir()}/mim-bus-`);
-  let catalog = await openEmbeddedCatalog(`${folder}/catalog.db`);
-  const under: BusUnderTest = {
-    bus: openEmbeddedBus(catalog),
-    transaction: (act) => catalog.transaction(act),
-    async reopen() {
-      await under.bus.close();
-      await catalog.close();
-      catalog = await openEmbeddedCatalog(`${folder}/catalog.db`);
-      under.bus = openEmbeddedBus(catalog);
-    },
-    async close() {
-      await under.bus.close();
-      await catalog.close();
-      rmSync(folder, { recursive: true });
-    },
-  };
-  return under;
-});
+for (const kind of catalogKinds)
+  busContract(`embedded, catalogue ${kind}`, async () => {
+    const storage = await catalogStorage(kind);
+    let catalog = await storage.open();
+    const under: BusUnderTest = {
+      bus: openEmbeddedBus(catalog),
+      transaction: (act) => catalog.transaction(act),
+      async reopen() {
+        await under.bus.close();
+        await catalog.close();
+        catalog = await storage.open();
+        under.bus = openEmbeddedBus(catalog);
+      },
+      async close() {
+        await under.bus.close();
+        await catalog.close();
+        await storage.remove();
+      },
+    };
+    return under;
+  });

@@ -25,12 +25,12 @@ import {
   volumeByName,
   windowSpan,
 } from '../index.ts';
+import { type CatalogKind, catalogStorage } from './with-catalog.ts';
 
-export interface CatalogUnderTest {
+interface CatalogUnderTest {
   catalog: Catalog;
   /** Closes it and opens it again on the same storage. */
   reopen(): Promise<void>;
-  close(): Promise<void>;
 }
 
 const NOW = 1_764_000_000_123_456_789n;
@@ -45,14 +45,22 @@ const VOLUME = {
   mim_ns: toNs(NOW),
 };
 
-export function catalogContract(name: string, make: () => Promise<CatalogUnderTest>): void {
+export function catalogContract(kind: CatalogKind): void {
   const withCatalog = (title: string, act: (under: CatalogUnderTest) => Promise<void>): void => {
-    test(`${name}: ${title}`, async () => {
-      const under = await make();
+    test(`${kind}: ${title}`, async () => {
+      const storage = await catalogStorage(kind);
+      const under: CatalogUnderTest = {
+        catalog: await storage.open(),
+        async reopen() {
+          await under.catalog.close();
+          under.catalog = await storage.open();
+        },
+      };
       try {
         await act(under);
       } finally {
-        await under.close();
+        await under.catalog.close();
+        await storage.remove();
       }
     });
   };

@@ -9,23 +9,9 @@ import { Migrator } from 'kysely/migration';
 import { loadRun, openEmbeddedCatalog, runsOf } from '../index.ts';
 import { migrations } from '../migrations.ts';
 import { sqliteDialect } from '../sqlite-dialect.ts';
-import { type CatalogUnderTest, catalogContract } from './contract.ts';
+import { catalogContract } from './contract.ts';
 
-catalogContract('embedded', async () => {
-  const folder = mkdtempSync(`${tmpdir()}/mim-catalog-`);
-  const under: CatalogUnderTest = {
-    catalog: await openEmbeddedCatalog(`${folder}/catalog.db`),
-    async reopen() {
-      await under.catalog.close();
-      under.catalog = await openEmbeddedCatalog(`${folder}/catalog.db`);
-    },
-    async close() {
-      await under.catalog.close();
-      rmSync(folder, { recursive: true });
-    },
-  };
-  return under;
-});
+catalogContract('embedded');
 
 async function refused(prepare: (path: string) => void, message: RegExp): Promise<void> {
   const folder = mkdtempSync(`${tmpdir()}/mim-catalog-`);

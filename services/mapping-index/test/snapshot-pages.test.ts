@@ -1,19 +1,16 @@
 // A walk back through snapshots, page by page, against all of them at once; and what it reads for the first.
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { test } from 'node:test';
 import { SeededRandom } from '@midmirror/basis';
-import { openEmbeddedCatalog, type SnapshotRow, toNs } from '@midmirror/catalog';
+import { type SnapshotRow, toNs } from '@midmirror/catalog';
+import { withCatalog } from '../../../libs/catalog/test/with-catalog.ts';
 import { limits } from '../limits.ts';
 import { SnapshotPages } from '../snapshot-pages.ts';
 
 const VOLUME = 'v1';
 
-test('each snapshot is found with the next newer one, a dropped one is not, and pages are read as needed', async () => {
-  const folder = mkdtempSync(`${tmpdir()}/mim-pages-`);
-  const catalog = await openEmbeddedCatalog(`${folder}/catalog.db`);
-  try {
+test('each snapshot is found with the next newer one, a dropped one is not, and pages are read as needed', () =>
+  withCatalog(async (catalog) => {
     const random = new SeededRandom(8);
     const rows: SnapshotRow[] = [];
     for (let snapshot = 1; snapshot <= 500; snapshot += 1) {
@@ -51,8 +48,4 @@ test('each snapshot is found with the next newer one, a dropped one is not, and 
       }
       assert.ok(read <= rows.length * (1 + 2 / limits.snapshotsPerPage) + 2, `${read} rows for all`);
     }
-  } finally {
-    await catalog.close();
-    rmSync(folder, { recursive: true });
-  }
-});
+  }));

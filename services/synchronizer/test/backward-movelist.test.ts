@@ -1,18 +1,22 @@
 // What each sync saves against the naive twin: of the sectors that were written, those that the open snapshot has not
 // saved before. Through syncs that fail at any step, catalogues whose answer is lost, full disks, drops and restarts.
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { test } from 'node:test';
 import { MidmirrorError, SeededRandom } from '@midmirror/basis';
 import { answer, openEmbeddedBus } from '@midmirror/bus';
-import { type Catalog, openEmbeddedCatalog, toNs, volumeById } from '@midmirror/catalog';
+import { type Catalog, toNs, volumeById } from '@midmirror/catalog';
 import type { ExtentMap } from '@midmirror/extent-map';
 import { LiveDisk } from '@midmirror/live-disk';
 import { parsePolicy } from '@midmirror/policy';
 import { createMim, ForgetfulFiles, soleClaim, volumePaths } from '@midmirror/pool';
 import { silent } from '@midmirror/telemetry';
 import type { PlaceCursor, TreeVrmo } from '@midmirror/vrmo';
+import {
+  type CatalogKind,
+  type CatalogStorage,
+  catalogKinds,
+  catalogStorage,
+} from '../../../libs/catalog/test/with-catalog.ts';
 import { NewestVrmos } from '../newest-vrmos.ts';
 import { savedFor } from '../objects.ts';
 import { dropSnapshot } from '../retain.ts';
@@ -21,7 +25,7 @@ import { type SyncStep, VolumeSync, type VolumeSyncContext } from '../volume-syn
 const SECTOR = 512;
 const SECTORS = 256;
 const VOLUME = 'v1';
-const SEEDS = 8;
+const SEEDS: Record<CatalogKind, number> = { embedded: 8, postgres: 4 };
 const steps: SyncStep[] = ['planned', 'saved', 'prepared', 'switched', 'applied', 'told', 'recycled'];
 const failures = ['step', 'lost answer', 'full disk'] as const;
 
@@ -56,7 +60,7 @@ function placesOf(c: PlaceCursor): string[] {
 
 class Syncs {
   readonly random: SeededRandom;
-  readonly #folder: string;
+  readonly #storage: CatalogStorage;
   readonly #files = new ForgetfulFiles();
   #disk!: LiveDisk;
   #catalog!: Catalog;
@@ -73,16 +77,16 @@ class Syncs {
   found = 0;
   made = 0;
 
-  constructor(seed: number) {
+  constructor(seed: number, storage: CatalogStorage) {
     this.random = new SeededRandom(seed);
-    this.#folder = mkdtempSync(`${existsSync('/dev/shm') ? '/dev/shm' : tmpdir()}/mim-syncs-`);
+    this.#storage = storage;
   }
 
   async start(): Promise<void> {
     const paths = volumePaths('volume');
     let ns = 1_700_000_000_000_000_000n;
     const clock = { nowNs: () => (ns += 1000n) };
-    this.#catalog = await openEmbeddedCatalog(`${this.#folder}/catalog.db`);
+    this.#catalog = await this.#storage.open();
     const bus = openEmbeddedBus(this.#catalog);
     answer(bus, 'mapping-index.prepare', async () => ({ mirrors: 0 }));
     answer(bus, 'mapping-index.advance', async () => ({ mirrors: 0 }));
@@ -166,7 +170,7 @@ class Syncs {
     await this.#disk.close();
     await this.#context.bus.close();
     await this.#catalog.close();
-    rmSync(this.#folder, { recursive: true });
+    await this.#storage.remove();
   }
 
   #arm(): void {
@@ -261,8 +265,12 @@ async function openDisk(
   });
 }
 
-async function run(seed: number, failed: Set<string>): Promise<{ found: number; made: number }> {
-  const syncs = new Syncs(seed);
+async function run(
+  seed: number,
+  kind: CatalogKind,
+  failed: Set<string>,
+): Promise<{ found: number; made: number }> {
+  const syncs = new Syncs(seed, await catalogStorage(kind));
   try {
     await syncs.start();
     for (let step = 0; step < 40; step += 1) {
@@ -281,15 +289,16 @@ async function run(seed: number, failed: Set<string>): Promise<{ found: number; 
   return syncs;
 }
 
-test('every sync saves just what its snapshot still had on the MIM, whatever became of the syncs before', async () => {
-  const failed = new Set<string>();
-  let found = 0;
-  let made = 0;
-  for (let seed = 1; seed <= SEEDS; seed += 1) {
-    const seen = await run(seed, failed);
-    found += seen.found;
-    made += seen.made;
-  }
-  assert.ok(found > 0 && made > 0, 'VRMOs were kept, and made from the catalogue');
-  assert.deepEqual([...failed].sort(), [...failures].sort());
-});
+for (const kind of catalogKinds)
+  test(`${kind}: every sync saves just what its snapshot still had on the MIM, whatever became of those before`, async () => {
+    const failed = new Set<string>();
+    let found = 0;
+    let made = 0;
+    for (let seed = 1; seed <= SEEDS[kind]; seed += 1) {
+      const seen = await run(seed, kind, failed);
+      found += seen.found;
+      made += seen.made;
+    }
+    assert.ok(found > 0 && made > 0, 'VRMOs were kept, and made from the catalogue');
+    assert.deepEqual([...failed].sort(), [...failures].sort());
+  });

@@ -1,12 +1,11 @@
 // While the basis of retention stays the same there is nothing to drop that has not been dropped: so an interval need
 // not go through all snapshots.
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { test } from 'node:test';
 import { SeededRandom } from '@midmirror/basis';
-import { type Catalog, openEmbeddedCatalog, toNs } from '@midmirror/catalog';
+import { type Catalog, toNs } from '@midmirror/catalog';
 import { parsePolicy } from '@midmirror/policy';
+import { catalogStorage } from '../../../libs/catalog/test/with-catalog.ts';
 import { droppable, retentionBasis } from '../retain.ts';
 
 const VOLUME = 'v1';
@@ -117,8 +116,8 @@ class History {
 }
 
 async function run(seed: number): Promise<{ same: number; dropped: number }> {
-  const folder = mkdtempSync(`${existsSync('/dev/shm') ? '/dev/shm' : tmpdir()}/mim-retention-`);
-  const catalog = await openEmbeddedCatalog(`${folder}/catalog.db`);
+  const storage = await catalogStorage();
+  const catalog = await storage.open();
   const seen = { same: 0, dropped: 0 };
   try {
     const random = new SeededRandom(seed);
@@ -142,7 +141,7 @@ async function run(seed: number): Promise<{ same: number; dropped: number }> {
     throw new Error(`seed ${seed} fails`, { cause: error });
   } finally {
     await catalog.close();
-    rmSync(folder, { recursive: true });
+    await storage.remove();
   }
   return seen;
 }
