@@ -11,4 +11,6 @@ export const limits = {
   retryMsMax: 1000,
   /** Of one transaction that PostgreSQL rolls back because of another. */
   attemptsMax: 5,
+  /** A process that migrates and asks nothing for so long has been stopped. */
+  migratingIdleMs: 60_000,
 } as const;

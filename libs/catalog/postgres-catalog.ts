@@ -39,6 +39,8 @@ export async function openPostgresCatalog(
       poolMax: 1,
       statementTimeoutMs: bounds.migrationTimeoutMs,
       lockTimeoutMs: bounds.migrationTimeoutMs,
+      // Many processes that start together leave each other little of the machine.
+      idleInTransactionMs: Math.max(bounds.idleInTransactionMs, limits.migratingIdleMs),
     },
   };
   const migrating = new Kysely<CatalogSchema>({ dialect: postgresDialect(config, name, patient) });
