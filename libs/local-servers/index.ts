@@ -1,0 +1,2 @@
+export { freePort } from './free-port.ts';
+export { type NatsServer, type NatsServerOptions, startNats } from './nats-server.ts';
