@@ -6,7 +6,7 @@ import type { Bus, BusMessage, RequestHandler, RequestOptions, Responder, Subscr
 import { checkWayOf } from '../bus.ts';
 import { limits, streamBytesMaxDefault } from '../limits.ts';
 import { messageOf, natsHeaders } from './nats-message.ts';
-import { NatsLink, type NatsServerOptions, type Session } from './nats-link.ts';
+import { inSession, NatsLink, type NatsServerOptions, type Session } from './nats-link.ts';
 import { NatsRequests } from './nats-requests.ts';
 import { OutboxRelay } from './outbox-relay.ts';
 import { StreamReader } from './stream-reader.ts';
@@ -103,7 +103,8 @@ class NatsBus implements Bus {
     for (;;) {
       const session = await this.#link.ready();
       try {
-        return session.bases.get(stream)! + (await session.jsm.streams.info(stream)).state.last_seq;
+        const { state } = await inSession(session, () => session.jsm.streams.info(stream));
+        return session.bases.get(stream)! + state.last_seq;
       } catch (error) {
         if (!session.ended.aborted) throw unavailable(error);
       }
@@ -154,7 +155,7 @@ class NatsBus implements Bus {
   }
 
   async close(): Promise<void> {
-    this.#requests.close();
+    await this.#requests.close();
     await Promise.all([...this.#readers].map((reader) => reader.stop()));
     const relay = this.#relay.stop();
     await this.#link.flush();
@@ -165,7 +166,7 @@ class NatsBus implements Bus {
   async #inSession<T>(act: (session: Session) => Promise<T>): Promise<T> {
     const session = this.#link.session();
     try {
-      return await act(session);
+      return await inSession(session, () => act(session));
     } catch (error) {
       throw unavailable(error);
     }

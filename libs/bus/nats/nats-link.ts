@@ -1,5 +1,6 @@
 // The connection to NATS. It never gives up: the process starts while the server is away, and goes on when it is
 // back. A session is the time between two losses of it, in which the streams are known to be there.
+import { setMaxListeners } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { type JetStreamClient, type JetStreamManager, jetstream } from '@nats-io/jetstream';
@@ -41,7 +42,7 @@ export class NatsLink {
   #nc: NatsConnection | null = null;
   #connected = false;
   #session: Session | null = null;
-  #end = new AbortController();
+  #end = endOfSession();
   /** Counts the attempts to begin a session: a later one makes an earlier one stop. */
   #attempt = 0;
   #why: MidmirrorError;
@@ -200,7 +201,7 @@ export class NatsLink {
     if (!this.#closed) this.#blame(new Error(reason));
     else this.#why = new MidmirrorError('unavailable', reason);
     this.#end.abort();
-    this.#end = new AbortController();
+    this.#end = endOfSession();
   }
 
   /** Says each reason once, however often it is met. */
@@ -209,5 +210,26 @@ export class NatsLink {
     if (reason !== this.#why.message && !this.#closed) this.#options.log(`${reason}; it is tried again`);
     const hint = error instanceof MidmirrorError ? error.hint : undefined;
     this.#why = new MidmirrorError('unavailable', reason, hint === undefined ? {} : { hint });
+  }
+}
+
+function endOfSession(): AbortController {
+  const end = new AbortController();
+  // Each call under way listens.
+  setMaxListeners(0, end.signal);
+  return end;
+}
+
+/** Rejects when the session ends before: what the server has done by then is not known. */
+export async function inSession<T>(session: Session, act: () => Promise<T>): Promise<T> {
+  const { promise: ended, reject } = Promise.withResolvers<never>();
+  const end = (): void =>
+    reject(new MidmirrorError('unavailable', 'NATS went away before it answered; it may have done it'));
+  if (session.ended.aborted) end();
+  session.ended.addEventListener('abort', end);
+  try {
+    return await Promise.race([act(), ended]);
+  } finally {
+    session.ended.removeEventListener('abort', end);
   }
 }

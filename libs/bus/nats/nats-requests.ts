@@ -70,21 +70,18 @@ export class NatsRequests {
     return {
       stop: async () => {
         this.#responders.delete(responder);
-        for (const subscription of responder.subscriptions) subscription.unsubscribe();
-        // The server has read it when it answers.
-        await this.#link.flush();
+        await leave(responder);
       },
     };
   }
 
-  close(): void {
+  async close(): Promise<void> {
     this.#closed = true;
     const stopping = new MidmirrorError('unavailable', 'the appliance is stopping');
     for (const asked of this.#asked.values()) asked.end(undefined, stopping);
-    for (const { subscriptions } of this.#responders)
-      for (const subscription of subscriptions) subscription.unsubscribe();
-    this.#responders.clear();
     for (const end of this.#working) end(stopping);
+    await Promise.all([...this.#responders].map(leave));
+    this.#responders.clear();
   }
 
   // ── asking ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -175,6 +172,12 @@ export class NatsRequests {
       this.#working.delete(end);
     }
   }
+}
+
+/** What the server has sent before it hears of it is answered still. */
+async function leave({ subscriptions }: Registration): Promise<void> {
+  // Without a connection there is nothing to leave.
+  await Promise.all(subscriptions.map((subscription) => subscription.drain().catch(() => {})));
 }
 
 class NobodyAnswers extends MidmirrorError {}

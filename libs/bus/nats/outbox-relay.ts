@@ -10,10 +10,12 @@
 import { messageOf } from '@midmirror/basis';
 import type { Catalog, CatalogTransaction } from '@midmirror/catalog';
 import { Streams } from '@midmirror/events';
+import { JetStreamApiCodes } from '@nats-io/jetstream';
 import { pause } from '../delivery.ts';
 import { limits } from '../limits.ts';
 import { natsHeaders } from './nats-message.ts';
-import type { NatsLink, Session } from './nats-link.ts';
+import { inSession, type NatsLink, type Session } from './nats-link.ts';
+import { hasCode } from './streams.ts';
 
 /** The last row that is published, and the sequence number of its message. */
 interface Place {
@@ -24,7 +26,7 @@ interface Place {
 
 export class OutboxRelay {
   readonly #catalog: Catalog;
-  readonly #link: NatsLink;
+  readonly #link: Pick<NatsLink, 'ready'>;
   readonly #log: (message: string) => void;
   readonly #written = new WeakSet<CatalogTransaction>();
   readonly #running: Promise<void>;
@@ -34,7 +36,7 @@ export class OutboxRelay {
   #wake: () => void = () => {};
   #stopping = false;
 
-  constructor(catalog: Catalog, link: NatsLink, log: (message: string) => void) {
+  constructor(catalog: Catalog, link: Pick<NatsLink, 'ready'>, log: (message: string) => void) {
     this.#catalog = catalog;
     this.#link = link;
     this.#log = log;
@@ -70,7 +72,9 @@ export class OutboxRelay {
         if (await this.#page(session)) continue;
       } catch (error) {
         this.#place = null;
-        if (!session.ended.aborted && !this.#stopping)
+        // Refused as another relay was faster: nothing to tell.
+        const overtaken = hasCode(error, JetStreamApiCodes.StreamWrongLastSequence);
+        if (!session.ended.aborted && !this.#stopping && !overtaken)
           this.#log(`the timeline's events wait to be published: ${messageOf(error)}`);
         await pause(limits.connectEveryMs);
         continue;
@@ -106,11 +110,12 @@ export class OutboxRelay {
       .execute();
     for (const row of rows) {
       if (this.#stopping || session.ended.aborted) return false;
-      const { seq } = await session.js.publish(row.subject, row.data, {
+      const options = {
         headers: natsHeaders(JSON.parse(row.headers) as Record<string, string>),
         msgID: row.message_id,
         expect: { streamName: Streams.timeline, lastSequence: place.sequence },
-      });
+      };
+      const { seq } = await inSession(session, () => session.js.publish(row.subject, row.data, options));
       place.row = row.position;
       place.sequence = Math.max(place.sequence, seq);
     }

@@ -1,5 +1,5 @@
 // A NATS server, a catalogue and a bus on both, for tests.
-import { mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { type Catalog, openEmbeddedCatalog } from '@midmirror/catalog';
 import { Streams } from '@midmirror/events';
@@ -48,6 +48,16 @@ export class NatsUnderTest {
   /** Everything that the server knew is gone. */
   forget(): void {
     rmSync(`${this.folder}/nats`, { recursive: true });
+  }
+
+  /** While the server is stopped: its disk as it is now. */
+  keepCopy(): void {
+    cpSync(`${this.folder}/nats`, `${this.folder}/copy`, { recursive: true });
+  }
+
+  bringBackCopy(): void {
+    this.forget();
+    renameSync(`${this.folder}/copy`, `${this.folder}/nats`);
   }
 
   async end(): Promise<void> {
