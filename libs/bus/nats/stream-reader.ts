@@ -12,7 +12,7 @@ import type { Bus, BusMessage, Subscription } from '../bus.ts';
 import { type DeliveryOptions, deliver, pause } from '../delivery.ts';
 import { limits } from '../limits.ts';
 import { messageOf } from './nats-message.ts';
-import type { NatsLink, Session } from './nats-link.ts';
+import { inSession, type NatsLink, type Session } from './nats-link.ts';
 import { basePosition, resumeAfter } from './stream-position.ts';
 import { hasCode } from './streams.ts';
 
@@ -97,8 +97,10 @@ export class StreamReader implements Subscription {
 
   async #read(session: Session): Promise<void> {
     const { stream } = this.#options;
-    const { lastSequence, sequence, base } = await this.#resume(session);
-    const consumer = await session.js.consumers.get(stream, { opt_start_seq: sequence + 1 });
+    const { lastSequence, sequence, base } = await inSession(session, () => this.#resume(session));
+    const consumer = await inSession(session, () =>
+      session.js.consumers.get(stream, { opt_start_seq: sequence + 1 }),
+    );
     if ((await consumer.info(true)).num_pending === 0) this.#advance(base + lastSequence);
     const messages = await consumer.consume({
       max_messages: limits.pageMessages,

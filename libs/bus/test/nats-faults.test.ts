@@ -6,7 +6,6 @@ import { test } from 'node:test';
 import { MidmirrorError } from '@midmirror/basis';
 import { Streams } from '@midmirror/events';
 import type { Bus } from '../index.ts';
-import { limits } from '../limits.ts';
 import { NatsLink, type Session } from '../nats/nats-link.ts';
 import { OutboxRelay } from '../nats/outbox-relay.ts';
 import { envelope, Listener } from './contract.ts';
