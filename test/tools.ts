@@ -16,6 +16,9 @@ const TOOLS: Readonly<Record<string, string>> = {
   'mkfs.ext4': 'e2fsprogs',
   losetup: 'mount',
   'nats-server': 'nats-server',
+  curl: 'curl',
+  prometheus: 'prometheus',
+  promtool: 'prometheus',
 };
 const PYTHON = '/usr/bin/python3';
 const PYTHON_MODULE_PACKAGE = 'python3-libnbd';

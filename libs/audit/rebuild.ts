@@ -19,7 +19,7 @@ import {
 } from '@midmirror/journal';
 import {
   parseObjectName,
-  parseSegmentName,
+  segmentsOf,
   type PoolFiles,
   readBytes,
   readMimState,
@@ -326,13 +326,11 @@ function marksOfObjects(objects: FoundObject[]): FoundMark[] {
 
 async function marksOfSegments(files: PoolFiles, paths: VolumePaths, lost: string[]): Promise<FoundMark[]> {
   const marks: FoundMark[] = [];
-  for (const name of await files.list(paths.forward)) {
-    const place = parseSegmentName(name);
-    if (place === null) continue;
+  for (const { name, segment } of segmentsOf(await files.list(paths.forward))) {
     const file = await files.open(`${paths.forward}/${name}`, 'read');
     try {
       const reader = await SegmentReader.open(file);
-      if (reader.header.segment !== place.segment) continue;
+      if (reader.header.segment !== segment) continue;
       for await (const { batch, bytes } of reader.batches(0, Number.MAX_SAFE_INTEGER)) {
         for (const d of descriptorsOf(bytes, 0, batch)) {
           if (d.kind !== DescriptorKind.mark) continue;

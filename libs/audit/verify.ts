@@ -25,6 +25,7 @@ import {
   objectName,
   parseObjectName,
   parseSegmentName,
+  segmentsOf,
   type PoolFile,
   type PoolFiles,
   readBytes,
@@ -196,6 +197,7 @@ class Verification {
   async #segments(names: string[], rows: SegmentRow[]): Promise<void> {
     const live = new Map(rows.map((row) => [row.segment, row]));
     const lastSealed = rows.at(-1)?.segment ?? 0;
+    const counted = new Set(segmentsOf(names).map(({ name }) => name));
     for (const name of names) {
       const path = `${this.#paths.forward}/${name}`;
       const place = parseSegmentName(name);
@@ -206,8 +208,8 @@ class Verification {
         continue;
       }
       const row = live.get(place.segment);
-      if (row === undefined && place.segment <= lastSealed) {
-        this.#filesDone += 1; // recycled: what it holds is on the MIM
+      if (!counted.has(name) || (row === undefined && place.segment <= lastSealed)) {
+        this.#filesDone += 1; // of a writer that had been displaced; or recycled: what it holds is on the MIM
         continue;
       }
       live.delete(place.segment);

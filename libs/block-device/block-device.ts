@@ -30,6 +30,8 @@ export interface WriteCommand {
   /** The data, in order, in `payloadCount` pieces; empty for zeroes and trim. Valid until `complete`. */
   payload: Uint8Array[];
   payloadCount: number;
+  /** When its request arrived, by `performance.now()`; 0 or absent: nobody has looked. */
+  arrivedMs?: number;
   complete(errno: number): void;
 }
 
@@ -79,6 +81,15 @@ export interface ExportContexts {
   open(name: string): Promise<MetadataContext | null>;
 }
 
+/** What a server tells of an export's requests. Times are seconds from a request's arrival to its answer. */
+export interface RequestMeter {
+  /** `dataBytes`: 0 for zeroes and trims. */
+  wrote(dataBytes: number, seconds: number): void;
+  /** A write was answered with an error. */
+  failed(): void;
+  flushed(seconds: number): void;
+}
+
 /** What a client gets when it names an export. `release` is called once, when its connection ends. */
 export interface OpenedExport {
   device: BlockDevice;
@@ -87,6 +98,8 @@ export interface OpenedExport {
   multiConn: boolean;
   /** Absent: there are none but `base:allocation`. */
   contexts?: ExportContexts;
+  /** Absent: nothing is measured. */
+  meter?: RequestMeter;
   release(): void | Promise<void>;
 }
 

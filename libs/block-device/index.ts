@@ -7,6 +7,7 @@ export {
   type ExportDirectory,
   type MetadataContext,
   type OpenedExport,
+  type RequestMeter,
   type WriteCommand,
   type WriteKind,
   errnoOf,

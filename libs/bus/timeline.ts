@@ -9,7 +9,8 @@ export async function tell(
   tx: CatalogTransaction,
   source: string,
   event: DomainEvent,
+  traceparent?: string,
 ): Promise<void> {
   const subject = timelineSubject(event.volumeId, event.type);
-  await bus.publishIn(tx, Streams.timeline, subject, envelopeOf(event, source));
+  await bus.publishIn(tx, Streams.timeline, subject, envelopeOf(event, source, traceparent));
 }

@@ -22,6 +22,7 @@ export {
   insertRun,
   leveledRunsOf,
   levelsOf,
+  runCounts,
   loadRun,
   newestRunsWithin,
   pageAt,

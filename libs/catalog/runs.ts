@@ -327,6 +327,24 @@ export async function pagesAt(
   });
 }
 
+/** How many runs there are, of all volumes, by side and level. */
+export async function runCounts(
+  db: CatalogReader,
+): Promise<{ volumeId: string; side: string; level: number; runs: number }[]> {
+  const rows = await db
+    .selectFrom('run')
+    .select((e) => ['volume_id', 'side', 'level', e.fn.countAll<number>().as('runs')])
+    .where('level', '>=', 0)
+    .groupBy(['volume_id', 'side', 'level'])
+    .execute();
+  return rows.map(({ volume_id, side, level, runs }) => ({
+    volumeId: volume_id,
+    side,
+    level,
+    runs: Number(runs),
+  }));
+}
+
 export interface LevelSummary {
   side: RunSide;
   level: number;

@@ -17,7 +17,16 @@ function rfc3339(timeNs: bigint): string {
   return `${new Date(Number(timeNs / 1_000_000n)).toISOString().slice(0, 19)}.${fraction}Z`;
 }
 
-export function envelopeOf(event: DomainEvent, source: string): EventEnvelope {
+/** CloudEvents' distributed tracing extension: where in a trace the event was made. Nothing when it is not traced. */
+export function traceHeader(traceparent: string | undefined): Record<string, string> {
+  return traceparent === undefined ? {} : { 'ce-traceparent': traceparent };
+}
+
+export function traceparentOf({ headers }: Pick<EventEnvelope, 'headers'>): string | undefined {
+  return headers['ce-traceparent'];
+}
+
+export function envelopeOf(event: DomainEvent, source: string, traceparent?: string): EventEnvelope {
   const id = eventId(event);
   return {
     id,
@@ -28,6 +37,7 @@ export function envelopeOf(event: DomainEvent, source: string): EventEnvelope {
       'ce-source': source,
       'ce-subject': event.volumeId,
       'ce-time': rfc3339(BigInt(event.timeNs)),
+      ...traceHeader(traceparent),
       'content-type': 'application/json',
     },
     data: new TextEncoder().encode(JSON.stringify(event)),

@@ -1,6 +1,6 @@
 // `extents.journaled`: what became durable in a volume's journal since the last such message. The body is the
 // journal's own batch headers and descriptors, byte for byte as in the segment file, without the guests' data.
-import type { EventEnvelope } from './envelope.ts';
+import { type EventEnvelope, traceHeader } from './envelope.ts';
 
 export interface JournaledDescriptors {
   volumeId: string;
@@ -17,6 +17,7 @@ export function encodeDescriptors(
   descriptors: JournaledDescriptors,
   place: string,
   source: string,
+  traceparent?: string,
 ): EventEnvelope {
   const { volumeId, epoch, firstSeq, lastSeq, batches } = descriptors;
   const id = `${volumeId}/extents.journaled/${epoch}-${place}`;
@@ -31,6 +32,7 @@ export function encodeDescriptors(
       'ce-mimepoch': String(epoch),
       'ce-mimfirstseq': String(firstSeq),
       'ce-mimlastseq': String(lastSeq),
+      ...traceHeader(traceparent),
       'content-type': 'application/octet-stream',
     },
     data: batches,

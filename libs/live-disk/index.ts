@@ -1,3 +1,4 @@
+export type { BatchTimes } from './batch-watch.ts';
 export type { JournalListener, JournalState } from './journal-listener.ts';
 export { type BaseImage, LiveDisk, type LiveDiskOptions } from './live-disk.ts';
 export type { JournalFloor, RecoveredMark } from './recover-ring.ts';

@@ -10,4 +10,5 @@ export interface JournalListener {
   stateChanged(state: JournalState, reason: string): void;
 }
 
-export type JournalState = 'open' | 'full' | 'failed' | 'closed';
+/** `lost`: another writer has taken the journal over; nothing is answered any more. */
+export type JournalState = 'open' | 'full' | 'failed' | 'lost' | 'closed';

@@ -3,7 +3,8 @@
 //
 // States: open · waiting for a segment (ring full, or the next file not ready) · waiting for the disk (too many
 // dirty bytes) · full (no space on the file system: writes are refused) · failed (an I/O error: nothing is
-// trusted until a restart has recovered the ring from the files).
+// trusted until a restart has recovered the ring from the files) · lost (another writer has claimed the journal).
+// Whether it is lost is asked between the storing and the answer: what was stored before, the other has found.
 import { type Clock, MidmirrorError, monotonicNs } from '@midmirror/basis';
 import { Errno, errnoOf, Pacer, type WriteCommand } from '@midmirror/block-device';
 import {
@@ -17,23 +18,17 @@ import {
   pageAfter,
   segmentFooterBytesMax,
 } from '@midmirror/journal';
+import type { EpochClaim } from '@midmirror/pool';
+import { BatchWatch } from './batch-watch.ts';
+import { DurablePoint } from './durable-point.ts';
 import type { JournalListener, JournalState } from './journal-listener.ts';
 import { limits } from './limits.ts';
 import { linger } from './linger.ts';
-import { addPieces, fitsPiece, piecesOf } from './pieces.ts';
+import { addPieces, fitsPiece, piecesOf, spaceFor } from './pieces.ts';
+import { type CommitWaiter, JournalQueue, type QueuedMark } from './queued.ts';
 import type { RingSegment } from './ring-segment.ts';
 import { sealSegment } from './seal.ts';
 import type { SegmentRing } from './segment-ring.ts';
-
-/** A mark waits in the same queue as the writes, so that its place among them is exact. */
-interface QueuedMark {
-  kind: 'mark';
-  bytes: Uint8Array;
-  resolve(point: { seq: number; timeNs: bigint }): void;
-  reject(error: MidmirrorError): void;
-}
-
-type Queued = WriteCommand | QueuedMark;
 
 export interface JournalEnd {
   nextSeq: number;
@@ -41,25 +36,19 @@ export interface JournalEnd {
   lastHeaderCrc: number;
 }
 
-interface CommitWaiter {
-  seq: number;
-  command: WriteCommand | null;
-  done: ((error: MidmirrorError | null) => void) | null;
-}
-
 const ZEROES = new Uint8Array(Format.pageBytes);
 
 export class Journal {
   readonly #ring: SegmentRing;
   readonly #clock: Clock;
+  readonly #claim: EpochClaim;
   readonly #listener: JournalListener;
   /** Called with each stored descriptor: the head map. */
   readonly #apply: (words: Uint32Array, count: number, segment: number) => void;
   readonly #builder = new BatchBuilder(limits.batchDescriptorsMax);
 
   #active: RingSegment | null = null;
-  #queue: Queued[] = [];
-  #queueHead = 0;
+  readonly #queue = new JournalQueue();
   #writing = false;
   #draining = false;
   #nextSeq: number;
@@ -68,7 +57,8 @@ export class Journal {
   #state: JournalState = 'open';
   #stateReason = '';
 
-  #durableSeq: number;
+  readonly #durable: DurablePoint;
+  readonly batchWatch = new BatchWatch();
   #dirtyBytes = 0;
   readonly #dirty = new Set<RingSegment>();
   #committing = false;
@@ -91,6 +81,7 @@ export class Journal {
     end: JournalEnd,
     options: {
       clock: Clock;
+      claim: EpochClaim;
       syncIntervalMs: number;
       listener: JournalListener;
       apply: (words: Uint32Array, count: number, segment: number) => void;
@@ -98,10 +89,11 @@ export class Journal {
   ) {
     this.#ring = ring;
     this.#clock = options.clock;
+    this.#claim = options.claim;
     this.#listener = options.listener;
     this.#apply = options.apply;
     this.#nextSeq = end.nextSeq;
-    this.#durableSeq = end.nextSeq - 1;
+    this.#durable = new DurablePoint(end.nextSeq - 1, end.lastNs);
     this.#lastNs = end.lastNs;
     this.#previousCrc = end.lastHeaderCrc;
     this.#timer = setInterval(() => this.#commitSoon(), options.syncIntervalMs);
@@ -115,7 +107,14 @@ export class Journal {
     return this.#lastNs;
   }
   get durableSeq(): number {
-    return this.#durableSeq;
+    return this.#durable.seq;
+  }
+  /** Time of the latest write on stable storage, and of the oldest that is not; 0: all are. */
+  get durability(): { latestNs: bigint; waitingSinceNs: bigint } {
+    // Sealing syncs too.
+    if (this.#state !== 'failed' && this.#dirty.size === 0 && !this.#committing)
+      return { latestNs: this.#lastNs, waitingSinceNs: 0n };
+    return { latestNs: this.#durable.timeNs, waitingSinceNs: this.#durable.waitingSinceNs };
   }
   get state(): JournalState {
     return this.#state;
@@ -137,6 +136,20 @@ export class Journal {
     if (!this.#writing) this.#drain();
   }
 
+  /** Whether answers may still be given; when not, the listener has been told. */
+  holds(): boolean {
+    if (this.#state === 'lost') return false;
+    if (this.#claim.holds()) return true;
+    this.#setState('lost', 'another process has taken the volume over');
+    setImmediate(() => this.#refuseAll(Errno.ESHUTDOWN));
+    return false;
+  }
+
+  /** Nothing is stored any more. */
+  get #hasEnded(): boolean {
+    return this.#state === 'failed' || this.#state === 'lost';
+  }
+
   /** Journals a mark after everything submitted before it; resolves once it is durable. */
   async mark(record: MarkRecord): Promise<{ seq: number; timeNs: bigint }> {
     const point = await new Promise<{ seq: number; timeNs: bigint }>((resolve, reject) => {
@@ -152,7 +165,7 @@ export class Journal {
     this.#flushStreak = this.#writesSinceFlush <= limits.writesPerFlushFew ? this.#flushStreak + 1 : 0;
     this.#writesSinceFlush = 0;
     if (this.#flushStreak >= limits.flushesExpectedAfter) linger(limits.lingerMs);
-    if (this.#state === 'failed') return Promise.reject(this.#failure());
+    if (this.#hasEnded) return Promise.reject(this.#failure());
     if (this.#dirty.size === 0 && !this.#committing) return Promise.resolve();
     return new Promise((resolve, reject) => {
       this.#waiters.push({
@@ -179,10 +192,10 @@ export class Journal {
   async close(): Promise<void> {
     clearInterval(this.#timer);
     if (this.#retry !== null) clearTimeout(this.#retry);
-    if (this.#state !== 'failed') {
+    if (!this.#hasEnded) {
       while (this.#writing) await new Promise<void>((resolve) => setImmediate(resolve));
       await this.flush();
-      this.#setState('closed', 'the volume is closed');
+      if (!this.#hasEnded) this.#setState('closed', 'the volume is closed');
     }
     this.#refuseQueue(Errno.ESHUTDOWN);
     await this.#preparing;
@@ -203,15 +216,15 @@ export class Journal {
   }
 
   #drainQueue(): void {
-    while (this.#queueHead < this.#queue.length && !this.#writing) {
+    while (this.#queue.length > 0 && !this.#writing) {
       if (this.#state === 'failed') return this.#refuseQueue(Errno.EIO);
-      if (this.#state === 'closed') return this.#refuseQueue(Errno.ESHUTDOWN);
+      if (this.#state === 'closed' || this.#state === 'lost') return this.#refuseQueue(Errno.ESHUTDOWN);
       if (this.#dirtyBytes > limits.dirtyBytesMax && this.#committing) return;
       if (this.#active === null && !this.#takeSegment()) {
         if (this.#state === 'full') this.#refuseQueue(Errno.ENOSPC);
         return;
       }
-      const first = this.#queue[this.#queueHead]!;
+      const first = this.#queue.at(0);
       const stored = first.kind === 'mark' ? this.#storeMark(first) : this.#storeWrites();
       if (!stored && !this.#takeSegment()) {
         if (this.#state === 'full') this.#refuseQueue(Errno.ENOSPC);
@@ -228,8 +241,8 @@ export class Journal {
     batch.length = 0;
     let descriptors = 0;
     let dataBytes = 0;
-    for (let i = this.#queueHead; i < this.#queue.length; i += 1) {
-      const command = this.#queue[i]!;
+    for (let i = 0; i < this.#queue.length; i += 1) {
+      const command = this.#queue.at(i);
       if (command.kind === 'mark') break;
       const bytes = command.kind === 'write' ? command.lengthBytes : 0;
       const pieces = command.kind === 'write' ? piecesOf(command.startBytes, bytes) : 1;
@@ -242,7 +255,7 @@ export class Journal {
       dataBytes += bytes;
     }
     if (batch.length === 0) return false;
-    this.#queueHead += batch.length;
+    this.#queue.drop(batch.length);
     const spare = room - spaceFor(descriptors) - dataBytes;
     if (dataBytes >= limits.ownPageBytesMin) this.#leavePageUnderWay(segment, spare);
     this.#buildWrites(segment, descriptors);
@@ -281,7 +294,7 @@ export class Journal {
   #storeMark(mark: QueuedMark): boolean {
     const segment = this.#active!;
     if (spaceFor(1) + mark.bytes.length > this.#roomOf(segment)) return false;
-    this.#queueHead += 1;
+    this.#queue.drop(1);
     this.#batch.length = 0;
     this.#builder.reset();
     const dataOffset = segment.writeOffset + Format.batchHeaderBytes + Format.descriptorBytes;
@@ -300,7 +313,7 @@ export class Journal {
       offset: segment.writeOffset,
       firstSeq: this.#nextSeq,
       timeNs,
-      durableSeq: this.#durableSeq,
+      durableSeq: this.#durable.seq,
       writeCount,
       dataBytes,
       previousCrc: this.#previousCrc,
@@ -312,7 +325,9 @@ export class Journal {
     const end = segment.writeOffset + total;
     const padding = Math.min(pageAfter(end), this.#ring.config.segmentBytes) - end;
     if (padding > 0) iovec.push(ZEROES.subarray(0, padding));
+    if (this.#dirty.size === 0) this.#durable.restIsDurable();
     this.#dirty.add(segment);
+    if (this.batchWatch.armed) this.batchWatch.began(this.#batch, this.#nextSeq, dataBytes);
     if (total <= limits.synchronousWriteBytesMax) {
       try {
         segment.file.writevSync(iovec, segment.writeOffset);
@@ -345,6 +360,12 @@ export class Journal {
     dataBytes: number,
     mark: QueuedMark | null,
   ): void {
+    if (!this.holds()) {
+      for (const command of this.#batch) command.complete(Errno.ESHUTDOWN);
+      this.#batch.length = 0;
+      mark?.reject(this.#failure());
+      return;
+    }
     const lastNs = writeCount > 1 ? timeNs + BigInt(writeCount - 1) : timeNs;
     segment.batchCount += 1;
     segment.writeOffset += head.length + dataBytes;
@@ -357,16 +378,11 @@ export class Journal {
     this.#previousCrc = this.#builder.headerCrc;
     this.#nextSeq += writeCount;
     this.#lastNs = lastNs;
+    this.#durable.stored(timeNs);
+    if (this.batchWatch.armed) this.batchWatch.stored();
     this.#dirtyBytes += head.length + dataBytes;
     this.#apply(this.#builder.words, this.#builder.count, segment.number);
     this.#answer(mark === null ? null : () => mark.resolve({ seq: this.#nextSeq - 1, timeNs }));
-    if (this.#queueHead === this.#queue.length) {
-      this.#queue.length = 0;
-      this.#queueHead = 0;
-    } else if (this.#queueHead > 1024) {
-      this.#queue.splice(0, this.#queueHead);
-      this.#queueHead = 0;
-    }
     this.#writesSinceFlush += writeCount;
     if (this.#dirtyBytes > limits.dirtyBytesSoft) this.#commit();
     else if (this.#flushStreak >= limits.flushesExpectedAfter) this.#commitAhead();
@@ -458,7 +474,7 @@ export class Journal {
   }
 
   async #prepare(): Promise<void> {
-    if (this.#state === 'failed' || this.#state === 'closed') return;
+    if (this.#hasEnded || this.#state === 'closed' || !this.holds()) return;
     try {
       await this.#ring.prepare();
       if (this.#state === 'full') this.#setState('open', 'there is space again');
@@ -492,7 +508,7 @@ export class Journal {
   // ── group commit ───────────────────────────────────────────────────────────────────────────────────────
 
   #commitSoon(): void {
-    if (this.#dirty.size > 0 && this.#state !== 'failed') this.#commit();
+    if (this.#dirty.size > 0 && !this.#hasEnded) this.#commit();
   }
 
   #commit(): void {
@@ -504,6 +520,7 @@ export class Journal {
   async #commitLoop(): Promise<void> {
     do {
       const seq = this.#nextSeq - 1;
+      this.#durable.begin(seq, this.#lastNs);
       const covered = this.#waiters;
       this.#waiters = [];
       const segments = [...this.#dirty];
@@ -517,21 +534,25 @@ export class Journal {
         const quick =
           dirtyBytes <= limits.quickCommitBytesMax &&
           segments.length === 1 &&
-          this.#pacer.tryNow(() => syncNow(segments[0]!));
+          this.#pacer.tryNow(() => segments[0]!.syncNow());
         if (!quick) await Promise.all(segments.map((segment) => segment.file.datasync()));
-        this.#durableSeq = Math.max(this.#durableSeq, seq);
+        if (!this.holds()) failure = this.#failure();
+        else {
+          this.#durable.end();
+          this.batchWatch.durable(seq);
+        }
       } catch (error) {
         // After a failed fdatasync nobody knows which pages are on disk: no further promise is made.
         failure = this.#fail(error);
       }
       for (const waiter of covered) {
-        waiter.command?.complete(failure === null ? Errno.ok : Errno.EIO);
+        waiter.command?.complete(failure === null ? Errno.ok : errnoOf(failure));
         waiter.done?.(failure);
       }
       if (failure === null) this.#listener.durable(seq);
-    } while (this.#waiters.length > 0 && this.#state !== 'failed');
+    } while (this.#waiters.length > 0 && !this.#hasEnded);
     this.#committing = false;
-    if (this.#state === 'failed') this.#failWaiters();
+    if (this.#hasEnded) this.#failWaiters();
     if (!this.#writing) this.#drain();
   }
 
@@ -544,17 +565,21 @@ export class Journal {
   }
 
   #fail(error: unknown): MidmirrorError {
-    if (this.#state !== 'failed') {
+    if (!this.#hasEnded) {
       this.#setState('failed', error instanceof Error ? error.message : String(error));
-      setImmediate(() => {
-        this.#refuseQueue(Errno.EIO);
-        this.#failWaiters();
-      });
+      setImmediate(() => this.#refuseAll(Errno.EIO));
     }
     return this.#failure();
   }
 
+  #refuseAll(errno: number): void {
+    this.#refuseQueue(errno);
+    this.#failWaiters();
+  }
+
   #failure(): MidmirrorError {
+    if (this.#state === 'lost')
+      return new MidmirrorError('unavailable', this.#stateReason, { hint: 'connect again' });
     return new MidmirrorError('io', `the journal has failed: ${this.#stateReason}`, {
       hint: 'restart the appliance: it recovers the journal from its files',
     });
@@ -562,36 +587,12 @@ export class Journal {
 
   #failWaiters(): void {
     for (const waiter of this.#waiters.splice(0)) {
-      waiter.command?.complete(Errno.EIO);
+      waiter.command?.complete(errnoOf(this.#failure()));
       waiter.done?.(this.#failure());
     }
   }
 
   #refuseQueue(errno: number): void {
-    const queue = this.#queue;
-    const head = this.#queueHead;
-    this.#queue = [];
-    this.#queueHead = 0;
-    for (let i = head; i < queue.length; i += 1) {
-      const command = queue[i]!;
-      if (command.kind !== 'mark') command.complete(errno);
-      else
-        command.reject(
-          new MidmirrorError(
-            errno === Errno.ENOSPC ? 'no-space' : 'unavailable',
-            `the mark can't be journaled: ${this.#stateReason}`,
-          ),
-        );
-    }
+    this.#queue.refuseAll(errno, this.#stateReason);
   }
-}
-
-function syncNow(segment: RingSegment): boolean {
-  segment.file.datasyncSync();
-  return true;
-}
-
-function spaceFor(descriptors: number): number {
-  // Beside its header and descriptors in the batch, each descriptor may need two extents in the footer.
-  return Format.batchHeaderBytes + descriptors * (Format.descriptorBytes + 2 * Format.extentBytes);
 }

@@ -28,6 +28,8 @@ export const limits = {
   segmentsAheadMax: 16,
   /** A new segment is written with zeroes in slices of this length. */
   zeroSliceBytes: 4 << 20,
+  /** A segment of a writer that was displaced is copied in slices of this length. */
+  copySliceBytes: 4 << 20,
   /** What an extent of the head map takes at most, for guessing before it is there. */
   headExtentBytes: 40,
   /** Of the sealed segments in the head map, one in so many is let go of at once. */

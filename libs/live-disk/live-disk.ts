@@ -11,7 +11,8 @@ import {
 } from '@midmirror/block-device';
 import { type ExtentCursor, ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { checksumOf, DescriptorKind, type MarkRecord, segmentFooterBytesMax } from '@midmirror/journal';
-import { type PoolFiles, readBytes, SegmentReader, verifyPiece } from '@midmirror/pool';
+import { type EpochClaim, type PoolFiles, readBytes, SegmentReader, verifyPiece } from '@midmirror/pool';
+import type { BatchWatch } from './batch-watch.ts';
 import { Journal } from './journal.ts';
 import type { JournalListener } from './journal-listener.ts';
 import { limits } from './limits.ts';
@@ -47,8 +48,8 @@ export interface LiveDiskOptions {
   /** What opening loads into the head map, as far as `older` finds the rest. */
   headBytesMax: number;
   listener: JournalListener;
-  /** At least this; files of a newer epoch raise it. */
-  epochMin: number;
+  /** Who may write; its epoch is raised over those that the files name. */
+  claim: EpochClaim;
 }
 
 interface Piece {
@@ -124,13 +125,16 @@ export class LiveDisk implements BlockDevice {
       `a segment of ${segmentBytes} bytes holds a request of ${options.requestBytesMax}`,
     );
     const head = new ExtentMap();
-    const found = await recoverRing(files, directory, { volumeId, segmentBytes }, options.floor);
+    const { claim } = options;
+    const found = await recoverRing(files, directory, { volumeId, segmentBytes }, options.floor, claim);
     const evictedUpTo = await loadHead(head, found.live, options.older, options.headBytesMax);
-    const epoch = Math.max(options.epochMin, found.lastEpoch + 1);
+    const epoch = Math.max(claim.epoch, found.lastEpoch + 1);
+    await claim.begin(found.nextNumber);
     const ring = new SegmentRing(
       {
         ...{ files, directory, volumeId, epoch, segmentBytes, segmentsMax },
         oldestFirst: options.floor.anyFirst,
+        mayReuse: (segment) => !claim.mayWake(segment.epoch),
       },
       found.free,
       found.nextNumber,
@@ -138,7 +142,7 @@ export class LiveDisk implements BlockDevice {
     for (const segment of found.live) ring.live.set(segment.number, segment);
     const apply = (words: Uint32Array, count: number, segment: number): void =>
       applyBatch(head, words, count, segment);
-    const journal = new Journal(ring, found.end, { clock, syncIntervalMs, listener, apply });
+    const journal = new Journal(ring, found.end, { clock, claim, syncIntervalMs, listener, apply });
     await journal.open();
     return new LiveDisk(options, ring, journal, head, evictedUpTo, found.marks, epoch);
   }
@@ -151,6 +155,12 @@ export class LiveDisk implements BlockDevice {
   }
   get durableSeq(): number {
     return this.#journal.durableSeq;
+  }
+  get durability(): { latestNs: bigint; waitingSinceNs: bigint } {
+    return this.#journal.durability;
+  }
+  get batchWatch(): BatchWatch {
+    return this.#journal.batchWatch;
   }
   get state(): { state: string; reason: string } {
     return { state: this.#journal.state, reason: this.#journal.stateReason };
@@ -172,17 +182,25 @@ export class LiveDisk implements BlockDevice {
   get journalBytesMax(): number {
     return this.#ring.bytesMax;
   }
+  /** Segments in use to segments allowed. */
+  get ringShare(): number {
+    return this.#ring.segmentCount / this.#ring.config.segmentsMax;
+  }
   /** Live segments in order, oldest first. */
   get segments(): RingSegment[] {
     return [...this.#ring.live.values()];
   }
 
   tryRead(start: number, length: number, target: Uint8Array, targetOffset: number): boolean {
-    return this.#pacer.tryNow(() => this.#readNow(start, length, target, targetOffset));
+    // Asked after the reading: what was read before another took over is what the disk held then.
+    return (
+      this.#pacer.tryNow(() => this.#readNow(start, length, target, targetOffset)) && this.#journal.holds()
+    );
   }
 
   async read(start: number, length: number, target: Uint8Array, targetOffset: number): Promise<void> {
     await this.#readBy(this.#head.cursor(start), true, start, length, target, targetOffset);
+    if (!this.#journal.holds()) throw new MidmirrorError('unavailable', this.#journal.stateReason);
   }
 
   submit(command: WriteCommand): void {
@@ -241,7 +259,7 @@ export class LiveDisk implements BlockDevice {
   }
 
   async #recycle(seq: number): Promise<number[]> {
-    if (this.#closing) return [];
+    if (this.#closing || !this.#journal.holds()) return [];
     const gone: RingSegment[] = [];
     for (const segment of this.#ring.live.values()) {
       if (!segment.sealed || segment.log !== null || segment.lastSeq > seq) break;

@@ -5,6 +5,7 @@ import {
   checksum,
   DescriptorFlag,
   DescriptorKind,
+  Format,
   PIECE_BYTES_MAX,
 } from '@midmirror/journal';
 
@@ -49,4 +50,10 @@ export function addPieces(
     at += length;
   }
   for (let i = 0; i < command.payloadCount; i += 1) iovec.push(command.payload[i]!);
+}
+
+/** What a batch of so many descriptors takes of a segment beside its data, its part of the footer included. */
+export function spaceFor(descriptors: number): number {
+  // Beside its header and descriptors in the batch, each descriptor may need two extents in the footer.
+  return Format.batchHeaderBytes + descriptors * (Format.descriptorBytes + 2 * Format.extentBytes);
 }

@@ -13,6 +13,7 @@ import {
   type SegmentFooter,
 } from '@midmirror/journal';
 import {
+  type EpochClaim,
   type PoolFile,
   type PoolFiles,
   parseSegmentName,
@@ -20,6 +21,7 @@ import {
   readSegmentFooter,
 } from '@midmirror/pool';
 import type { JournalEnd } from './journal.ts';
+import { limits } from './limits.ts';
 import { RingSegment } from './ring-segment.ts';
 import { sealSegment } from './seal.ts';
 
@@ -52,6 +54,8 @@ export interface JournalFloor {
   anyFirst: boolean;
 }
 
+const COPY = '.copy';
+
 /** Without extents and batches: a window may have millions of them. */
 type FooterSummary = Omit<SegmentFooter, 'extents' | 'batches'> & { extentCount: number };
 
@@ -65,25 +69,36 @@ interface Candidate {
 
 /**
  * Every write up to the floor is in the base (the MIM), so segments that end at or before it are free. Seals what was
- * not. Throws `corrupt` on damage.
+ * not. A writer that was displaced and may still be alive keeps its files for itself: what is not sealed is copied,
+ * what is free removed. Throws `corrupt` on damage.
  */
 export async function recoverRing(
   files: PoolFiles,
   directory: string,
   volume: { volumeId: string; segmentBytes: number },
   floor: JournalFloor,
+  claim: EpochClaim,
 ): Promise<RecoveredRing> {
   const free: string[] = [];
+  const setFree = async (name: string, epoch: number): Promise<void> => {
+    if (claim.mayWake(epoch)) await files.unlink(`${directory}/${name}`);
+    else free.push(name);
+  };
   const candidates: Candidate[] = [];
   let nextNumber = 1;
   let lastEpoch = 0;
   for (const name of await files.list(directory)) {
+    if (name.endsWith(COPY)) await files.unlink(`${directory}/${name}`);
     const place = parseSegmentName(name);
     if (place === null) continue;
+    if (claim.isLate(place.epoch, place.segment)) {
+      await files.unlink(`${directory}/${name}`);
+      continue;
+    }
     nextNumber = Math.max(nextNumber, place.segment + 1);
     lastEpoch = Math.max(lastEpoch, place.epoch);
     const candidate = await openCandidate(files, directory, name, place, volume);
-    if (candidate === 'unused') free.push(name);
+    if (candidate === 'unused') await setFree(name, place.epoch);
     else if (candidate === 'unfinished') await files.unlink(`${directory}/${name}`);
     else candidates.push(candidate);
   }
@@ -94,7 +109,8 @@ export async function recoverRing(
   for (const candidate of candidates) {
     const footer = candidate.footer;
     if (footer !== null && footer.lastSeq <= floor.seq) {
-      await setFree(candidate, free);
+      await candidate.file.close();
+      await setFree(candidate.name, candidate.epoch);
       if (footer.lastSeq >= (end?.nextSeq ?? 0) - 1) end = endOf(footer);
       continue;
     }
@@ -108,15 +124,18 @@ export async function recoverRing(
       end = endOf(footer);
       continue;
     }
+    if (claim.mayWake(candidate.epoch)) await copyAside(files, directory, candidate);
     const recovered = await recoverUnsealed(candidate, before, floor, marks);
     if (recovered === null) {
       await blank(candidate);
-      await setFree(candidate, free);
+      await candidate.file.close();
+      await setFree(candidate.name, candidate.epoch);
       continue;
     }
     await sealSegment(recovered, volume.segmentBytes);
     if (recovered.lastSeq <= floor.seq) {
-      await setFree(candidate, free);
+      await candidate.file.close();
+      await setFree(candidate.name, candidate.epoch);
       continue;
     }
     live.push(recovered);
@@ -265,9 +284,26 @@ async function blank(candidate: Candidate): Promise<void> {
   }
 }
 
-async function setFree(candidate: Candidate, free: string[]): Promise<void> {
+/** The same bytes in a file that only we have open, under the same name. */
+async function copyAside(files: PoolFiles, directory: string, candidate: Candidate): Promise<void> {
+  const path = `${directory}/${candidate.name}`;
+  const copy = await files.open(`${path}${COPY}`, 'create');
+  try {
+    const length = await candidate.file.size();
+    await copy.allocate(length);
+    for (let at = 0; at < length; at += limits.copySliceBytes)
+      await copy.writev(
+        [await readBytes(candidate.file, at, Math.min(limits.copySliceBytes, length - at))],
+        at,
+      );
+    await copy.datasync();
+  } finally {
+    await copy.close();
+  }
+  await files.rename(`${path}${COPY}`, path);
+  await files.syncDirectory(directory);
   await candidate.file.close();
-  free.push(candidate.name);
+  candidate.file = await files.open(path, 'write');
 }
 
 function sealedSegment(candidate: Candidate, footer: FooterSummary): RingSegment {

@@ -54,6 +54,12 @@ export class RingSegment {
     return segmentName(this.epoch, this.number);
   }
 
+  /** Waits for the disk; true: it is done. */
+  syncNow(): boolean {
+    this.file.datasyncSync();
+    return true;
+  }
+
   release(): void {
     this.readers -= 1;
     if (this.readers === 0) this.whenUnused?.();

@@ -17,6 +17,8 @@ export interface RingConfig {
    *  a ring whose recovery can't tell the free ones from the live (a clone's; they hold nothing that is not newer
    *  elsewhere). */
   oldestFirst: boolean;
+  /** False: its writer may still wake up and write to the file, so it is not written to by another. */
+  mayReuse: (segment: RingSegment) => boolean;
 }
 
 export class SegmentRing {
@@ -121,7 +123,8 @@ export class SegmentRing {
       });
     }
     await segment.file.close();
-    this.#free.push(segment.name);
+    if (this.config.mayReuse(segment)) this.#free.push(segment.name);
+    else await this.config.files.unlink(`${this.config.directory}/${segment.name}`);
   }
 
   async close(): Promise<void> {

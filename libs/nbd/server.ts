@@ -299,6 +299,7 @@ class Connection {
       this.#limits,
       { structured, allocation, contexts: this.#selected?.contexts ?? [] },
       this.#buffers,
+      (this.#selected?.opened ?? this.#export!).meter ?? null,
     );
     if (rest.length > 0) this.#transmission.receive(rest, 0, rest.length, null);
   }

@@ -7,6 +7,7 @@ import {
   Errno,
   errnoOf,
   type MetadataContext,
+  type RequestMeter,
   type WriteCommand,
   type WriteKind,
 } from '@midmirror/block-device';
@@ -55,6 +56,7 @@ export class Transmission {
   readonly #allocation: boolean;
   readonly #contexts: Negotiated['contexts'];
   readonly #buffers: ReceiveBufferPool;
+  readonly #meter: RequestMeter | null;
 
   readonly #header = new Uint8Array(requestHeaderBytes);
   #headerFill = 0;
@@ -64,13 +66,22 @@ export class Transmission {
   /** A refused write: its payload is skipped, then it is answered. Clients still sending expect no answer yet. */
   readonly #refused = { skipLeft: 0, high: 0, low: 0, errno: 0 };
   /** Input that waits because the connection is at a limit. */
-  #stalled: { bytes: Uint8Array; at: number; to: number; buffer: ReceiveBuffer | null } | null = null;
+  #stalled: {
+    bytes: Uint8Array;
+    at: number;
+    to: number;
+    buffer: ReceiveBuffer | null;
+    arrivedMs: number;
+  } | null = null;
 
   #requestsInFlight = 0;
   #bytesInFlight = 0;
   readonly #freeWrites: PooledWrite[] = [];
   #submitted = false;
   #receiving = false;
+  /** With a meter: when the input in hand arrived, and when the answers in hand were given (0: there are none). */
+  #arrivedMs = 0;
+  #answeredMs = 0;
 
   #out: Uint8Array = new Uint8Array(OUT_BYTES);
   #outFill = 0;
@@ -86,6 +97,7 @@ export class Transmission {
     limits: NbdLimits,
     negotiated: Negotiated,
     buffers: ReceiveBufferPool,
+    meter: RequestMeter | null = null,
   ) {
     this.#device = device;
     this.#link = link;
@@ -94,10 +106,16 @@ export class Transmission {
     this.#allocation = negotiated.allocation;
     this.#contexts = negotiated.contexts;
     this.#buffers = buffers;
+    this.#meter = meter;
   }
 
   /** `bytes[from, to)` has arrived. `buffer` is what it lies in when that is pooled; else it must stay as it is. */
   receive(bytes: Uint8Array, from: number, to: number, buffer: ReceiveBuffer | null): void {
+    if (this.#meter !== null) this.#arrivedMs = performance.now();
+    this.#take(bytes, from, to, buffer);
+  }
+
+  #take(bytes: Uint8Array, from: number, to: number, buffer: ReceiveBuffer | null): void {
     if (this.#ended) return;
     this.#receiving = true;
     this.#consume(bytes, from, to, buffer);
@@ -162,7 +180,7 @@ export class Transmission {
 
   #stall(bytes: Uint8Array, at: number, to: number, buffer: ReceiveBuffer | null): void {
     if (buffer !== null) buffer.references += 1;
-    this.#stalled = { bytes, at, to, buffer };
+    this.#stalled = { bytes, at, to, buffer, arrivedMs: this.#arrivedMs };
     this.#link.pause();
   }
 
@@ -170,7 +188,8 @@ export class Transmission {
     const stalled = this.#stalled;
     if (stalled === null || this.#receiving || this.#atLimit()) return;
     this.#stalled = null;
-    this.receive(stalled.bytes, stalled.at, stalled.to, stalled.buffer);
+    this.#arrivedMs = stalled.arrivedMs;
+    this.#take(stalled.bytes, stalled.at, stalled.to, stalled.buffer);
     if (stalled.buffer !== null) this.#buffers.release(stalled.buffer);
     if (this.#stalled === null) this.#link.resume();
   }
@@ -224,6 +243,7 @@ export class Transmission {
   #write(kind: WriteKind, flags: number, high: number, low: number, start: number, length: number): void {
     const errno = this.#writeErrno(kind, flags, start, length);
     if (errno !== Errno.ok) {
+      this.#meter?.failed();
       if (kind !== 'write' || length === 0) return this.#answer(high, low, errno);
       if (length > this.#limits.refusedPayloadBytesMax) return this.#hangUp();
       Object.assign(this.#refused, { skipLeft: length, high, low, errno });
@@ -237,6 +257,7 @@ export class Transmission {
     write.cookieHigh = high;
     write.cookieLow = low;
     write.payloadCount = 0;
+    write.arrivedMs = this.#arrivedMs;
     write.heldBytes = kind === 'write' ? length : 0;
     this.#requestsInFlight += 1;
     this.#bytesInFlight += write.heldBytes;
@@ -275,13 +296,22 @@ export class Transmission {
   #kick(): void {
     if (!this.#submitted) return;
     this.#submitted = false;
+    this.#answeredMs = 0;
     this.#device.kick();
   }
 
   /** For PooledWrite only: the device is done with it. */
   written(write: PooledWrite, errno: number): void {
+    if (this.#meter !== null) this.#measure(this.#meter, write, errno);
     this.#answer(write.cookieHigh, write.cookieLow, errno);
     this.#recycle(write);
+  }
+
+  /** What is answered together is answered at one time: the clock is asked once for all of it. */
+  #measure(meter: RequestMeter, write: PooledWrite, errno: number): void {
+    if (errno !== Errno.ok) return meter.failed();
+    if (this.#answeredMs === 0) this.#answeredMs = performance.now();
+    meter.wrote(write.heldBytes, (this.#answeredMs - write.arrivedMs) / 1000);
   }
 
   #recycle(write: PooledWrite): void {
@@ -380,8 +410,12 @@ export class Transmission {
     if (flags !== 0 || start !== 0 || length !== 0) return this.#answer(high, low, Errno.EINVAL);
     this.#kick();
     this.#requestsInFlight += 1;
+    const arrivedMs = this.#arrivedMs;
     this.#device.flush().then(
-      () => this.#finish(high, low, Errno.ok),
+      () => {
+        this.#meter?.flushed((performance.now() - arrivedMs) / 1000);
+        this.#finish(high, low, Errno.ok);
+      },
       (error: unknown) => this.#finish(high, low, errnoOf(error)),
     );
   }
@@ -454,6 +488,7 @@ export class Transmission {
   }
 
   #flushOut(): void {
+    this.#answeredMs = 0;
     if (this.#outFill === 0) return;
     const out = this.#out;
     const bytes = out.subarray(0, this.#outFill);
@@ -485,6 +520,7 @@ class PooledWrite implements WriteCommand {
   readonly buffers: (ReceiveBuffer | null)[] = [];
   cookieHigh = 0;
   cookieLow = 0;
+  arrivedMs = 0;
   heldBytes = 0;
   readonly #transmission: Transmission;
 

@@ -1,6 +1,6 @@
 // The port to the files of a pool: what a storage engine needs of a file system and no more. Adapters: the
 // machine's files (node-files.ts) and one that forgets what was not synced (forgetful-files.ts, for tests).
-// Every error is a MidmirrorError: `no-space`, `not-found` or `io`, naming path and operation.
+// Every error is a MidmirrorError: `no-space`, `not-found`, `conflict` or `io`, naming path and operation.
 
 export interface PoolFile {
   readonly path: string;
@@ -24,7 +24,7 @@ export interface PoolFile {
 }
 
 export interface PoolFiles {
-  /** `create`: must not exist. `write`: must exist. */
+  /** `create`: must not exist (`conflict`). `write`: must exist. */
   open(path: string, mode: 'read' | 'write' | 'create'): Promise<PoolFile>;
   exists(path: string): Promise<boolean>;
   /** Durable after `syncDirectory` of the folders concerned. Replaces `to`. */
@@ -36,6 +36,8 @@ export interface PoolFiles {
   removeDirectory(path: string): Promise<void>;
   /** Names in a folder; empty when it does not exist. */
   list(path: string): Promise<string[]>;
+  /** The same, waiting for it: of a small folder. */
+  listSync(path: string): string[];
   syncDirectory(path: string): Promise<void>;
 }
 

@@ -78,6 +78,10 @@ export class ForgetfulFiles implements PoolFiles {
       makeDirectory: guarded((_path: string) => this.makeDirectory()),
       removeDirectory: guarded((path) => this.removeDirectory(path)),
       list: guarded((path) => this.list(path)),
+      listSync: (path) => {
+        if (generation !== this.#generation) throw new MidmirrorError('io', 'the machine went away');
+        return this.listSync(path);
+      },
       syncDirectory: guarded((path) => this.syncDirectory(path)),
     };
   }
@@ -91,7 +95,7 @@ export class ForgetfulFiles implements PoolFiles {
   async open(path: string, mode: 'read' | 'write' | 'create'): Promise<PoolFile> {
     let inode = this.#names.get(path);
     if (mode === 'create') {
-      if (inode !== undefined) throw new MidmirrorError('io', `open of ${path} failed: exists`);
+      if (inode !== undefined) throw new MidmirrorError('conflict', `${path} exists already`);
       this.beforeChange('create', path);
       inode = { bytes: new Uint8Array(0), stable: new Uint8Array(0), pending: [] };
       this.#names.set(path, inode);
@@ -128,6 +132,10 @@ export class ForgetfulFiles implements PoolFiles {
   }
 
   async list(path: string): Promise<string[]> {
+    return this.listSync(path);
+  }
+
+  listSync(path: string): string[] {
     const found = new Set<string>();
     for (const name of this.#names.keys()) {
       if (name.startsWith(`${path}/`)) found.add(name.slice(path.length + 1).split('/')[0]!);

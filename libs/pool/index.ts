@@ -1,3 +1,4 @@
+export { claimEpoch, type EpochClaim, soleClaim, soleWriter, type Writer } from './epoch-claim.ts';
 export { type PoolFile, type PoolFiles, readBytes, writeZeroes } from './files.ts';
 export { ForgetfulFiles } from './forgetful-files.ts';
 export {
@@ -13,6 +14,7 @@ export {
   parseObjectName,
   parseSegmentName,
   segmentName,
+  segmentsOf,
   type VolumePaths,
   volumePaths,
 } from './layout.ts';

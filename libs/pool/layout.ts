@@ -1,6 +1,7 @@
 // Where the files of a volume lie in the pool, and how their names are read back.
 //
 //   volumes/<volume-id>/volume.json · mim.img · mim.alloc · mim.state · forward/<epoch>-<n>.seg · backward/<n>.obj
+//   volumes/<volume-id>/claims/<epoch>.claim, .released
 //   clones/<clone-id>/clone.json · forward/<epoch>-<n>.seg
 
 export interface VolumePaths {
@@ -10,6 +11,8 @@ export interface VolumePaths {
   mimAllocation: string;
   mimState: string;
   forward: string;
+  /** Who may write the forward journal. */
+  claims: string;
   backward: string;
 }
 
@@ -21,6 +24,7 @@ export function volumePaths(directory: string): VolumePaths {
     mimAllocation: `${directory}/mim.alloc`,
     mimState: `${directory}/mim.state`,
     forward: `${directory}/forward`,
+    claims: `${directory}/claims`,
     backward: `${directory}/backward`,
   };
 }
@@ -33,6 +37,23 @@ export function segmentName(epoch: number, segment: number): string {
 export function parseSegmentName(name: string): { epoch: number; segment: number } | null {
   const match = /^(\d{6,})-(\d{8,})\.seg$/.exec(name);
   return match === null ? null : { epoch: Number(match[1]), segment: Number(match[2]) };
+}
+
+/**
+ * The segments of a folder, by number. Without those that a writer made after another had taken its place: epochs never
+ * fall as numbers rise.
+ */
+export function segmentsOf(names: readonly string[]): { name: string; epoch: number; segment: number }[] {
+  const places = names.flatMap((name) => {
+    const place = parseSegmentName(name);
+    return place === null ? [] : [{ name, ...place }];
+  });
+  places.sort((a, b) => a.segment - b.segment || b.epoch - a.epoch);
+  let epoch = 0;
+  return places.filter((place) => {
+    epoch = Math.max(epoch, place.epoch);
+    return place.epoch === epoch;
+  });
 }
 
 export function objectName(object: number): string {

@@ -57,6 +57,13 @@ export function nodeFiles(): PoolFiles {
           throw error;
         }
       }),
+    listSync(path) {
+      try {
+        return fs.readdirSync(path).sort();
+      } catch (error) {
+        throw fileError('readdir', path, error);
+      }
+    },
     syncDirectory: (path) => attempt('fsync', path, () => syncDirectory(path)),
   };
 }
@@ -252,5 +259,6 @@ function fileError(operation: string, path: string, cause: unknown): MidmirrorEr
     });
   }
   if (code === 'ENOENT') return new MidmirrorError('not-found', `${path} does not exist`, { cause });
+  if (code === 'EEXIST') return new MidmirrorError('conflict', `${path} exists already`, { cause });
   return new MidmirrorError('io', `${operation} of ${path} failed: ${messageOf(cause)}`, { cause });
 }

@@ -3,7 +3,7 @@
 import { MidmirrorError } from '@midmirror/basis';
 import { ExtentFlag } from '@midmirror/extent-map';
 import { type PoolFile, type PoolFiles, readBytes } from './files.ts';
-import { objectName, parseSegmentName, type VolumePaths } from './layout.ts';
+import { objectName, segmentsOf, type VolumePaths } from './layout.ts';
 import { ObjectReader } from './object-file.ts';
 import { SegmentReader, verifyPiece } from './segment-file.ts';
 
@@ -132,9 +132,10 @@ export class PieceReader {
   }
 
   async #segmentPath(segment: number): Promise<string> {
-    for (const name of await this.#files.list(this.#paths.forward)) {
-      if (parseSegmentName(name)?.segment === segment) return `${this.#paths.forward}/${name}`;
-    }
+    const found = segmentsOf(await this.#files.list(this.#paths.forward)).find(
+      (place) => place.segment === segment,
+    );
+    if (found !== undefined) return `${this.#paths.forward}/${found.name}`;
     throw new MidmirrorError('not-found', `segment ${segment} is not in ${this.#paths.forward}`);
   }
 

@@ -56,6 +56,11 @@ export function listen(fallback: Listen): Setting<Listen> {
   };
 }
 
+/** Null unless it is given; `off` says so. */
+export function off<T>(setting: Setting<T>): Setting<T | null> {
+  return { default: null, parse: (given, name) => (given === 'off' ? null : setting.parse(given, name)) };
+}
+
 /** Throws `bad-request` naming the variable. */
 export function readSettings<T extends Record<string, Setting<unknown>>>(
   environment: Readonly<Record<string, string | undefined>>,

@@ -1,6 +1,6 @@
 // All services in one process on the embedded adapters: one catalogue file, which is the bus too, one pool.
 import { resolve } from 'node:path';
-import { type Clock, MidmirrorError } from '@midmirror/basis';
+import { type Clock, MidmirrorError, messageOf } from '@midmirror/basis';
 import type { ExportDirectory } from '@midmirror/block-device';
 import { openEmbeddedBus } from '@midmirror/bus';
 import { type Catalog, openEmbeddedCatalog } from '@midmirror/catalog';
@@ -8,10 +8,11 @@ import { startConsole } from '@midmirror/console';
 import { Ingest, ingestDefaults } from '@midmirror/ingest';
 import { MappingIndex } from '@midmirror/mapping-index';
 import { type NbdAddress, startNbdServer } from '@midmirror/nbd';
-import { nodeFiles, type PoolFiles } from '@midmirror/pool';
+import { nodeFiles, type PoolFiles, soleWriter } from '@midmirror/pool';
 import { PageCache } from '@midmirror/runs';
 import { lockDirectory } from '@midmirror/runtime';
 import { Synchronizer } from '@midmirror/synchronizer';
+import type { Telemetry } from '@midmirror/telemetry';
 import type { ApplianceConfig } from './config.ts';
 
 export const VERSION = '0.1.0';
@@ -31,10 +32,13 @@ export interface ApplianceEdges {
   log: (message: string) => void;
   /** Called at the named places of ingest and of each sync step. */
   reached: (place: string) => void;
+  telemetry: Telemetry;
 }
 
 export async function startAppliance(config: ApplianceConfig, edges: ApplianceEdges): Promise<Appliance> {
-  const { clock, log, reached } = edges;
+  const { clock, log, reached, telemetry } = edges;
+  let started = false;
+  telemetry.ready(() => (started ? [] : ['the appliance is starting']));
   const dataDirectory = resolve(config.MIM_DATA_DIR);
   const poolDirectory = `${dataDirectory}/pool`;
   const files = nodeFiles();
@@ -58,12 +62,14 @@ export async function startAppliance(config: ApplianceConfig, edges: ApplianceEd
       journalBytesMax: config.MIM_JOURNAL_BYTES,
       headMapBytesMax: config.MIM_HEAD_MAP_BYTES,
     };
-    const shared = { files, catalog, bus, clock, poolDirectory, log };
+    telemetry.ready(() => whyUnreadable(catalog));
+    const shared = { files, catalog, bus, clock, poolDirectory, log, telemetry };
     const pages = new PageCache(catalog.db, config.MIM_INDEX_CACHE_BYTES);
     const ingest = new Ingest(poolDirectory, {
       ...shared,
       pages,
       config: ingestConfig,
+      writer: soleWriter(),
       reached: (place) => reached(`journal:${place}`),
     });
     const mapping = new MappingIndex({
@@ -93,10 +99,20 @@ export async function startAppliance(config: ApplianceConfig, edges: ApplianceEd
     );
     closing.push(() => console.close());
     const volumes = (await catalog.db.selectFrom('volume').select('id').execute()).length;
+    started = true;
     return { nbdUri, api: console.address, dataDirectory, volumes, stop };
   } catch (error) {
     await stop();
     throw error;
+  }
+}
+
+async function whyUnreadable(catalog: Catalog): Promise<string[]> {
+  try {
+    await catalog.db.selectFrom('volume').select('id').limit(1).execute();
+    return [];
+  } catch (error) {
+    return [`the catalogue can't be read: ${messageOf(error)}`];
   }
 }
 

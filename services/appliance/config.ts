@@ -1,11 +1,13 @@
 // What the appliance is told by its environment; names, defaults and bounds.
-import { bytes, type Listen, listen, readSettings, text, whole } from '@midmirror/runtime';
+import { bytes, type Listen, listen, off, readSettings, text, whole } from '@midmirror/runtime';
 
 const settings = {
   /** Catalogue, lock and pool. */
   MIM_DATA_DIR: text('./data'),
   MIM_NBD_LISTEN: listen({ host: '127.0.0.1', port: 10809 } as Listen),
   MIM_API_LISTEN: listen({ host: '127.0.0.1', port: 8080 } as Listen),
+  /** Where /metrics, /healthz and /readyz are served. */
+  MIM_METRICS_LISTEN: off(listen({ host: '127.0.0.1', port: 9464 } as Listen)),
   /** Writes that no flush covered are on stable storage after this many milliseconds. */
   MIM_SYNC_INTERVAL_MS: whole(100, 1, 60_000),
   /** Size of a journal segment of volumes made from now on. */

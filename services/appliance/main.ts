@@ -1,5 +1,6 @@
 // Starts the appliance and stops it on a signal.
 import { enableCompileCache } from 'node:module';
+import { hostname } from 'node:os';
 import type { Appliance } from './appliance.ts';
 
 // Before the rest is loaded: what Node has compiled once it need not compile again (40 MiB and half the start).
@@ -7,6 +8,7 @@ enableCompileCache();
 const { MidmirrorError, messageOf, wallClock } = await import('@midmirror/basis');
 const { startAppliance, VERSION } = await import('./appliance.ts');
 const { readConfig } = await import('./config.ts');
+const { startTelemetry } = await import('@midmirror/telemetry');
 
 const STOP_DEADLINE_MS = 9000;
 
@@ -28,9 +30,18 @@ function fail(error: unknown): never {
 async function main(): Promise<Appliance> {
   const config = readConfig(process.env);
   const crashAt = config.MIM_TEST_CRASH_AT;
+  const watched = await startTelemetry({
+    listen: config.MIM_METRICS_LISTEN,
+    otlp: (process.env['OTEL_EXPORTER_OTLP_ENDPOINT'] ?? '') !== '',
+    service: 'midmirror',
+    version: VERSION,
+    node: hostname(),
+    log,
+  });
   const appliance = await startAppliance(config, {
     clock: wallClock(),
     log,
+    telemetry: watched.telemetry,
     reached: (place) => {
       if (place === crashAt) process.kill(process.pid, 'SIGKILL');
     },
@@ -38,6 +49,7 @@ async function main(): Promise<Appliance> {
   say(`Midmirror ${VERSION} is running.`);
   say(`  disks (NBD)     ${appliance.nbdUri}`);
   say(`  API (HTTP)      ${appliance.api}/v1`);
+  if (watched.address !== null) say(`  metrics (HTTP)  ${watched.address}`);
   say(`  data directory  ${appliance.dataDirectory}, ${appliance.volumes} volumes`);
   say('');
   say('Make a volume and connect to it:');
@@ -45,7 +57,14 @@ async function main(): Promise<Appliance> {
   say(`  nbdinfo ${appliance.nbdUri}/db`);
   say('');
   say('Ctrl-C stops it; everything is kept.');
-  return appliance;
+  return {
+    ...appliance,
+    stop: async () => {
+      await watched.stopMetrics();
+      await appliance.stop();
+      await watched.stopTraces();
+    },
+  };
 }
 
 let stopping = false;

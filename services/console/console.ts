@@ -6,12 +6,14 @@ import type { Catalog } from '@midmirror/catalog';
 import type { ChosenPoint } from '@midmirror/events';
 import { printTime } from '@midmirror/point';
 import type { PoolFiles } from '@midmirror/pool';
+import type { Telemetry } from '@midmirror/telemetry';
 import swagger from '@fastify/swagger';
 import fastify, { type FastifyInstance } from 'fastify';
 import { cloneRoutes } from './clone-routes.ts';
 import { limits } from './config.ts';
 import { pointRoutes } from './point-routes.ts';
 import { problemOf } from './problem.ts';
+import { Verifications } from './verifications.ts';
 import { volumeRoutes } from './volume-routes.ts';
 
 /** Reads a past point; the guests' bytes do not travel over the bus. */
@@ -40,6 +42,7 @@ export interface ConsoleContext {
   nbdUri: string;
   version: string;
   log: (message: string) => void;
+  telemetry: Telemetry;
 }
 
 export interface ConsoleServer {
@@ -80,9 +83,11 @@ export async function startConsole(
       },
     },
   });
+  const verifications = new Verifications(context.clock);
+  context.telemetry.observe((report) => verifications.report(report, context.catalog.db));
   await server.register(
     async (routes) => {
-      volumeRoutes(routes, context);
+      volumeRoutes(routes, context, verifications);
       pointRoutes(routes, context);
       cloneRoutes(routes, context);
       applianceRoutes(routes, context);

@@ -10,6 +10,7 @@ import type { FastifyInstance } from 'fastify';
 import { limits } from './config.ts';
 import type { ConsoleContext } from './console.ts';
 import { problemOf } from './problem.ts';
+import type { Verifications } from './verifications.ts';
 import { timeOf, volumeView } from './volume-view.ts';
 
 const volumeParam = {
@@ -23,7 +24,11 @@ const policyBody = {
   additionalProperties: true,
 } as const;
 
-export function volumeRoutes(routes: FastifyInstance, context: ConsoleContext): void {
+export function volumeRoutes(
+  routes: FastifyInstance,
+  context: ConsoleContext,
+  verifications: Verifications,
+): void {
   const { bus, catalog } = context;
   const byName = (name: string) => volumeByName(catalog.db, name);
 
@@ -253,6 +258,7 @@ export function volumeRoutes(routes: FastifyInstance, context: ConsoleContext): 
             line({ progress });
           },
         );
+        verifications.ended(volume.id, report.problems.length);
         line({ report });
       } catch (error) {
         line({ problem: problemOf(error) });

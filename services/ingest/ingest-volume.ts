@@ -12,10 +12,22 @@ import {
 } from '@midmirror/events';
 import { packedBatches } from '@midmirror/journal';
 import { LiveDisk, type RingSegment } from '@midmirror/live-disk';
-import { MimImage, type PoolFiles, type VolumePaths, volumePaths } from '@midmirror/pool';
+import {
+  claimEpoch,
+  type EpochClaim,
+  MimImage,
+  type PoolFiles,
+  segmentsOf,
+  type VolumePaths,
+  volumePaths,
+  type Writer,
+} from '@midmirror/pool';
 import type { PageCache } from '@midmirror/runs';
+import { NO_SPAN, type Telemetry } from '@midmirror/telemetry';
 import type { IngestConfig } from './config.ts';
 import { OlderRuns } from './older-runs.ts';
+import { VolumeMeter } from './volume-meter.ts';
+import { writeBatchSpan } from './write-batch-span.ts';
 
 const MESSAGE_BYTES_MAX = 512 << 10;
 const RETRY_MS = 500;
@@ -30,19 +42,25 @@ export interface VolumeContext {
   bus: Bus;
   clock: Clock;
   config: IngestConfig;
+  /** Who this process is to those who may want the same volume. */
+  writer: Writer;
   /** Pages of runs in memory, shared with whoever else reads runs. */
   pages: PageCache;
   /** Called at named places; tests stop the world there. */
   reached: (place: IngestPlace) => void;
   log: (message: string) => void;
+  telemetry: Telemetry;
 }
 
 export class IngestVolume {
   readonly id: string;
   readonly name: string;
   disk!: LiveDisk;
+  readonly meter = new VolumeMeter();
   readonly #context: VolumeContext;
   readonly #paths: VolumePaths;
+  readonly #lost = new AbortController();
+  #claim!: EpochClaim;
   #mim!: MimImage;
   #mimSeq = 0;
   /** What of each segment's descriptor log is published, by segment number. */
@@ -76,6 +94,13 @@ export class IngestVolume {
   ): Promise<IngestVolume> {
     const opened = new IngestVolume(volume.id, volume.name, directory, context);
     const { files, clock, config } = context;
+    const segments = segmentsOf(await files.list(opened.#paths.forward));
+    opened.#claim = await claimEpoch({
+      ...context.writer,
+      files,
+      directory: opened.#paths.claims,
+      epochSeen: segments.at(-1)?.epoch ?? 0,
+    });
     opened.#mim = await MimImage.open(files, opened.#paths);
     opened.#mimSeq = volume.mimSeq;
     opened.disk = await LiveDisk.open({
@@ -89,7 +114,7 @@ export class IngestVolume {
       syncIntervalMs: config.syncIntervalMs,
       clock,
       floor: { seq: volume.mimSeq, timeNs: volume.mimNs, anyFirst: false },
-      epochMin: 1,
+      claim: opened.#claim,
       base: opened.#mim,
       older: new OlderRuns(volume.id, context.catalog, context.pages),
       headBytesMax,
@@ -108,15 +133,22 @@ export class IngestVolume {
         },
         stateChanged: (state, reason) => {
           if (state !== 'closed') context.log(`volume ${volume.name}: ${state}: ${reason}`);
+          if (state === 'lost') opened.#lost.abort();
         },
       },
     });
+    if (context.telemetry.tracing) opened.disk.batchWatch.arm();
     for (const mark of opened.disk.recoveredMarks)
       await opened.#recordMark(mark.name, mark.kind as MarkKind, mark.seq, mark.timeNs);
     await opened.#forgetRecycled();
     opened.#sealed.unshift(...opened.disk.segments.filter((segment) => segment.sealed));
     await opened.publish();
     return opened;
+  }
+
+  /** Aborted when another process has taken the volume over: clients must connect anew, and get no answer here. */
+  get lost(): AbortSignal {
+    return this.#lost.signal;
   }
 
   async mark(name: string, kind: MarkKind): Promise<{ seq: number; timeNs: bigint }> {
@@ -151,10 +183,13 @@ export class IngestVolume {
   async close(): Promise<void> {
     this.#closing = true;
     if (this.#publishTimer !== null) clearTimeout(this.#publishTimer);
+    let closed = false;
     try {
       await this.disk.close();
+      closed = true;
     } finally {
       await this.publish();
+      if (closed) await this.#claim.release();
       await this.#mim.close();
     }
   }
@@ -219,10 +254,14 @@ export class IngestVolume {
       if (part.length === 0) return;
       const to = from + part.length;
       const batches = log.bytes(from, to).slice();
+      const times = this.disk.batchWatch.take(part.firstSeq, part.lastSeq);
+      const span = times === null ? NO_SPAN : writeBatchSpan(this.#context.telemetry, this.name, times);
+      const publishing = span.child('publish extents.journaled');
       const envelope = encodeDescriptors(
         { volumeId: this.id, epoch: segment.epoch, firstSeq: part.firstSeq, lastSeq: part.lastSeq, batches },
         `${segment.number}-${from}-${to}`,
         SOURCE,
+        publishing.traceparent,
       );
       const { position } = await this.#context.bus.publish(
         Streams.journal,
@@ -231,6 +270,8 @@ export class IngestVolume {
       );
       this.#lastPosition = Math.max(this.#lastPosition, position);
       this.#published.set(segment.number, to);
+      publishing.end();
+      span.end();
       this.#context.reached('published');
     }
   }

@@ -15,6 +15,7 @@ import {
 } from '@midmirror/pool';
 import { IngestVolume, type VolumeContext } from './ingest-volume.ts';
 import { limits } from './limits.ts';
+import { reportState, reportVolume, whyNotReady } from './volume-metrics.ts';
 
 const SIZE_BYTES_MAX = 2 ** 44;
 const SOURCE = '/midmirror/ingest';
@@ -36,7 +37,7 @@ export class Ingest implements ExportDirectory {
 
   /** Opens every volume of the catalogue. One that is damaged is reported and refused; the others are served. */
   async start(): Promise<void> {
-    const { bus, catalog, log } = this.#context;
+    const { bus, catalog, log, telemetry } = this.#context;
     const rows = await catalog.db.selectFrom('volume').selectAll().execute();
     const headShare = Math.floor(this.#context.config.headMapBytesMax / Math.max(1, rows.length));
     for (const row of rows) {
@@ -78,6 +79,21 @@ export class Ingest implements ExportDirectory {
       return { seq: disk.lastSeq };
     });
     answer(bus, 'ingest.status', async ({ volumeId }) => this.#status(volumeId));
+    telemetry.observe((report) => {
+      const at = {
+        clock: this.#context.clock,
+        node: telemetry.node,
+        syncIntervalMs: this.#context.config.syncIntervalMs,
+      };
+      for (const volume of this.#volumes.values()) reportVolume(report, volume, at);
+      for (const { name } of this.#broken.values()) reportState(report, name, 'broken', telemetry.node);
+    });
+    telemetry.ready(() => [
+      ...[...this.#volumes.values()].flatMap(whyNotReady),
+      ...[...this.#broken.values()].map(
+        ({ name, error }) => `volume ${name} can't be opened: ${messageOf(error)}`,
+      ),
+    ]);
   }
 
   async open(name: string): Promise<OpenedExport> {
@@ -88,6 +104,7 @@ export class Ingest implements ExportDirectory {
         device: volume.disk,
         description: `volume ${name}`,
         multiConn: true,
+        ...(this.#context.telemetry.on ? { meter: volume.meter } : {}),
         release: () => {
           this.#open.set(volume.id, this.#open.get(volume.id)! - 1);
         },

@@ -16,7 +16,7 @@ import {
 } from '@midmirror/catalog';
 import type { ChosenPoint } from '@midmirror/events';
 import { LiveDisk, type LiveDiskOptions } from '@midmirror/live-disk';
-import { type CloneFile, readVolumeFile, writeCloneFile } from '@midmirror/pool';
+import { type CloneFile, readVolumeFile, soleClaim, writeCloneFile } from '@midmirror/pool';
 import { printTime } from '@midmirror/point';
 import { CloneDisk } from './clone-disk.ts';
 import type { MappingIndexContext } from './context.ts';
@@ -236,7 +236,7 @@ export class Clones implements ExportDirectory {
 export async function openCloneDisk(
   options: Omit<
     LiveDiskOptions,
-    'segmentsMax' | 'floor' | 'epochMin' | 'listener' | 'older' | 'headBytesMax'
+    'segmentsMax' | 'floor' | 'claim' | 'listener' | 'older' | 'headBytesMax'
   > & {
     /** Time of the point that it stands on. */
     sinceNs: bigint;
@@ -250,7 +250,7 @@ export async function openCloneDisk(
     ...options,
     segmentsMax: forData + 2 * limits.cloneReserveSegments,
     floor: { seq: 0, timeNs: sinceNs, anyFirst: true },
-    epochMin: 1,
+    claim: soleClaim(),
     // No runs are made of a clone's segments: its map stays in memory, of as many extents as it has sectors at most.
     older: null,
     headBytesMax: Number.POSITIVE_INFINITY,

@@ -4,6 +4,7 @@ import type { Bus } from '@midmirror/bus';
 import type { Catalog } from '@midmirror/catalog';
 import type { PoolFiles } from '@midmirror/pool';
 import type { PageCache } from '@midmirror/runs';
+import type { Telemetry } from '@midmirror/telemetry';
 
 export interface MappingIndexContext {
   files: PoolFiles;
@@ -16,4 +17,5 @@ export interface MappingIndexContext {
   /** Pages of runs in memory, shared with whoever else reads runs. */
   pages: PageCache;
   log: (message: string) => void;
+  telemetry: Telemetry;
 }

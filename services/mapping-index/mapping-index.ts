@@ -17,6 +17,7 @@ import { changesBetween } from './changes.ts';
 import { Clones } from './clones.ts';
 import type { MappingIndexContext } from './context.ts';
 import { historyOf } from './history.ts';
+import { reportCache, reportIndex } from './index-metrics.ts';
 import { limits } from './limits.ts';
 import { type Mirror, refuseOutside } from './mirror.ts';
 import { type Moment, Points, staysPut } from './points.ts';
@@ -64,7 +65,7 @@ export class MappingIndex implements ExportDirectory {
   }
 
   async start(): Promise<void> {
-    const { bus, catalog } = this.#context;
+    const { bus, catalog, pages, telemetry } = this.#context;
     // Mirrors end with the process that served them; clones hold pins of their own.
     await catalog.db.deleteFrom('pin').where('holder', '=', 'mirror').execute();
     await this.#merger.start();
@@ -111,6 +112,13 @@ export class MappingIndex implements ExportDirectory {
         .activityOf(volumeId)
         .map((minute) => ({ ...minute, minuteNs: minute.minuteNs.toString() })),
     }));
+    telemetry.observe(async (report) => {
+      await reportIndex(report, catalog.db, (id) => this.#served.get(id)?.index.mirrors.length ?? 0);
+      reportCache(report, pages);
+      report('midmirror_index_merges_waiting', {}, this.#merger.waiting);
+      for (const { consumer, messages } of await this.#projector.lags())
+        report('midmirror_events_lag_messages', { consumer }, messages);
+    });
   }
 
   /** Names are `volume@point`, or a clone's. */

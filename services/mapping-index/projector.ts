@@ -12,7 +12,14 @@ import {
   toNs,
   volumeById,
 } from '@midmirror/catalog';
-import { type DomainEvent, decodeDescriptors, eventOf, journalSubject, Streams } from '@midmirror/events';
+import {
+  type DomainEvent,
+  decodeDescriptors,
+  eventOf,
+  journalSubject,
+  Streams,
+  traceparentOf,
+} from '@midmirror/events';
 import {
   type Batch,
   descriptorsOf,
@@ -21,6 +28,7 @@ import {
   type SegmentFooter,
 } from '@midmirror/journal';
 import { PieceReader, type PoolFiles, volumePaths } from '@midmirror/pool';
+import type { Telemetry } from '@midmirror/telemetry';
 import { batchesOf, Tail } from './tail.ts';
 
 const JOURNAL = 'mapping-index.journal';
@@ -41,6 +49,7 @@ export interface ProjectorContext {
   bus: Bus;
   poolDirectory: string;
   log: (message: string) => void;
+  telemetry: Telemetry;
   /** Before the segment's file number is forgotten for good. */
   recycled: (volumeId: string, segment: number) => Promise<void>;
   deleted: (volumeId: string) => Promise<void>;
@@ -52,6 +61,7 @@ export class Projector {
   readonly #context: ProjectorContext;
   readonly #tails = new Map<string, Tail>();
   #seen = 0;
+  #seenOfTimeline = 0;
   #journal!: Subscription;
   #timeline!: Subscription;
 
@@ -65,12 +75,13 @@ export class Projector {
     this.#journal = bus.consume({
       stream: Streams.journal,
       after: this.#seen,
-      handler: async (message) => this.#descriptors(message),
+      handler: (message) => this.#traced(message, async () => this.#descriptors(message)),
     });
+    this.#seenOfTimeline = await this.#position(TIMELINE);
     this.#timeline = bus.consume({
       stream: Streams.timeline,
-      after: await this.#position(TIMELINE),
-      handler: (message) => this.#event(eventOf(message), message.position),
+      after: this.#seenOfTimeline,
+      handler: (message) => this.#traced(message, () => this.#event(eventOf(message), message.position)),
     });
     // What an earlier process sealed and did not publish is known by its end alone: no point is opened before that.
     await this.#timeline.reached(await bus.lastPosition(Streams.timeline));
@@ -95,6 +106,17 @@ export class Projector {
     return this.#journal.reached(position);
   }
 
+  /** What each of its consumers has yet to handle, in positions of the stream. */
+  async lags(): Promise<{ consumer: string; messages: number }[]> {
+    const { bus } = this.#context;
+    const journal = (await bus.lastPosition(Streams.journal)) - this.#seen;
+    const timeline = (await bus.lastPosition(Streams.timeline)) - this.#seenOfTimeline;
+    return [
+      { consumer: JOURNAL, messages: Math.max(0, journal) },
+      { consumer: TIMELINE, messages: Math.max(0, timeline) },
+    ];
+  }
+
   /** Activity of the writes that are in no run yet. */
   activityOf(volumeId: string): Activity[] {
     const minutes = new Map<bigint, Activity>();
@@ -105,6 +127,18 @@ export class Projector {
     return [...minutes.values()];
   }
 
+  async #traced(message: BusMessage, handle: () => Promise<void>): Promise<void> {
+    const type = message.headers['ce-type'] ?? '';
+    const span = this.#context.telemetry.continueSpan(traceparentOf(message), `index ${type}`);
+    try {
+      await handle();
+      span.end();
+    } catch (error) {
+      span.end(error);
+      throw error;
+    }
+  }
+
   #descriptors(message: BusMessage): void {
     const { volumeId, batches } = decodeDescriptors(message);
     this.tail(volumeId).add(message.position, batches);
@@ -112,6 +146,11 @@ export class Projector {
   }
 
   async #event(event: DomainEvent, position: number): Promise<void> {
+    await this.#apply(event, position);
+    this.#seenOfTimeline = position;
+  }
+
+  async #apply(event: DomainEvent, position: number): Promise<void> {
     const { catalog } = this.#context;
     if (event.type === 'segment.sealed') return await this.#sealed(event.volumeId, event.data, position);
     if (event.type === 'segment.recycled')

@@ -68,6 +68,11 @@ export class TierMerger {
     });
   }
 
+  /** Sides of volumes that are still to be looked at. */
+  get waiting(): number {
+    return this.#due.size;
+  }
+
   /** Resolves when nothing is left to merge. */
   async idle(): Promise<void> {
     while (this.#working !== null) await this.#working;
@@ -82,8 +87,11 @@ export class TierMerger {
     for (const [due, where] of this.#due) {
       this.#due.delete(due);
       const [side, volumeId] = due.split(':') as [Side, string];
+      const look = this.#missed.delete(due) ? 'anywhere' : where;
       try {
-        await this.#mergeAll(volumeId, side, this.#missed.delete(due) ? 'anywhere' : where);
+        const ended = await this.#mergeAll(volumeId, side, look, () => this.#due.has(due));
+        if (this.#stop.signal.aborted) return;
+        if (!ended && look === 'anywhere') this.#due.set(due, 'anywhere');
       } catch (error) {
         if (this.#stop.signal.aborted) return;
         // The runs below stay as they are; the next change of them asks again, and then for all of them.
@@ -93,7 +101,8 @@ export class TierMerger {
     }
   }
 
-  async #mergeAll(volumeId: string, side: Side, where: Where): Promise<void> {
+  /** False: not all is merged. Runs that have come meanwhile are looked at first, for the lowest level comes first. */
+  async #mergeAll(volumeId: string, side: Side, where: Where, changed: () => boolean): Promise<boolean> {
     const { db } = this.#catalog;
     const open = await openSnapshotOf(db, volumeId);
     // Syncs still add to an open snapshot.
@@ -103,10 +112,12 @@ export class TierMerger {
     // Looked up once: a run that goes meanwhile fails the merge that needs it, and its going asks again.
     const tiers = runs.map(tierRunOf);
     for (let merge = nextMerge(tiers); merge !== null; merge = nextMerge(tiers)) {
-      if (this.#stop.signal.aborted) return;
+      if (this.#stop.signal.aborted) return false;
       const inputs = merge.inputs.map(({ run }) => run);
       tiers.push(tierRunOf(await this.#merge(inputs, merge.level)));
+      if (changed()) return false;
     }
+    return true;
   }
 
   async #merge(inputs: StoredRun[], level: number): Promise<StoredRun> {

@@ -10,7 +10,7 @@ import {
 } from '@midmirror/journal';
 import {
   type PieceReader,
-  parseSegmentName,
+  segmentsOf,
   type PoolFile,
   type PoolFiles,
   readBytes,
@@ -62,18 +62,16 @@ export async function forwardMovelist(
  */
 async function segmentsAfter(files: PoolFiles, paths: VolumePaths, afterSeq: number): Promise<number[]> {
   const numbers: number[] = [];
-  for (const name of await files.list(paths.forward)) {
-    const place = parseSegmentName(name);
-    if (place === null) continue;
+  for (const { name, segment } of segmentsOf(await files.list(paths.forward))) {
     const file = await openIfThere(files, `${paths.forward}/${name}`);
     if (file === null) continue; // renamed since it was listed
     try {
-      if (await holdsWritesAfter(file, place.segment, afterSeq)) numbers.push(place.segment);
+      if (await holdsWritesAfter(file, segment, afterSeq)) numbers.push(segment);
     } finally {
       await file.close();
     }
   }
-  return numbers.sort((a, b) => a - b);
+  return numbers;
 }
 
 async function openIfThere(files: PoolFiles, path: string): Promise<PoolFile | null> {

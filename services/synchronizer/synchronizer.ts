@@ -8,6 +8,7 @@ import { parsePolicy } from '@midmirror/policy';
 import { Cron } from 'croner';
 import { limits } from './limits.ts';
 import { NewestVrmos } from './newest-vrmos.ts';
+import { reportSyncs } from './sync-metrics.ts';
 import { dropSnapshot, droppable, type Drop, retentionBasis } from './retain.ts';
 import { type SyncResult, VolumeSync, type VolumeSyncContext } from './volume-sync.ts';
 import type { Subscription } from '@midmirror/bus';
@@ -20,6 +21,7 @@ export interface SynchronizerContext extends VolumeSyncContext {
 }
 
 interface Entry {
+  name: string;
   sync: VolumeSync;
   /** Work of this volume, in order. */
   turns: Turns;
@@ -40,6 +42,8 @@ export class Synchronizer {
   readonly #entries = new Map<string, Entry>();
   readonly #vrmos = new NewestVrmos(limits.newestVrmosBytesMax);
   #timeline: Subscription | null = null;
+  /** Position of the last event that was handled. */
+  #seen = 0;
   #stopping = false;
 
   constructor(context: SynchronizerContext) {
@@ -67,6 +71,7 @@ export class Synchronizer {
       return { forgotten: true };
     });
     const after = await bus.lastPosition(Streams.timeline);
+    this.#seen = after;
     for (const volume of await catalog.db
       .selectFrom('volume')
       .selectAll()
@@ -81,8 +86,24 @@ export class Synchronizer {
         if (event.type === 'volume.created') await this.#created(event.volumeId);
         if (event.type === 'policy.changed') await this.#policyChanged(event.volumeId);
         if (event.type === 'mark.set') await this.#marked(event.volumeId, event.data.seq, event.data.kind);
+        this.#seen = message.position;
       },
     });
+    this.#tellOfIt();
+  }
+
+  #tellOfIt(): void {
+    const { bus, catalog, clock, telemetry } = this.#context;
+    telemetry.observe(async (report) => {
+      await reportSyncs(report, catalog.db, clock, (volumeId) => this.#entries.get(volumeId)?.sync.watch);
+      const lag = (await bus.lastPosition(Streams.timeline)) - this.#seen;
+      report('midmirror_events_lag_messages', { consumer: 'synchronizer.timeline' }, Math.max(0, lag));
+    });
+    telemetry.ready(() =>
+      [...this.#entries.values()].flatMap(({ name, sync }) =>
+        sync.watch.error === null ? [] : [`volume ${name}: the last sync failed: ${sync.watch.error}`],
+      ),
+    );
   }
 
   async stop(): Promise<void> {
@@ -101,6 +122,7 @@ export class Synchronizer {
     const directory = `${this.#context.poolDirectory}/volumes/${volume.id}`;
     const sync = new VolumeSync(volume.id, directory, this.#context, this.#vrmos);
     const entry: Entry = {
+      name: volume.name,
       sync,
       turns: new Turns(),
       timer: null,

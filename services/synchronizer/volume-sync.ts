@@ -16,7 +16,7 @@ import {
   type VolumeRow,
   volumeById,
 } from '@midmirror/catalog';
-import type { Requests } from '@midmirror/events';
+import type { DomainEvent, Requests } from '@midmirror/events';
 import type { ExtentMap } from '@midmirror/extent-map';
 import { parsePolicy, type VolumePolicy } from '@midmirror/policy';
 import {
@@ -31,10 +31,12 @@ import {
   type VolumePaths,
 } from '@midmirror/pool';
 import { TreeVrmo } from '@midmirror/vrmo';
+import type { Telemetry } from '@midmirror/telemetry';
 import { applyMoves, saveRanges } from './move-data.ts';
 import { forwardMovelist } from './movelist.ts';
 import type { NewestVrmos } from './newest-vrmos.ts';
 import { insertSaved, objectHeader, savedFor, writeObjects } from './objects.ts';
+import { SyncWatch } from './sync-watch.ts';
 
 export type SyncStep = 'planned' | 'saved' | 'prepared' | 'switched' | 'applied' | 'told' | 'recycled';
 
@@ -45,6 +47,7 @@ export interface VolumeSyncContext {
   clock: Clock;
   /** Called after each step; tests stop the world there. */
   reached: (step: SyncStep) => void | Promise<void>;
+  telemetry: Telemetry;
 }
 
 export type SyncResult = Requests['synchronizer.sync']['answer'];
@@ -53,6 +56,7 @@ const SOURCE = '/midmirror/synchronizer';
 
 export class VolumeSync {
   readonly id: string;
+  readonly watch: SyncWatch;
   readonly #context: VolumeSyncContext;
   readonly #vrmos: NewestVrmos;
   readonly #paths: VolumePaths;
@@ -60,6 +64,7 @@ export class VolumeSync {
 
   constructor(id: string, directory: string, context: VolumeSyncContext, vrmos: NewestVrmos) {
     this.id = id;
+    this.watch = new SyncWatch(id, context.telemetry);
     this.#context = context;
     this.#vrmos = vrmos;
     this.#paths = volumePaths(directory);
@@ -83,7 +88,7 @@ export class VolumeSync {
     const row = await syncUnderWay(this.#context.catalog.db, this.id);
     if (row === undefined) return;
     if (row.state === 'planned') return await this.#abandon(row.sync_id);
-    await this.#perform(row);
+    await this.#watched(row.cause, () => this.#perform(row));
   }
 
   /** A plan that came to nothing: what it kept others from pinning is free again. The MIM has not been touched. */
@@ -110,11 +115,7 @@ export class VolumeSync {
       snapshot: null,
     };
     while (result.toSeq < toSeq) {
-      const plan = await this.#plan(toSeq, cause);
-      const moved = await this.#perform(plan).catch(async (error: unknown) => {
-        await this.#abandon(plan.sync_id);
-        throw error;
-      });
+      const { plan, moved } = await this.#watched(cause, () => this.#syncOnce(toSeq, cause));
       result.toSeq = plan.to_seq;
       result.syncs += 1;
       result.extents += moved.extents;
@@ -123,6 +124,36 @@ export class VolumeSync {
     }
     if (closeSnapshot) result.snapshot = await this.#openSnapshotHere('requested');
     return result;
+  }
+
+  async #syncOnce(toSeq: number, cause: string) {
+    const plan = await this.#plan(toSeq, cause);
+    const moved = await this.#perform(plan).catch(async (error: unknown) => {
+      await this.#abandon(plan.sync_id);
+      throw error;
+    });
+    return { plan, moved };
+  }
+
+  async #watched<T>(cause: string, act: () => Promise<T>): Promise<T> {
+    this.watch.began(cause);
+    try {
+      const done = await act();
+      this.watch.ended();
+      return done;
+    } catch (error) {
+      this.watch.ended(error);
+      throw error;
+    }
+  }
+
+  async #tell(tx: CatalogTransaction, event: DomainEvent): Promise<void> {
+    await tell(this.#context.bus, tx, SOURCE, event, this.watch.traceparent);
+  }
+
+  async #reached(step: SyncStep): Promise<void> {
+    this.watch.reached(step);
+    await this.#context.reached(step);
   }
 
   /** Where backward objects go, and their next free number. */
@@ -164,7 +195,7 @@ export class VolumeSync {
       await tx.insertInto('sync').values(row).execute();
       return row;
     });
-    await this.#context.reached('planned');
+    await this.#reached('planned');
     return plan;
   }
 
@@ -243,7 +274,7 @@ export class VolumeSync {
         .where('volume_id', '=', this.id)
         .where('snapshot', '=', closing)
         .execute();
-      await tell(this.#context.bus, tx, SOURCE, {
+      await this.#tell(tx, {
         type: 'snapshot.closed',
         volumeId: this.id,
         timeNs: nowNs.toString(),
@@ -262,7 +293,7 @@ export class VolumeSync {
     };
     await tx.insertInto('snapshot').values(row).execute();
     const data = { snapshot: row.snapshot, seq: row.seq, timeNs: fromNs(row.time_ns).toString(), reason };
-    await tell(this.#context.bus, tx, SOURCE, {
+    await this.#tell(tx, {
       type: 'snapshot.opened',
       volumeId: this.id,
       timeNs: nowNs.toString(),
@@ -312,10 +343,10 @@ export class VolumeSync {
       const done: SyncRow = { ...plan, to_ns: toNs(lastNs) };
       if (plan.state === 'planned') {
         await this.#saveAndPrepare(done, moves, mim, firstNs);
-        await this.#context.reached('prepared');
+        await this.#reached('prepared');
       }
       await ask(bus, 'mapping-index.prepare', { volumeId: this.id, syncId: plan.sync_id });
-      await this.#context.reached('switched');
+      await this.#reached('switched');
       await this.#apply(done, moves, mim, pieces, lastNs);
       return { extents: moves.size, bytes: moves.coveredBytes };
     } finally {
@@ -337,7 +368,7 @@ export class VolumeSync {
     const header = await objectHeader(catalog.db, snapshot, untilNs, plan.sync_id, span);
     const ranges = vrmo.backwardMovelist(moves);
     const objects = await writeObjects(this.place, header, (writer) => saveRanges(mim, ranges, writer));
-    await this.#context.reached('saved');
+    await this.#reached('saved');
     await catalog.transaction(async (tx) => {
       await insertSaved(tx, this.id, plan.snapshot, span, objects);
       await tx
@@ -358,7 +389,7 @@ export class VolumeSync {
         toSeq: plan.to_seq,
         snapshot: plan.snapshot,
       };
-      await tell(this.#context.bus, tx, SOURCE, {
+      await this.#tell(tx, {
         type: 'sync.prepared',
         volumeId: this.id,
         timeNs: this.#context.clock.nowNs().toString(),
@@ -401,7 +432,7 @@ export class VolumeSync {
       syncId: 0,
       targetSeq: 0,
     });
-    await this.#context.reached('applied');
+    await this.#reached('applied');
     const nowNs = clock.nowNs();
     const bytes = moves.coveredBytes;
     await catalog.transaction(async (tx) => {
@@ -430,16 +461,16 @@ export class VolumeSync {
         toTimeNs: lastNs.toString(),
         snapshot: plan.snapshot,
       };
-      await tell(this.#context.bus, tx, SOURCE, {
+      await this.#tell(tx, {
         type: 'mim.advanced',
         volumeId: this.id,
         timeNs: nowNs.toString(),
         data,
       });
     });
-    await this.#context.reached('told');
+    await this.#reached('told');
     await ask(bus, 'ingest.recycle', { volumeId: this.id, seq: plan.to_seq });
-    await this.#context.reached('recycled');
+    await this.#reached('recycled');
   }
 
   /** Objects that no run names were half-made when a crash came, or are left from a drop. */

@@ -18,7 +18,7 @@ export interface Ran {
 /** The environment without what a developer's shell may have set for an appliance of theirs. */
 export function cleanEnvironment(more: Record<string, string> = {}): NodeJS.ProcessEnv {
   const kept = Object.entries(process.env).filter(
-    ([name]) => !name.startsWith('MIM_') && name !== 'NODE_TEST_CONTEXT',
+    ([name]) => !/^(MIM|OTEL)_/.test(name) && name !== 'NODE_TEST_CONTEXT',
   );
   return {
     ...Object.fromEntries(kept),
@@ -69,6 +69,8 @@ export class ApplianceProcess {
   output = '';
   nbd = '';
   api = '';
+  /** Where it tells metrics; empty: it was not asked to. */
+  metrics = '';
 
   private constructor(child: ChildProcess) {
     this.#child = child;
@@ -110,6 +112,7 @@ export class ApplianceProcess {
     });
     started.nbd = /disks \(NBD\)\s+(\S+)/.exec(started.output)![1]!;
     started.api = /API \(HTTP\)\s+(\S+)\/v1/.exec(started.output)![1]!;
+    started.metrics = /metrics \(HTTP\)\s+(\S+)/.exec(started.output)?.[1] ?? '';
     return started;
   }
 

@@ -9,12 +9,14 @@ import { cleanEnvironment, ROOT, run, withFolder } from './appliance-process.ts'
 const text = readFileSync(`${ROOT}/README.md`, 'utf8');
 const NBD = '127.0.0.1:10809';
 const API = '127.0.0.1:8080';
+const METRICS = '127.0.0.1:9464';
 
 /** What may differ between two runs becomes `#`. */
 function shape(line: string): string {
   return line
     .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, '#time')
     .replaceAll(/[\d.]+ (ms|s) before/g, '# before')
+    .replaceAll(/"node [\d.]+"/g, '"node #"')
     .replaceAll(/\s+/g, ' ')
     .trim();
 }
@@ -35,8 +37,14 @@ test('the quick start and the tours do what the README says', () =>
     // `npm ci` has been run: these tests stand on it. Other ports, should a developer's own appliance have these.
     const nbdPort = 20_000 + Math.floor(Math.random() * 10_000);
     const local = (line: string): string =>
-      line.replaceAll(NBD, `127.0.0.1:${nbdPort}`).replaceAll(API, `127.0.0.1:${nbdPort + 1}`);
-    const env = { MIM_DATA_DIR: `${folder}/data`, MIM_NBD_LISTEN: local(NBD), MIM_API_LISTEN: local(API) };
+      line
+        .replaceAll(NBD, `127.0.0.1:${nbdPort}`)
+        .replaceAll(API, `127.0.0.1:${nbdPort + 1}`)
+        .replaceAll(METRICS, `127.0.0.1:${nbdPort + 2}`);
+    const env = {
+      ...{ MIM_DATA_DIR: `${folder}/data`, MIM_NBD_LISTEN: local(NBD), MIM_API_LISTEN: local(API) },
+      MIM_METRICS_LISTEN: local(METRICS),
+    };
     const appliance = spawn('npm', ['start'], { cwd: ROOT, env: cleanEnvironment(env), detached: true });
     let output = '';
     const ended = new Promise<number | null>((resolve) => appliance.on('close', resolve));

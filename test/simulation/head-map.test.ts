@@ -9,7 +9,7 @@ import { MidmirrorError, SeededRandom } from '@midmirror/basis';
 import type { WriteCommand } from '@midmirror/block-device';
 import { type Catalog, deleteForwardRuns, insertRun, openEmbeddedCatalog } from '@midmirror/catalog';
 import { LiveDisk, type RingSegment } from '@midmirror/live-disk';
-import { ForgetfulFiles, SegmentReader } from '@midmirror/pool';
+import { ForgetfulFiles, SegmentReader, soleClaim } from '@midmirror/pool';
 import { PageCache } from '@midmirror/runs';
 import { OlderRuns } from '../../services/ingest/older-runs.ts';
 import { TierMerger } from '../../services/mapping-index/tier-merger.ts';
@@ -101,7 +101,7 @@ class World {
       syncIntervalMs: 3_600_000,
       clock: { nowNs: () => (this.#nowNs += 5n) },
       floor: { seq: this.floorSeq, timeNs: 0n, anyFirst: false },
-      epochMin: 1,
+      claim: soleClaim(),
       base: {
         tryRead: (start, length, target, at) => {
           target.set(base().subarray(start, start + length), at);

@@ -5,9 +5,10 @@ import { type Bus, openEmbeddedBus } from '@midmirror/bus';
 import { type Catalog, openEmbeddedCatalog } from '@midmirror/catalog';
 import { Ingest } from '@midmirror/ingest';
 import { MappingIndex } from '@midmirror/mapping-index';
-import type { PoolFiles } from '@midmirror/pool';
+import { type PoolFiles, soleWriter } from '@midmirror/pool';
 import { PageCache } from '@midmirror/runs';
 import { Synchronizer } from '@midmirror/synchronizer';
+import { silent } from '@midmirror/telemetry';
 
 export interface Services {
   catalog: Catalog;
@@ -41,7 +42,7 @@ export async function openServices(options: ServicesOptions): Promise<Services> 
   const opened = await openEmbeddedCatalog(options.catalogPath);
   const catalog = options.watched?.(opened) ?? opened;
   const bus = openEmbeddedBus(catalog);
-  const shared = { files, catalog, bus, clock, poolDirectory, log };
+  const shared = { files, catalog, bus, clock, poolDirectory, log, telemetry: silent };
   const config = {
     syncIntervalMs: 3_600_000,
     ...{ segmentBytes, journalBytesMax, requestBytesMax, headMapBytesMax },
@@ -50,6 +51,7 @@ export async function openServices(options: ServicesOptions): Promise<Services> 
   const ingest = new Ingest(poolDirectory, {
     ...shared,
     config,
+    writer: soleWriter(),
     pages,
     reached: (place) => reached(`journal:${place}`),
   });

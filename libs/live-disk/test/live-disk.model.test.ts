@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { SeededRandom } from '@midmirror/basis';
 import type { WriteCommand } from '@midmirror/block-device';
-import { ForgetfulFiles } from '@midmirror/pool';
+import { ForgetfulFiles, soleClaim } from '@midmirror/pool';
 import { LiveDisk } from '../index.ts';
 
 const SIZE = 256 << 10;
@@ -57,7 +57,7 @@ class World {
       syncIntervalMs: 3_600_000,
       clock: { nowNs: () => (this.nowNs += 5n) },
       floor: { seq: this.floorSeq, timeNs: this.floorNs, anyFirst: false },
-      epochMin: 1,
+      claim: soleClaim(),
       base: {
         tryRead: (start, length, target, at) => {
           target.set(base().subarray(start, start + length), at);

@@ -18,6 +18,8 @@ interface Setting {
   opened: () => number;
   /** Contexts that are open, by name. */
   contexts: string[];
+  /** What the export's meter was told: bytes of writes, else what happened. */
+  metered: (number | 'failed' | 'flushed')[];
 }
 
 async function withServer(
@@ -30,6 +32,11 @@ async function withServer(
   const device = new MemoryDevice(SIZE);
   let opened = 0;
   const contexts: string[] = [];
+  const metered: Setting['metered'] = [];
+  const tell = (what: Setting['metered'][number], seconds: number): void => {
+    assert.ok(seconds >= 0 && seconds < 60, `${seconds} s`);
+    metered.push(what);
+  };
   const server = await startNbdServer({
     listen: { path },
     receive,
@@ -42,6 +49,11 @@ async function withServer(
           device,
           description: 'a disk',
           multiConn: true,
+          meter: {
+            wrote: (bytes, seconds) => tell(bytes, seconds),
+            failed: () => tell('failed', 0),
+            flushed: (seconds) => tell('flushed', seconds),
+          },
           contexts: {
             advertised: ['x-test:'],
             open: async (name) => {
@@ -64,7 +76,7 @@ async function withServer(
     },
   });
   try {
-    await act({ server, path, device, opened: () => opened, contexts });
+    await act({ server, path, device, opened: () => opened, contexts, metered });
   } finally {
     await server.close(1000);
     rmSync(folder, { recursive: true });
@@ -91,6 +103,26 @@ for (const receive of ['direct', 'events'] as const) {
         assert.ok(replies.find(({ cookie }) => cookie === 3)!.data.equals(data));
         assert.equal(device.bytes[511], 0);
         client.send(request(2, 4, 0n, 0));
+        await client.untilClosed();
+      }
+    }));
+
+  test(`${receive}: the meter is told of each write and flush once, also when answers come late`, () =>
+    withServer(receive, { requestsInFlightMax: 2 }, async ({ path, device, metered }) => {
+      for (const late of [false, true]) {
+        device.late = late;
+        const client = new RawClient(path);
+        await client.handshake('db');
+        client.send(
+          request(1, 1, 0n, 4096, 0, Buffer.alloc(4096, 1)),
+          request(6, 2, 4096n, 8192), // zeroes carry no data
+          request(1, 3, 8192n, 1024, 0, Buffer.alloc(1024, 2)),
+          request(1, 4, BigInt(SIZE), 512, 0, Buffer.alloc(512, 3)), // beyond the end
+          request(3, 5, 0n, 0),
+        );
+        await client.replies(5, () => 0);
+        assert.deepEqual(metered.splice(0).map(String).sort(), ['0', '1024', '4096', 'failed', 'flushed']);
+        client.send(request(2, 6, 0n, 0));
         await client.untilClosed();
       }
     }));

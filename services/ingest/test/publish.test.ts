@@ -7,8 +7,9 @@ import { ask, openEmbeddedBus } from '@midmirror/bus';
 import { openEmbeddedCatalog } from '@midmirror/catalog';
 import { decodeDescriptors, eventOf, Streams } from '@midmirror/events';
 import { packedBatches } from '@midmirror/journal';
-import { nodeFiles } from '@midmirror/pool';
+import { nodeFiles, soleWriter } from '@midmirror/pool';
 import { PageCache } from '@midmirror/runs';
+import { silent } from '@midmirror/telemetry';
 import { Ingest } from '../ingest.ts';
 
 const SEGMENTS = 8;
@@ -42,9 +43,10 @@ test('all descriptors of a segment are published before it is told that it is se
     headMapBytesMax: 1 << 20,
   };
   const ingest = new Ingest(`${directory}/pool`, {
-    ...{ files: nodeFiles(), catalog, bus, config, reached, log: () => {} },
+    ...{ files: nodeFiles(), catalog, bus, config, reached, log: () => {}, telemetry: silent },
     clock: { nowNs: () => (nowNs += 1000n) },
     pages: new PageCache(catalog.db, 1 << 20),
+    writer: soleWriter(),
   });
   try {
     await ingest.start();

@@ -98,6 +98,27 @@ for (const side of ['forward', 'backward'] as const) {
     }));
 }
 
+test('runs that come while others merge are merged before the higher levels go on', () =>
+  withCatalog(async (catalog) => {
+    const random = new SeededRandom(7);
+    const merger = new TierMerger(catalog, (message) => assert.fail(message));
+    const runs = async (level: number) =>
+      (await leveledRunsOf(catalog.db, VOLUME, 'forward')).filter((run) => run.level === level);
+    const come = async (first: number, last: number): Promise<void> => {
+      for (let source = first; source <= last; source += 1)
+        await store(catalog, 'forward', source, randomMap(random, 'forward', source));
+      merger.changed(VOLUME, 'forward', 'end');
+    };
+    await come(1, 64);
+    await come(65, 72);
+    assert.deepEqual(await runs(2), [], 'the later ones have come before there was a run of level 2');
+    await merger.idle();
+    const [later] = (await runs(1)).filter((run) => run.first_source === 65);
+    const [above] = await runs(2);
+    assert.ok(later!.id < above!.id);
+    await merger.stop();
+  }));
+
 test('a drop takes the merged runs over it away; who reads them is told, and they are made again', () =>
   withCatalog(async (catalog) => {
     const random = new SeededRandom(5);

@@ -10,7 +10,8 @@ import { type Catalog, openEmbeddedCatalog, toNs, volumeById } from '@midmirror/
 import type { ExtentMap } from '@midmirror/extent-map';
 import { LiveDisk } from '@midmirror/live-disk';
 import { parsePolicy } from '@midmirror/policy';
-import { createMim, ForgetfulFiles, volumePaths } from '@midmirror/pool';
+import { createMim, ForgetfulFiles, soleClaim, volumePaths } from '@midmirror/pool';
+import { silent } from '@midmirror/telemetry';
 import type { PlaceCursor, TreeVrmo } from '@midmirror/vrmo';
 import { NewestVrmos } from '../newest-vrmos.ts';
 import { savedFor } from '../objects.ts';
@@ -103,7 +104,7 @@ class Syncs {
           return result;
         },
       },
-      ...{ bus, clock },
+      ...{ bus, clock, telemetry: silent },
       reached: async (step) => {
         if (step !== 'planned' && step !== 'saved') await this.#check();
         this.#fail('step');
@@ -241,7 +242,7 @@ async function openDisk(
     syncIntervalMs: 3_600_000,
     clock,
     floor: { seq: 0, timeNs: 0n, anyFirst: false },
-    epochMin: 1,
+    claim: soleClaim(),
     older: null,
     headBytesMax: Number.POSITIVE_INFINITY,
     base: {

@@ -2,7 +2,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { LiveDisk } from '@midmirror/live-disk';
-import { ForgetfulFiles, PieceReader, type PoolFiles, segmentName, volumePaths } from '@midmirror/pool';
+import {
+  ForgetfulFiles,
+  PieceReader,
+  type PoolFiles,
+  segmentName,
+  soleClaim,
+  volumePaths,
+} from '@midmirror/pool';
 import { forwardMovelist } from '../movelist.ts';
 
 const SIZE = 1 << 20;
@@ -21,7 +28,7 @@ async function openDisk(files: PoolFiles): Promise<LiveDisk> {
     syncIntervalMs: 3_600_000,
     clock: { nowNs: () => (nowNs += 5n) },
     floor: { seq: 0, timeNs: 0n, anyFirst: false },
-    epochMin: 1,
+    claim: soleClaim(),
     base: {
       tryRead: () => false,
       read: async () => {},

@@ -1,0 +1,13 @@
+// Bounds of telemetry, each with its unit.
+
+export const limits = {
+  /** Series of one metric; further ones are left out and counted. */
+  seriesPerMetricMax: 5000,
+  /** A readiness check that takes longer is a reason not to be ready. */
+  checkMs: 2000,
+  /** How long stopping waits for what is still to be sent. */
+  flushMs: 2000,
+  /** Spans waiting to be sent; further ones are dropped. */
+  spansQueuedMax: 2048,
+  exportIntervalMsDefault: 60_000,
+} as const;
