@@ -12,6 +12,8 @@ export interface BusMessage {
 }
 
 export interface Subscription {
+  /** Everything up to here is handled, or lies in the dead letters. */
+  readonly position: number;
   /** Stops after the message in hand. */
   stop(): Promise<void>;
   /**
@@ -53,7 +55,8 @@ export interface Bus {
   publishIn(tx: CatalogTransaction, stream: string, subject: string, envelope: EventEnvelope): Promise<void>;
   /**
    * Messages after a position, in order, one at a time; then as they come. A message whose handler keeps failing
-   * goes to the dead letters, and the next one follows. A message may come again: handlers are idempotent.
+   * goes to the dead letters, and the next one follows; while something it needs is away (a retryable error) it
+   * waits. A message may come again: handlers are idempotent.
    * Positions of a stream that was made anew are greater than all before, so a stored one begins it at its start.
    */
   consume(options: {
@@ -61,7 +64,8 @@ export interface Bus {
     after: number;
     handler: (message: BusMessage) => Promise<void>;
   }): Subscription;
-  /** Waits while the bus is away. */
+  /** Resolves when the bus is there. */
+  ready(): Promise<void>;
   lastPosition(stream: string): Promise<number>;
   /** Position of the newest message of a subject; 0: there is none. */
   lastOf(stream: string, subject: string): Promise<number>;

@@ -1,6 +1,6 @@
 // Hands one message to its handler: again and again, waiting longer each time, then to the dead letters, so that
 // the next one can follow.
-import { messageOf } from '@midmirror/basis';
+import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { deadSubject, type EventEnvelope, Streams } from '@midmirror/events';
 import type { Bus, BusMessage } from './bus.ts';
 import { limits } from './limits.ts';
@@ -12,20 +12,30 @@ export interface DeliveryOptions {
   stopping: () => boolean;
 }
 
-/** Resolves when the message is handled or buried, or the consumer is stopping: then false. */
+/**
+ * Resolves when the message is handled or buried, or the consumer is stopping: then false. What fails as something
+ * is away is no reason to bury: all that comes after would fail as well.
+ */
 export async function deliver(message: BusMessage, options: DeliveryOptions): Promise<boolean> {
   let waitMs: number = limits.retryMsMin;
+  let failures = 0;
   let reason: unknown;
-  for (let attempt = 1; ; attempt += 1) {
+  for (;;) {
+    const isPoison = failures === limits.attemptsMax;
     try {
       // A letter that can't be buried now stays the one in hand.
-      if (attempt > limits.attemptsMax) await bury(message, reason, options);
+      if (isPoison) await bury(message, reason, options);
       else await options.handler(message);
       return true;
     } catch (error) {
       if (options.stopping()) return false;
-      if (attempt <= limits.attemptsMax) reason = error;
-      if (attempt !== limits.attemptsMax) await pause(waitMs);
+      const isAway = error instanceof MidmirrorError && error.retryable;
+      if (!isPoison && !isAway) {
+        failures += 1;
+        reason = error;
+        if (failures === limits.attemptsMax) continue;
+      }
+      await pause(waitMs);
       waitMs = Math.min(waitMs * 4, limits.retryMsMax);
     }
   }

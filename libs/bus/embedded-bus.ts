@@ -86,6 +86,8 @@ class EmbeddedBus implements Bus {
   }
 
   /** It is never away. */
+  async ready(): Promise<void> {}
+
   onReturn(): void {}
 
   async purge(stream: string, subject: string, upTo: number): Promise<void> {
@@ -212,6 +214,10 @@ class Consumer implements Subscription {
     this.#position = options.after;
     this.#stopped = stopped;
     this.#running = this.#run();
+  }
+
+  get position(): number {
+    return this.#position;
   }
 
   wake(): void {

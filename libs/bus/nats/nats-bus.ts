@@ -2,6 +2,7 @@
 import { MidmirrorError, messageOf as reasonOf } from '@midmirror/basis';
 import type { Catalog, CatalogTransaction } from '@midmirror/catalog';
 import { type EventEnvelope, Streams } from '@midmirror/events';
+import { InvalidArgumentError } from '@nats-io/transport-node';
 import type { Bus, BusMessage, RequestHandler, RequestOptions, Responder, Subscription } from '../bus.ts';
 import { checkWayOf } from '../bus.ts';
 import { limits, streamBytesMaxDefault } from '../limits.ts';
@@ -99,16 +100,15 @@ class NatsBus implements Bus {
     return reader;
   }
 
+  async ready(): Promise<void> {
+    await this.#link.ready();
+  }
+
   async lastPosition(stream: string): Promise<number> {
-    for (;;) {
-      const session = await this.#link.ready();
-      try {
-        const { state } = await inSession(session, () => session.jsm.streams.info(stream));
-        return session.bases.get(stream)! + state.last_seq;
-      } catch (error) {
-        if (!session.ended.aborted) throw unavailable(error);
-      }
-    }
+    return await this.#inSession(async ({ jsm, bases }) => {
+      const { state } = await jsm.streams.info(stream);
+      return bases.get(stream)! + state.last_seq;
+    });
   }
 
   async lastOf(stream: string, subject: string): Promise<number> {
@@ -168,7 +168,7 @@ class NatsBus implements Bus {
     try {
       return await inSession(session, () => act(session));
     } catch (error) {
-      throw unavailable(error);
+      throw errorOf(error);
     }
   }
 
@@ -184,7 +184,9 @@ class NatsBus implements Bus {
   }
 }
 
-function unavailable(error: unknown): MidmirrorError {
+function errorOf(error: unknown): MidmirrorError {
   if (error instanceof MidmirrorError) return error;
+  if (error instanceof InvalidArgumentError)
+    return new MidmirrorError('bad-request', `NATS refuses it: ${reasonOf(error)}`, { cause: error });
   return new MidmirrorError('unavailable', `NATS: ${reasonOf(error)}`, { cause: error });
 }

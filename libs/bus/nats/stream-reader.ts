@@ -58,6 +58,10 @@ export class StreamReader implements Subscription {
     this.#running = this.#run();
   }
 
+  get position(): number {
+    return this.#position;
+  }
+
   async stop(): Promise<void> {
     this.#stopping = true;
     this.#interrupt();

@@ -6,6 +6,7 @@ import { MidmirrorError } from '@midmirror/basis';
 import type { CatalogTransaction } from '@midmirror/catalog';
 import { Streams } from '@midmirror/events';
 import type { Bus, BusMessage, Subscription } from '../index.ts';
+import { limits } from '../limits.ts';
 
 export interface BusUnderTest {
   bus: Bus;
@@ -95,7 +96,7 @@ export function busContract(name: string, make: () => Promise<BusUnderTest>): vo
     const again = await under.bus.publish(JOURNAL, SUBJECT, envelope('one', 'other body'));
     assert.deepEqual([first.duplicate, again.duplicate, again.position], [false, true, first.position]);
     await under.reopen();
-    await under.bus.lastPosition(JOURNAL); // waits until it is there
+    await under.bus.ready();
     assert.equal((await under.bus.publish(JOURNAL, SUBJECT, envelope('one'))).duplicate, true);
     const elsewhere = await under.bus.publish(Streams.dead, 'mim.dead.a', envelope('one'));
     assert.equal(elsewhere.duplicate, false, 'ids are of a stream');
@@ -189,6 +190,29 @@ export function busContract(name: string, make: () => Promise<BusUnderTest>): vo
       await subscription.stop();
     },
   );
+
+  withBus('a handler that waits for something that is away leaves no dead letter', async (under) => {
+    await under.bus.publish(JOURNAL, SUBJECT, envelope('early'));
+    const { position } = await under.bus.publish(JOURNAL, SUBJECT, envelope('next'));
+    const seen: string[] = [];
+    let failures = 0;
+    const subscription = under.bus.consume({
+      stream: JOURNAL,
+      after: 0,
+      handler: async (message) => {
+        if (failures < limits.attemptsMax + 1) {
+          failures += 1;
+          throw new MidmirrorError('unavailable', 'the catalogue is away');
+        }
+        seen.push(textOf(message));
+      },
+    });
+    await subscription.reached(position);
+    assert.deepEqual(seen, ['early', 'next']);
+    assert.equal(subscription.position, position);
+    assert.deepEqual(await under.bus.deadLetters(), []);
+    await subscription.stop();
+  });
 
   withBus('purging removes a subject up to a position and nothing else', async (under) => {
     const positions: number[] = [];

@@ -131,7 +131,7 @@ withNats('a stream that has lost its end is read on from there, and gets its eve
   await nats.server.kill();
   nats.bringBackCopy();
   await nats.server.restart();
-  await bus.lastPosition(JOURNAL);
+  await bus.ready();
   assert.ok(
     (await bus.lastOf(JOURNAL, SUBJECT)) < position,
     'the owner sees that the stream lacks something',

@@ -2,7 +2,6 @@
 import { cpSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { type Catalog, openEmbeddedCatalog } from '@midmirror/catalog';
-import { Streams } from '@midmirror/events';
 import { type NatsServer, startNats } from '@midmirror/local-servers';
 import { type Bus, openNatsBus } from '../index.ts';
 
@@ -41,7 +40,7 @@ export class NatsUnderTest {
 
   async readyBus(): Promise<Bus> {
     const bus = this.openBus();
-    await bus.lastPosition(Streams.journal);
+    await bus.ready();
     return bus;
   }
 

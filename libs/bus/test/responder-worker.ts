@@ -1,7 +1,6 @@
 // A process that takes a request and never answers it; see nats-faults.test.ts.
 import { parentPort, workerData } from 'node:worker_threads';
 import { openEmbeddedCatalog } from '@midmirror/catalog';
-import { Streams } from '@midmirror/events';
 import { openNatsBus } from '../index.ts';
 
 const { url, catalog: path } = workerData as { url: string; catalog: string };
@@ -10,5 +9,5 @@ bus.respond('mim.request.test.long', async () => {
   parentPort!.postMessage('started');
   await new Promise(() => {});
 });
-await bus.lastPosition(Streams.journal);
+await bus.ready();
 parentPort!.postMessage('ready');
