@@ -15,6 +15,7 @@ const TOOLS: Readonly<Record<string, string>> = {
   fio: 'fio',
   'mkfs.ext4': 'e2fsprogs',
   losetup: 'mount',
+  'nats-server': 'nats-server',
   curl: 'curl',
   prometheus: 'prometheus',
   promtool: 'prometheus',

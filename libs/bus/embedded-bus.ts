@@ -1,9 +1,18 @@
 // The bus of the single process: streams are a table in the catalogue's file, so that an event and its rows
 // commit together; requests are calls. Consumers are woken by commits, not by polling.
-import { MidmirrorError, messageOf } from '@midmirror/basis';
+import { MidmirrorError } from '@midmirror/basis';
 import type { Catalog, CatalogTransaction } from '@midmirror/catalog';
-import type { EventEnvelope } from '@midmirror/events';
-import { type Bus, type BusMessage, DEAD_LETTER_STREAM, type Subscription } from './bus.ts';
+import { type EventEnvelope, Streams } from '@midmirror/events';
+import {
+  type Bus,
+  type BusMessage,
+  checkWayOf,
+  type RequestHandler,
+  type RequestOptions,
+  type Responder,
+  type Subscription,
+} from './bus.ts';
+import { type DeliveryOptions, deliver, pause } from './delivery.ts';
 import { limits } from './limits.ts';
 
 export function openEmbeddedBus(catalog: Catalog): Bus {
@@ -15,7 +24,8 @@ class EmbeddedBus implements Bus {
   readonly #consumers = new Set<Consumer>();
   /** Streams that a transaction under way has written to. */
   readonly #written = new WeakMap<CatalogTransaction, Set<string>>();
-  readonly #responders = new Map<string, (ask: unknown) => Promise<unknown>>();
+  /** By subject, and by subject and volume. */
+  readonly #responders = new Map<string, RequestHandler>();
   /** Requests under way: what ends each of them early. */
   readonly #requests = new Set<(error: MidmirrorError) => void>();
 
@@ -28,6 +38,7 @@ class EmbeddedBus implements Bus {
   }
 
   async publish(stream: string, subject: string, envelope: EventEnvelope) {
+    checkWayOf(stream, 'publish');
     return await this.#catalog.transaction((tx) => this.#insert(tx, stream, subject, envelope));
   }
 
@@ -37,6 +48,7 @@ class EmbeddedBus implements Bus {
     subject: string,
     envelope: EventEnvelope,
   ): Promise<void> {
+    checkWayOf(stream, 'publishIn');
     await this.#insert(tx, stream, subject, envelope);
   }
 
@@ -62,6 +74,22 @@ class EmbeddedBus implements Bus {
     return row?.last ?? 0;
   }
 
+  async lastOf(stream: string, subject: string): Promise<number> {
+    const { db } = this.#catalog;
+    const row = await db
+      .selectFrom('message')
+      .select((e) => e.fn.max('position').as('last'))
+      .where('stream', '=', stream)
+      .where('subject', '=', subject)
+      .executeTakeFirst();
+    return row?.last ?? 0;
+  }
+
+  /** It is never away. */
+  async ready(): Promise<void> {}
+
+  onReturn(): void {}
+
   async purge(stream: string, subject: string, upTo: number): Promise<void> {
     const { db } = this.#catalog;
     await db
@@ -77,19 +105,16 @@ class EmbeddedBus implements Bus {
     const rows = await db
       .selectFrom('message')
       .selectAll()
-      .where('stream', '=', DEAD_LETTER_STREAM)
+      .where('stream', '=', Streams.dead)
       .orderBy('position')
-      .limit(1000)
+      .limit(limits.deadLettersMax)
       .execute();
     return rows.map(toMessage);
   }
 
-  async request(
-    subject: string,
-    ask: unknown,
-    timeoutMs: number = limits.requestMsDefault,
-  ): Promise<unknown> {
-    const responder = this.#responders.get(subject);
+  async request(subject: string, ask: unknown, options: RequestOptions = {}): Promise<unknown> {
+    const { timeoutMs = limits.requestMsDefault, volumeId, traceparent } = options;
+    const responder = this.#responders.get(`${subject}.${volumeId}`) ?? this.#responders.get(subject);
     if (responder === undefined) throw new MidmirrorError('unavailable', `nobody answers ${subject}`);
     if (this.#requests.size >= limits.requestsInFlightMax) {
       throw new MidmirrorError(
@@ -108,7 +133,8 @@ class EmbeddedBus implements Bus {
     this.#requests.add(end);
     try {
       // Through JSON, so that nothing passes here that would not pass a network.
-      const answer = await Promise.race([responder(JSON.parse(JSON.stringify(ask))), ended]);
+      const context = traceparent === undefined ? {} : { traceparent };
+      const answer = await Promise.race([responder(JSON.parse(JSON.stringify(ask)), context), ended]);
       return JSON.parse(JSON.stringify(answer));
     } finally {
       clearTimeout(timer);
@@ -116,8 +142,15 @@ class EmbeddedBus implements Bus {
     }
   }
 
-  respond(subject: string, handler: (ask: unknown) => Promise<unknown>): void {
-    this.#responders.set(subject, handler);
+  respond(subject: string, handler: RequestHandler, options: { volumeId?: string } = {}): Responder {
+    const key = options.volumeId === undefined ? subject : `${subject}.${options.volumeId}`;
+    this.#responders.set(key, handler);
+    return {
+      stop: async () => {
+        // Another one may have taken it over.
+        if (this.#responders.get(key) === handler) this.#responders.delete(key);
+      },
+    };
   }
 
   async #insert(
@@ -160,8 +193,7 @@ class EmbeddedBus implements Bus {
 class Consumer implements Subscription {
   readonly #catalog: Catalog;
   readonly stream: string;
-  readonly #handler: (message: BusMessage) => Promise<void>;
-  readonly #publish: Bus['publish'];
+  readonly #delivery: DeliveryOptions;
   readonly #stopped: () => void;
   #position: number;
   #stopping = false;
@@ -177,12 +209,15 @@ class Consumer implements Subscription {
     stopped: () => void,
   ) {
     this.#catalog = catalog;
-    this.#publish = publish;
     this.stream = options.stream;
-    this.#handler = options.handler;
+    this.#delivery = { ...options, publish, stopping: () => this.#stopping };
     this.#position = options.after;
     this.#stopped = stopped;
     this.#running = this.#run();
+  }
+
+  get position(): number {
+    return this.#position;
   }
 
   wake(): void {
@@ -208,7 +243,7 @@ class Consumer implements Subscription {
       const page = await this.#page();
       for (const message of page) {
         if (this.#stopping) return;
-        await this.#deliver(message);
+        if (!(await deliver(message, this.#delivery))) return;
         this.#position = message.position;
         this.#tell();
       }
@@ -240,30 +275,6 @@ class Consumer implements Subscription {
     }
   }
 
-  async #deliver(message: BusMessage): Promise<void> {
-    let waitMs: number = limits.retryMsMin;
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        await this.#handler(message);
-        return;
-      } catch (error) {
-        if (this.#stopping) return;
-        if (attempt === limits.attemptsMax) return await this.#bury(message, error);
-        await pause(waitMs);
-        waitMs = Math.min(waitMs * 4, limits.retryMsMax);
-      }
-    }
-  }
-
-  async #bury(message: BusMessage, reason: unknown): Promise<void> {
-    const envelope = {
-      id: `${this.stream}/${message.position}`,
-      headers: { ...message.headers, 'mim-dead-reason': messageOf(reason), 'mim-dead-stream': this.stream },
-      data: message.data,
-    };
-    await this.#publish(DEAD_LETTER_STREAM, message.subject, envelope);
-  }
-
   #tell(): void {
     for (let i = this.#waiting.length - 1; i >= 0; i -= 1) {
       if (this.#waiting[i]!.position <= this.#position) this.#waiting.splice(i, 1)[0]!.resolve();
@@ -279,8 +290,4 @@ function toMessage(row: {
 }): BusMessage {
   const headers = JSON.parse(row.headers) as Record<string, string>;
   return { position: row.position, subject: row.subject, headers, data: row.data };
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -1,4 +1,13 @@
-export { type Bus, type BusMessage, DEAD_LETTER_STREAM, type Subscription } from './bus.ts';
+export type {
+  Bus,
+  BusMessage,
+  RequestContext,
+  RequestHandler,
+  RequestOptions,
+  Responder,
+  Subscription,
+} from './bus.ts';
 export { openEmbeddedBus } from './embedded-bus.ts';
+export { type NatsBusOptions, openNatsBus } from './nats/nats-bus.ts';
 export { answer, ask } from './requests.ts';
 export { tell } from './timeline.ts';

@@ -3,4 +3,4 @@ export { type EventEnvelope, envelopeOf, eventOf, traceparentOf } from './envelo
 export { decodeDescriptors, encodeDescriptors, type JournaledDescriptors } from './extents-journaled.ts';
 export { type MarkKind, markKinds } from './mark-kind.ts';
 export type { ChosenPoint, RequestName, OpenMirrorView, Requests } from './requests.ts';
-export { Streams, journalSubject, requestSubject, timelineSubject } from './subjects.ts';
+export { deadSubject, Streams, journalSubject, requestSubject, timelineSubject } from './subjects.ts';

@@ -5,6 +5,8 @@ export const Streams = {
   journal: 'MIM_JOURNAL',
   /** Domain events, kept. */
   timeline: 'MIM_TIMELINE',
+  /** What a consumer could not handle, with the reason. */
+  dead: 'MIM_DEAD',
 } as const;
 
 export function journalSubject(volumeId: string): string {
@@ -13,6 +15,11 @@ export function journalSubject(volumeId: string): string {
 
 export function timelineSubject(volumeId: string, type: string): string {
   return `mim.timeline.${volumeId}.${type.replaceAll('.', '-')}`;
+}
+
+/** Where a message of another stream lies when it is a dead letter. */
+export function deadSubject(subject: string): string {
+  return `mim.dead.${subject.replace(/^mim\./, '')}`;
 }
 
 export function requestSubject(service: string, request: string): string {

@@ -32,6 +32,8 @@ import { writeBatchSpan } from './write-batch-span.ts';
 const MESSAGE_BYTES_MAX = 512 << 10;
 const RETRY_MS = 500;
 const PUBLISH_EVERY_MS = 100;
+/** Of the ring, how much is in use when a sync is asked for. */
+const RELIEVE_SHARE = 0.75;
 const SOURCE = '/midmirror/ingest';
 
 export type IngestPlace = 'durable' | 'sealed' | 'published' | 'recycling' | 'recycled';
@@ -68,6 +70,9 @@ export class IngestVolume {
   readonly #sealed: RingSegment[] = [];
   #publishing: Promise<number> | null = null;
   #publishAgain = false;
+  /** The bus may have lost something since the last round. */
+  #compare = false;
+  readonly #busAway = Promise.withResolvers<void>();
   #lastPosition = 0;
   #publishTimer: NodeJS.Timeout | null = null;
   #closing = false;
@@ -129,7 +134,7 @@ export class IngestVolume {
           void opened.publish();
         },
         pressure: (share) => {
-          if (share >= 0.75) opened.#relieve();
+          if (share >= RELIEVE_SHARE) opened.#relieve();
         },
         stateChanged: (state, reason) => {
           if (state !== 'closed') context.log(`volume ${volume.name}: ${state}: ${reason}`);
@@ -142,7 +147,8 @@ export class IngestVolume {
       await opened.#recordMark(mark.name, mark.kind as MarkKind, mark.seq, mark.timeNs);
     await opened.#forgetRecycled();
     opened.#sealed.unshift(...opened.disk.segments.filter((segment) => segment.sealed));
-    await opened.publish();
+    // Guests are served although the bus is away: what it lacks is published when it is back (I6).
+    await Promise.race([opened.publish(), opened.#busAway.promise]);
     return opened;
   }
 
@@ -163,6 +169,14 @@ export class IngestVolume {
     const timeNs = this.disk.lastNs;
     await this.disk.flush();
     return { seq, timeNs, position: await this.publish() };
+  }
+
+  /** The bus was away. */
+  busReturned(): void {
+    this.#compare = true;
+    void this.publish();
+    // Writers that wait for space ask once, and may have asked in vain.
+    if (this.disk.ringShare >= RELIEVE_SHARE) this.#relieve();
   }
 
   /** The MIM holds everything up to `seq`. */
@@ -221,6 +235,7 @@ export class IngestVolume {
         try {
           await this.#publishRound();
         } catch (error) {
+          this.#busAway.resolve();
           if (this.#closing) break;
           // The bus or the catalogue is away: guests go on, the journal keeps what is to be told (I6).
           this.#context.log(`volume ${this.name}: publishing waits: ${messageOf(error)}`);
@@ -237,6 +252,7 @@ export class IngestVolume {
   async #publishRound(): Promise<void> {
     // What becomes durable or is sealed meanwhile is the next round's: else a flushing guest would keep this one
     // going, and a segment would be told of before its last descriptors.
+    if (this.#compare) await this.#forgetLost();
     const upTo = this.disk.durableSeq;
     const sealed = this.#sealed.length;
     for (const segment of this.disk.segments) if (segment.log !== null) await this.#publishLog(segment, upTo);
@@ -244,6 +260,21 @@ export class IngestVolume {
       await this.#publishSealed(this.#sealed[0]!);
       this.#sealed.shift();
     }
+  }
+
+  /** What the stream has lost is not published: all descriptors of segments that nobody was told of come again. */
+  async #forgetLost(): Promise<void> {
+    this.#compare = false;
+    try {
+      const last = await this.#context.bus.lastOf(Streams.journal, journalSubject(this.id));
+      if (last >= this.#lastPosition) return;
+    } catch (error) {
+      this.#compare = true;
+      throw error;
+    }
+    this.#context.log(`volume ${this.name}: the bus has lost descriptors; they are published again`);
+    this.#published.clear();
+    this.#lastPosition = 0;
   }
 
   async #publishLog(segment: RingSegment, upTo: number): Promise<void> {

@@ -55,6 +55,9 @@ export class Ingest implements ExportDirectory {
     }
     this.#headTimer = setInterval(() => void this.limitHeads(), limits.headLookMs);
     this.#headTimer.unref();
+    bus.onReturn(() => {
+      for (const volume of this.#volumes.values()) volume.busReturned();
+    });
     answer(bus, 'ingest.create-volume', (body) => this.#create(body.name, body.sizeBytes, body.policy));
     answer(bus, 'ingest.delete-volume', (body) => this.#delete(body.volumeId));
     answer(bus, 'ingest.set-policy', ({ volumeId, policy }) => this.#setPolicy(volumeId, policy));

@@ -61,7 +61,6 @@ export class Projector {
   readonly #context: ProjectorContext;
   readonly #tails = new Map<string, Tail>();
   #seen = 0;
-  #seenOfTimeline = 0;
   #journal!: Subscription;
   #timeline!: Subscription;
 
@@ -77,13 +76,13 @@ export class Projector {
       after: this.#seen,
       handler: (message) => this.#traced(message, async () => this.#descriptors(message)),
     });
-    this.#seenOfTimeline = await this.#position(TIMELINE);
     this.#timeline = bus.consume({
       stream: Streams.timeline,
-      after: this.#seenOfTimeline,
+      after: await this.#position(TIMELINE),
       handler: (message) => this.#traced(message, () => this.#event(eventOf(message), message.position)),
     });
     // What an earlier process sealed and did not publish is known by its end alone: no point is opened before that.
+    await bus.ready();
     await this.#timeline.reached(await bus.lastPosition(Streams.timeline));
   }
 
@@ -109,8 +108,8 @@ export class Projector {
   /** What each of its consumers has yet to handle, in positions of the stream. */
   async lags(): Promise<{ consumer: string; messages: number }[]> {
     const { bus } = this.#context;
-    const journal = (await bus.lastPosition(Streams.journal)) - this.#seen;
-    const timeline = (await bus.lastPosition(Streams.timeline)) - this.#seenOfTimeline;
+    const journal = (await bus.lastPosition(Streams.journal)) - this.#journal.position;
+    const timeline = (await bus.lastPosition(Streams.timeline)) - this.#timeline.position;
     return [
       { consumer: JOURNAL, messages: Math.max(0, journal) },
       { consumer: TIMELINE, messages: Math.max(0, timeline) },
@@ -146,11 +145,6 @@ export class Projector {
   }
 
   async #event(event: DomainEvent, position: number): Promise<void> {
-    await this.#apply(event, position);
-    this.#seenOfTimeline = position;
-  }
-
-  async #apply(event: DomainEvent, position: number): Promise<void> {
     const { catalog } = this.#context;
     if (event.type === 'segment.sealed') return await this.#sealed(event.volumeId, event.data, position);
     if (event.type === 'segment.recycled')

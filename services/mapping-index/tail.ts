@@ -1,11 +1,16 @@
 // The newest end of a volume's history: descriptors of durable writes whose segment has no run yet, as they
 // came over the bus. Bounded by the journal's ring, of which it holds the descriptors and no data.
+//
+// They come in the order of the journal, but some come again: an owner that has started again, or has found that the
+// stream lost something, publishes a segment's descriptors from the first on, cut into messages in another way.
 import { type Batch, packedBatches } from '@midmirror/journal';
 
 export interface TailSegment {
   segment: number;
+  /** From where on the stream must be read to have them all. */
   firstPosition: number;
-  lastPosition: number;
+  /** Where its last batch stands. */
+  lastOffset: number;
   messages: TailMessage[];
 }
 
@@ -27,22 +32,20 @@ export class Tail {
   readonly #segments = new Map<number, TailSegment>();
 
   add(position: number, bytes: Uint8Array): void {
-    const first = packedBatches(bytes).next();
-    if (first.done === true) return;
-    const { segment, firstSeq, timeNs } = first.value.batch;
-    const message = { bytes, firstSeq, timeNs };
-    const known = this.#segments.get(segment);
-    if (known === undefined)
-      this.#segments.set(segment, {
-        segment,
-        firstPosition: position,
-        lastPosition: position,
-        messages: [message],
-      });
-    else if (position > known.lastPosition) {
-      known.messages.push(message);
-      known.lastPosition = position;
-    }
+    const batches = [...packedBatches(bytes)];
+    const number = batches[0]?.batch.segment;
+    if (number === undefined) return;
+    const segment = this.#segments.get(number) ?? {
+      ...{ segment: number, firstPosition: position, lastOffset: -1 },
+      messages: [],
+    };
+    this.#segments.set(number, segment);
+    segment.firstPosition = Math.min(segment.firstPosition, position);
+    const fresh = batches.find(({ batch }) => batch.offset > segment.lastOffset);
+    if (fresh === undefined) return;
+    const { firstSeq, timeNs } = fresh.batch;
+    segment.messages.push({ bytes: fresh.at === 0 ? bytes : bytes.slice(fresh.at), firstSeq, timeNs });
+    segment.lastOffset = batches.at(-1)!.batch.offset;
   }
 
   /** Segments as they are now, oldest first. */

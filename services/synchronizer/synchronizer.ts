@@ -42,8 +42,6 @@ export class Synchronizer {
   readonly #entries = new Map<string, Entry>();
   readonly #vrmos = new NewestVrmos(limits.newestVrmosBytesMax);
   #timeline: Subscription | null = null;
-  /** Position of the last event that was handled. */
-  #seen = 0;
   #stopping = false;
 
   constructor(context: SynchronizerContext) {
@@ -70,8 +68,8 @@ export class Synchronizer {
       await this.#forget(volumeId);
       return { forgotten: true };
     });
+    await bus.ready();
     const after = await bus.lastPosition(Streams.timeline);
-    this.#seen = after;
     for (const volume of await catalog.db
       .selectFrom('volume')
       .selectAll()
@@ -86,7 +84,6 @@ export class Synchronizer {
         if (event.type === 'volume.created') await this.#created(event.volumeId);
         if (event.type === 'policy.changed') await this.#policyChanged(event.volumeId);
         if (event.type === 'mark.set') await this.#marked(event.volumeId, event.data.seq, event.data.kind);
-        this.#seen = message.position;
       },
     });
     this.#tellOfIt();
@@ -96,7 +93,7 @@ export class Synchronizer {
     const { bus, catalog, clock, telemetry } = this.#context;
     telemetry.observe(async (report) => {
       await reportSyncs(report, catalog.db, clock, (volumeId) => this.#entries.get(volumeId)?.sync.watch);
-      const lag = (await bus.lastPosition(Streams.timeline)) - this.#seen;
+      const lag = (await bus.lastPosition(Streams.timeline)) - (this.#timeline?.position ?? 0);
       report('midmirror_events_lag_messages', { consumer: 'synchronizer.timeline' }, Math.max(0, lag));
     });
     telemetry.ready(() =>
