@@ -87,12 +87,23 @@ export interface OpenedExport {
   multiConn: boolean;
   /** Absent: there are none but `base:allocation`. */
   contexts?: ExportContexts;
+  /**
+   * Aborted once this opening is of no use any more: its owner is gone, or this process has been fenced out. The
+   * server then ends the client's connection at once and answers nothing more on it, neither well nor with an
+   * error, so that the client connects again. The device aborts it before it completes what it holds with an error,
+   * and does complete it.
+   */
+  lost?: AbortSignal;
   release(): void | Promise<void>;
 }
 
 /** Names to devices. `open` rejects with MidmirrorError: the message reaches the client. */
 export interface ExportDirectory {
-  open(name: string): Promise<OpenedExport>;
+  /**
+   * `contexts`: which of them the caller is about to open, none for asking what is advertised; absent: it needs
+   * nothing of them. For directories that have to know it before they open an export.
+   */
+  open(name: string, contexts?: readonly string[]): Promise<OpenedExport>;
   list(): Promise<{ name: string; description: string }[]>;
 }
 
