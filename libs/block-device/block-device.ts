@@ -1,6 +1,6 @@
 // The port between a network block server and whatever stores the bytes. Offsets and lengths are bytes and
 // multiples of 512; the server has checked them against `sizeBytes` before it calls.
-import { MidmirrorError } from '@midmirror/basis';
+import { type ErrorCode, MidmirrorError } from '@midmirror/basis';
 
 /** Error numbers as the NBD protocol spells them on the wire; 0 is success. */
 export const Errno = {
@@ -120,5 +120,28 @@ export function errnoOf(error: unknown): number {
       return Errno.EPERM;
     default:
       return Errno.EIO;
+  }
+}
+
+/** The error that a number on the wire stands for; `message` is the other side's, when it has said one. */
+export function errorOf(errno: number, message: string): MidmirrorError {
+  const name = Object.entries(Errno).find(([, value]) => value === errno)?.[0] ?? `error ${errno}`;
+  return new MidmirrorError(codeOf(errno), message === '' ? `the NBD server answers ${name}` : message, {
+    details: { errno },
+  });
+}
+
+function codeOf(errno: number): ErrorCode {
+  switch (errno) {
+    case Errno.ENOSPC:
+      return 'no-space';
+    case Errno.EINVAL:
+      return 'bad-request';
+    case Errno.ESHUTDOWN:
+      return 'unavailable';
+    case Errno.EPERM:
+      return 'conflict';
+    default:
+      return 'io';
   }
 }

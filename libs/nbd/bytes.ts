@@ -60,6 +60,13 @@ export function decode(bytes: Uint8Array): string {
   return new TextDecoder().decode(bytes);
 }
 
+/** The other side's words for people, without what would upset their terminals. */
+export function printable(bytes: Uint8Array): string {
+  return decode(bytes)
+    .replaceAll(/\p{Cc}+/gu, ' ')
+    .trim();
+}
+
 export function concat(...parts: readonly Uint8Array[]): Uint8Array {
   return new Uint8Array(Buffer.concat(parts));
 }

@@ -4,6 +4,7 @@ import { concat, counted, decode, text, u32, view } from './bytes.ts';
 import type { NbdLimits } from './limits.ts';
 import {
   allocationContextId,
+  BASE_ALLOCATION,
   Handshake as H,
   Info,
   Option,
@@ -46,7 +47,6 @@ type Waiting =
 const CLIENT_FLAGS_BYTES = 4;
 const OPTION_HEADER_BYTES = 16;
 const BASE = 'base:';
-const BASE_ALLOCATION = 'base:allocation';
 
 export class HandshakeMachine {
   readonly #limits: NbdLimits;

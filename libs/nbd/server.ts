@@ -4,12 +4,11 @@ import * as net from 'node:net';
 import { unlink } from 'node:fs/promises';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import type { ExportDirectory, MetadataContext, OpenedExport } from '@midmirror/block-device';
+import type { NbdAddress } from './address.ts';
 import { type HandshakeEffect, HandshakeMachine, type Refusal } from './handshake.ts';
 import { type NbdLimits, nbdLimits } from './limits.ts';
 import { RECEIVE_BUFFER_BYTES, type ReceiveBuffer, ReceiveBufferPool } from './receive-buffers.ts';
 import { type Link, Transmission } from './transmission.ts';
-
-export type NbdAddress = { host: string; port: number } | { path: string };
 
 export interface NbdServer {
   /** Where it listens; a port of 0 has become the real one. */
