@@ -30,7 +30,11 @@ test('a full disk refuses writes, serves the rest, and recovers', () =>
             refusal = error;
           });
       }
-      assert.equal((refusal as { code?: string } | null)?.code, 'no-space', 'the write is refused with ENOSPC');
+      assert.equal(
+        (refusal as { code?: string } | null)?.code,
+        'no-space',
+        'the write is refused with ENOSPC',
+      );
       written -= 1;
       const intact = async (reader: NbdClient, upTo: number): Promise<void> => {
         for (let i = 1; i < upTo; i += 7)
