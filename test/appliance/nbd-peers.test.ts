@@ -2,7 +2,7 @@
 // refused, and their errors arrive.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { test } from 'node:test';
 import { SeededRandom } from '@midmirror/basis';
@@ -62,6 +62,10 @@ async function work(client: NbdClient, aligned = 512): Promise<void> {
     if (client.facts.canFlush) await client.flush();
   }
   assert.ok((await client.read(0, SIZE)).equals(twin), `MIM_TEST_SEED=${SEED}`);
+}
+
+function trim(fua: boolean, complete: (errno: number) => void): WriteCommand {
+  return { kind: 'trim', startBytes: 0, lengthBytes: 512, fua, payload: [], payloadCount: 0, complete };
 }
 
 const PEERS: [
@@ -145,6 +149,32 @@ test('qemu-nbd serves a dirty bitmap as a context of its own, and allocation bes
       await client.close();
     });
   }));
+
+test('FUA becomes a flush after the write where a server does not know it', () =>
+  withPeer(
+    'nbdkit',
+    (socket, folder) =>
+      nbdkit('--filter=log', '--filter=fua', 'memory', String(SIZE), `logfile=${folder}/log`)(socket),
+    async (target, _peer, folder) => {
+      const client = await connectNbd(target);
+      assert.equal(client.facts.canFua, false);
+      const device = new RemoteDevice(client);
+      for (const fua of [false, true]) {
+        await client.write(0, Buffer.alloc(512, 1), fua);
+        const errno = await new Promise<number>((complete) => {
+          device.submit(trim(fua, complete));
+          device.kick();
+        });
+        assert.equal(errno, Errno.ok);
+      }
+      await client.close();
+      const done = readFileSync(`${folder}/log`, 'utf8').matchAll(/ (Write|Trim|Flush) id/g);
+      assert.deepEqual(
+        [...done].map(([, name]) => name),
+        ['Write', 'Trim', 'Write', 'Flush', 'Trim', 'Flush'],
+      );
+    },
+  ));
 
 test('errors that a server makes arrive at the requests they belong to', () =>
   withPeer(
