@@ -1,6 +1,6 @@
 // The port between a network block server and whatever stores the bytes. Offsets and lengths are bytes and
 // multiples of 512; the server has checked them against `sizeBytes` before it calls.
-import { MidmirrorError } from '@midmirror/basis';
+import { type ErrorCode, MidmirrorError } from '@midmirror/basis';
 
 /** Error numbers as the NBD protocol spells them on the wire; 0 is success. */
 export const Errno = {
@@ -100,12 +100,23 @@ export interface OpenedExport {
   contexts?: ExportContexts;
   /** Absent: nothing is measured. */
   meter?: RequestMeter;
+  /**
+   * Aborted once this opening is of no use any more: its owner is gone, or this process has been fenced out. The
+   * server then ends the client's connection at once and answers nothing more on it, neither well nor with an
+   * error, so that the client connects again. The device aborts it before it completes what it holds with an error,
+   * and does complete it.
+   */
+  lost?: AbortSignal;
   release(): void | Promise<void>;
 }
 
 /** Names to devices. `open` rejects with MidmirrorError: the message reaches the client. */
 export interface ExportDirectory {
-  open(name: string): Promise<OpenedExport>;
+  /**
+   * `contexts`: which of them the caller is about to open, none for asking what is advertised; absent: it needs
+   * nothing of them. For directories that have to know it before they open an export.
+   */
+  open(name: string, contexts?: readonly string[]): Promise<OpenedExport>;
   list(): Promise<{ name: string; description: string }[]>;
 }
 
@@ -122,5 +133,28 @@ export function errnoOf(error: unknown): number {
       return Errno.EPERM;
     default:
       return Errno.EIO;
+  }
+}
+
+/** The error that a number on the wire stands for; `message` is the other side's, when it has said one. */
+export function errorOf(errno: number, message: string): MidmirrorError {
+  const name = Object.entries(Errno).find(([, value]) => value === errno)?.[0] ?? `error ${errno}`;
+  return new MidmirrorError(codeOf(errno), message === '' ? `the NBD server answers ${name}` : message, {
+    details: { errno },
+  });
+}
+
+function codeOf(errno: number): ErrorCode {
+  switch (errno) {
+    case Errno.ENOSPC:
+      return 'no-space';
+    case Errno.EINVAL:
+      return 'bad-request';
+    case Errno.ESHUTDOWN:
+      return 'unavailable';
+    case Errno.EPERM:
+      return 'conflict';
+    default:
+      return 'io';
   }
 }

@@ -11,5 +11,6 @@ export {
   type WriteCommand,
   type WriteKind,
   errnoOf,
+  errorOf,
 } from './block-device.ts';
 export { Pacer, readPacer } from './pacer.ts';

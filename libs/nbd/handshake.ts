@@ -1,8 +1,10 @@
 // The handshake as a pure machine: bytes in, effects out. Fixed newstyle; options it does not know are refused
 // and the client may go on. While an export is being opened, further input waits.
+import { concat, counted, decode, text, u32, view } from './bytes.ts';
 import type { NbdLimits } from './limits.ts';
 import {
   allocationContextId,
+  BASE_ALLOCATION,
   Handshake as H,
   Info,
   Option,
@@ -45,7 +47,6 @@ type Waiting =
 const CLIENT_FLAGS_BYTES = 4;
 const OPTION_HEADER_BYTES = 16;
 const BASE = 'base:';
-const BASE_ALLOCATION = 'base:allocation';
 
 export class HandshakeMachine {
   readonly #limits: NbdLimits;
@@ -123,13 +124,7 @@ export class HandshakeMachine {
     if (waiting?.for !== 'list') return [];
     const effects: HandshakeEffect[] = [];
     for (const { name, description } of exports) {
-      effects.push(
-        reply(
-          waiting.option,
-          OptionReply.server,
-          concat(u32(text(name).length), text(name), text(description)),
-        ),
-      );
+      effects.push(reply(waiting.option, OptionReply.server, concat(counted(name), text(description))));
     }
     effects.push(reply(waiting.option, OptionReply.ack));
     this.#resume(effects);
@@ -418,26 +413,4 @@ function optionReply(option: number, type: number, data: Uint8Array = new Uint8A
 
 function reply(option: number, type: number, data?: Uint8Array): HandshakeEffect {
   return { kind: 'send', bytes: optionReply(option, type, data) };
-}
-
-function view(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-}
-
-function u32(value: number): Uint8Array {
-  const bytes = new Uint8Array(4);
-  view(bytes).setUint32(0, value);
-  return bytes;
-}
-
-function text(value: string): Uint8Array {
-  return new TextEncoder().encode(value);
-}
-
-function decode(bytes: Uint8Array): string {
-  return new TextDecoder().decode(bytes);
-}
-
-function concat(...parts: Uint8Array[]): Uint8Array {
-  return new Uint8Array(Buffer.concat(parts));
 }

@@ -1,2 +1,8 @@
-export { type NbdLimits, nbdLimits } from './limits.ts';
-export { type NbdAddress, type NbdServer, startNbdServer } from './server.ts';
+export { type NbdAddress, type NbdTarget, parseNbdUri, printAddress } from './address.ts';
+export { connectNbd, type NbdClient, type NbdClientOptions } from './client.ts';
+export type { RemoteFacts } from './client-handshake.ts';
+export { type NbdClientLimits, type NbdLimits, nbdClientLimits, nbdLimits } from './limits.ts';
+export { type Range, readNbdRange } from './read-range.ts';
+export { RemoteDevice } from './remote-device.ts';
+export { type RemoteExportsOptions, remoteExports, type Upstream } from './remote-exports.ts';
+export { type NbdServer, startNbdServer } from './server.ts';

@@ -1,4 +1,4 @@
-// Bounds of the NBD server. A client at a bound waits; one that is over it is refused or dropped.
+// Bounds of the NBD server and client. A client at a bound waits; one that is over it is refused or dropped.
 
 export interface NbdLimits {
   connectionsMax: number;
@@ -36,3 +36,50 @@ export const nbdLimits: NbdLimits = {
   handshakeMsMax: 10_000,
   blockStatusExtentsMax: 1024,
 };
+
+export interface NbdClientLimits {
+  connectMsMax: number;
+  /** From the connection to the open export. */
+  handshakeMsMax: number;
+  /** After so long without a byte the system asks whether the server's machine is there. */
+  keepAliveMs: number;
+  /** Of one connection: requests sent and not yet answered, and the bytes they carry either way. */
+  requestsInFlightMax: number;
+  bytesInFlightMax: number;
+  /** Requests that wait for those limits; one more fails with ENOMEM. */
+  requestsWaitingMax: number;
+  /** Data of one request; what is longer is sent as several, as it is when the server takes less. */
+  requestBytesMax: number;
+  /** Zeroes and trims carry no data. */
+  zeroesBytesMax: number;
+  /** Of one answer to an option, and how many an option may have. */
+  optionReplyBytesMax: number;
+  optionRepliesMax: number;
+  /** Of an error's message, and of block status in one context. */
+  errorBytesMax: number;
+  blockStatusBytesMax: number;
+  /** Places of one read that are still to come, when a server sends its pieces out of order. */
+  readGapsMax: number;
+  /** How long a server may take to hang up after it was told goodbye. */
+  closeMsMax: number;
+}
+
+export const nbdClientLimits: NbdClientLimits = {
+  connectMsMax: 5000,
+  handshakeMsMax: 30_000,
+  keepAliveMs: 10_000,
+  requestsInFlightMax: 1024,
+  bytesInFlightMax: 64 << 20,
+  requestsWaitingMax: 65_536,
+  requestBytesMax: 32 << 20,
+  zeroesBytesMax: 1 << 30,
+  optionReplyBytesMax: 64 << 10,
+  optionRepliesMax: 1024,
+  errorBytesMax: 64 << 10,
+  blockStatusBytesMax: 8 << 20,
+  readGapsMax: 1024,
+  closeMsMax: 3000,
+};
+
+/** Of one range that is read as a stream. */
+export const readRangeLimits = { stepBytes: 1 << 20, stepsAheadMax: 4 } as const;

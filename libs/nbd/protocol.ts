@@ -28,6 +28,7 @@ export const OptionReply = {
   errUnsupported: 0x80000001,
   errPolicy: 0x80000002,
   errInvalid: 0x80000003,
+  errTlsRequired: 0x80000005,
   errUnknown: 0x80000006,
   errShutdown: 0x80000007,
   errTooBig: 0x80000009,
@@ -63,7 +64,18 @@ export const simpleReplyMagic = 0x67446698;
 export const structuredReplyMagic = 0x668e33ef;
 export const requestHeaderBytes = 28;
 
-export const Chunk = { done: 1, none: 0, offsetData: 1, blockStatus: 5, error: 0x8001 } as const;
+export const Chunk = {
+  done: 1,
+  none: 0,
+  offsetData: 1,
+  offsetHole: 2,
+  blockStatus: 5,
+  error: 0x8001,
+  errorOffset: 0x8002,
+  /** Of every type of error, those not known here too. */
+  errorBit: 0x8000,
+} as const;
 export const Status = { hole: 1, zero: 2 } as const;
+export const BASE_ALLOCATION = 'base:allocation';
 /** The id under which `base:allocation` is served; others have the ids after it, in the order of their chunks. */
 export const allocationContextId = 1;

@@ -4,12 +4,11 @@ import * as net from 'node:net';
 import { unlink } from 'node:fs/promises';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import type { ExportDirectory, MetadataContext, OpenedExport } from '@midmirror/block-device';
+import type { NbdAddress } from './address.ts';
 import { type HandshakeEffect, HandshakeMachine, type Refusal } from './handshake.ts';
 import { type NbdLimits, nbdLimits } from './limits.ts';
 import { RECEIVE_BUFFER_BYTES, type ReceiveBuffer, ReceiveBufferPool } from './receive-buffers.ts';
 import { type Link, Transmission } from './transmission.ts';
-
-export type NbdAddress = { host: string; port: number } | { path: string };
 
 export interface NbdServer {
   /** Where it listens; a port of 0 has become the real one. */
@@ -90,6 +89,12 @@ class Connection {
   #transmission: Transmission | null = null;
   #paused = false;
   #over = false;
+  /** What was opened is lost: the client is left without an answer, so that it connects again. */
+  readonly #lose = (): void => {
+    this.#over = true;
+    void this.#transmission?.end();
+    this.#socket.destroy();
+  };
   readonly #ended: Promise<void>;
 
   constructor(
@@ -207,7 +212,10 @@ class Connection {
     }
     if (!selected) {
       if (this.#over || !keep) await opened.release();
-      else this.#export = opened;
+      else {
+        this.#export = opened;
+        this.#watch(opened);
+      }
     }
     if (this.#over) return;
     const { sizeBytes, readOnly } = opened.device;
@@ -228,7 +236,7 @@ class Connection {
     if (select && queries.length === 0) return this.#perform(this.#handshake.contextsOpened([]));
     let opened: OpenedExport;
     try {
-      opened = await this.#options.directory.open(name);
+      opened = await this.#options.directory.open(name, queries);
     } catch (error) {
       return this.#perform(this.#handshake.refused(refusalOf(error), reasonOf(error)));
     }
@@ -244,9 +252,16 @@ class Connection {
       return this.#perform(this.#handshake.refused(contextRefusalOf(error), reasonOf(error)));
     }
     const selected = { opened, contexts: [...contexts.values()] };
-    if (select && contexts.size > 0 && !this.#over) this.#selected = selected;
-    else await this.#release(selected);
+    if (select && contexts.size > 0 && !this.#over) {
+      this.#selected = selected;
+      this.#watch(opened);
+    } else await this.#release(selected);
     if (!this.#over) this.#perform(this.#handshake.contextsOpened([...listed, ...contexts.keys()]));
+  }
+
+  #watch({ lost }: OpenedExport): void {
+    if (lost?.aborted) this.#lose();
+    else lost?.addEventListener('abort', this.#lose);
   }
 
   async #letGo(): Promise<void> {
@@ -256,6 +271,7 @@ class Connection {
   }
 
   async #release({ opened, contexts }: Selected): Promise<void> {
+    opened.lost?.removeEventListener('abort', this.#lose);
     try {
       for (const context of contexts) await context.release();
       await opened.release();
@@ -310,6 +326,7 @@ class Connection {
       await this.#transmission?.end();
       this.#buffers.release(this.#buffer);
       await this.#letGo();
+      this.#export?.lost?.removeEventListener('abort', this.#lose);
       await this.#export?.release();
     } catch (error) {
       this.#options.onError?.(error);

@@ -11,6 +11,7 @@ import {
   type WriteCommand,
   type WriteKind,
 } from '@midmirror/block-device';
+import { readU16, readU32, readU64, setU16, setU32, setU64 } from './bytes.ts';
 import type { NbdLimits } from './limits.ts';
 import {
   allocationContextId,
@@ -89,7 +90,7 @@ export class Transmission {
   readonly #freeOut: Uint8Array[] = [];
   #unsentBytes = 0;
   #ended = false;
-  #idle: (() => void) | null = null;
+  #idle: PromiseWithResolvers<void> | null = null;
 
   constructor(
     device: BlockDevice,
@@ -129,9 +130,8 @@ export class Transmission {
     this.#ended = true;
     this.#dropArriving();
     if (this.#requestsInFlight > 0) {
-      await new Promise<void>((resolve) => {
-        this.#idle = resolve;
-      });
+      this.#idle ??= Promise.withResolvers();
+      await this.#idle.promise;
     }
     this.#flushOut();
   }
@@ -195,13 +195,13 @@ export class Transmission {
   }
 
   #request(bytes: Uint8Array, at: number): void {
-    if (u32(bytes, at) !== requestMagic) return this.#hangUp();
-    const flags = u16(bytes, at + 4);
-    const command = u16(bytes, at + 6);
-    const cookieHigh = u32(bytes, at + 8);
-    const cookieLow = u32(bytes, at + 12);
-    const start = u32(bytes, at + 16) * 4294967296 + u32(bytes, at + 20);
-    const length = u32(bytes, at + 24);
+    if (readU32(bytes, at) !== requestMagic) return this.#hangUp();
+    const flags = readU16(bytes, at + 4);
+    const command = readU16(bytes, at + 6);
+    const cookieHigh = readU32(bytes, at + 8);
+    const cookieLow = readU32(bytes, at + 12);
+    const start = readU64(bytes, at + 16);
+    const length = readU32(bytes, at + 24);
     switch (command) {
       case Command.write:
         return this.#write('write', flags, cookieHigh, cookieLow, start, length);
@@ -333,7 +333,7 @@ export class Transmission {
   #done(bytes: number): void {
     this.#requestsInFlight -= 1;
     this.#bytesInFlight -= bytes;
-    if (this.#requestsInFlight === 0) this.#idle?.();
+    if (this.#requestsInFlight === 0) this.#idle?.resolve();
     if (this.#stalled !== null) setImmediate(() => this.#unstall());
   }
 
@@ -400,8 +400,7 @@ export class Transmission {
   #readHeader(out: Uint8Array, at: number, high: number, low: number, start: number, length: number): void {
     if (!this.#structured) return simpleHeader(out, at, Errno.ok, high, low);
     structuredHeader(out, at, Chunk.done, Chunk.offsetData, high, low, 8 + length);
-    setU32(out, at + 20, Math.floor(start / 4294967296));
-    setU32(out, at + 24, start % 4294967296);
+    setU64(out, at + 20, start);
   }
 
   // ── flush and block status ─────────────────────────────────────────────────────────────────────────────
@@ -533,21 +532,6 @@ class PooledWrite implements WriteCommand {
   }
 }
 
-function u16(bytes: Uint8Array, at: number): number {
-  return (bytes[at]! << 8) | bytes[at + 1]!;
-}
-
-function u32(bytes: Uint8Array, at: number): number {
-  return ((bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!) >>> 0;
-}
-
-function setU32(bytes: Uint8Array, at: number, value: number): void {
-  bytes[at] = value >>> 24;
-  bytes[at + 1] = value >>> 16;
-  bytes[at + 2] = value >>> 8;
-  bytes[at + 3] = value;
-}
-
 function simpleHeader(bytes: Uint8Array, at: number, errno: number, high: number, low: number): void {
   setU32(bytes, at, simpleReplyMagic);
   setU32(bytes, at + 4, errno);
@@ -565,10 +549,8 @@ function structuredHeader(
   length: number,
 ): void {
   setU32(bytes, at, structuredReplyMagic);
-  bytes[at + 4] = flags >>> 8;
-  bytes[at + 5] = flags;
-  bytes[at + 6] = type >>> 8;
-  bytes[at + 7] = type;
+  setU16(bytes, at + 4, flags);
+  setU16(bytes, at + 6, type);
   setU32(bytes, at + 8, high);
   setU32(bytes, at + 12, low);
   setU32(bytes, at + 16, length);

@@ -107,6 +107,7 @@ export class Ingest implements ExportDirectory {
         device: volume.disk,
         description: `volume ${name}`,
         multiConn: true,
+        lost: volume.lost,
         ...(this.#context.telemetry.on ? { meter: volume.meter } : {}),
         release: () => {
           this.#open.set(volume.id, this.#open.get(volume.id)! - 1);

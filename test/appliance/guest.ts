@@ -1,7 +1,7 @@
 // A guest with a naive history: what it submitted, in order, and how much of that was answered and flushed.
 import assert from 'node:assert/strict';
 import type { SeededRandom } from '@midmirror/basis';
-import { NbdClient } from './nbd-client.ts';
+import { connectNbd, type NbdClient } from '@midmirror/nbd';
 
 export const GUEST_BYTES = 4 << 20;
 
@@ -23,7 +23,7 @@ export class Guest {
   }
 
   async connect(uri: string): Promise<void> {
-    this.#client = await NbdClient.connect(uri);
+    this.#client = await connectNbd(uri);
     assert.equal(this.#client.sizeBytes, GUEST_BYTES);
   }
 
@@ -76,7 +76,7 @@ export class Guest {
 
 /** Fails unless the export holds what the volume held after `seq` writes. */
 export async function checkPoint(uri: string, guest: Guest, seq: number): Promise<void> {
-  const client = await NbdClient.connect(uri);
+  const client = await connectNbd(uri);
   const expected = guest.image(seq);
   for (let at = 0; at < GUEST_BYTES; at += 1 << 20) {
     const bytes = await client.read(at, 1 << 20);

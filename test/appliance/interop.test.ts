@@ -1,23 +1,12 @@
 // The NBD clients that people have, against the running appliance: live volumes, mirrors and clones.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { SeededRandom } from '@midmirror/basis';
 import { ROOT, run, succeed, withAppliance } from './appliance-process.ts';
+import { sampleFile } from './sample-file.ts';
 
 const SIZE = 64 << 20;
-
-/** A file with data, holes between and a hole at its end. */
-function sampleFile(path: string): void {
-  const random = new SeededRandom(3);
-  const bytes = Buffer.alloc(SIZE);
-  for (let at = 0; at < SIZE / 2; at += 1 << 20) {
-    if (random.chance(0.4)) continue;
-    for (let i = at; i < at + (1 << 20); i += 4) bytes.writeUInt32LE(random.below(2 ** 31), i);
-  }
-  writeFileSync(path, bytes);
-}
 
 function digest(path: string): string {
   return createHash('sha256').update(readFileSync(path)).digest('hex');
@@ -62,7 +51,7 @@ test('nbdinfo sees what is promised', () =>
 test('nbdcopy both ways with several connections, qemu-img compare, convert and map', () =>
   withAppliance({}, async (appliance, folder) => {
     await appliance.post('/volumes', { name: 'db', sizeBytes: SIZE });
-    sampleFile(`${folder}/a.img`);
+    sampleFile(`${folder}/a.img`, SIZE);
     await succeed('nbdcopy', ['--connections=4', `${folder}/a.img`, appliance.uri('db')]);
     await succeed('nbdcopy', ['--connections=4', appliance.uri('db'), `${folder}/b.img`]);
     assert.equal(digest(`${folder}/b.img`), digest(`${folder}/a.img`));
@@ -171,7 +160,7 @@ test('libnbd without its own checks: illegal requests are refused and nothing el
 test('qemu-nbd and nbdkit in front of it: what others build on stays right', () =>
   withAppliance({}, async (appliance, folder) => {
     await appliance.post('/volumes', { name: 'db', sizeBytes: SIZE });
-    sampleFile(`${folder}/a.img`);
+    sampleFile(`${folder}/a.img`, SIZE);
     await succeed('qemu-img', [
       'convert',
       '-n',

@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { SeededRandom } from '@midmirror/basis';
+import { connectNbd } from '@midmirror/nbd';
 import { type ApplianceProcess, ROOT, run, succeed, withAppliance } from './appliance-process.ts';
-import { NbdClient } from './nbd-client.ts';
 
 const SIZE = 8 << 20;
 const SECTOR = 512;
@@ -21,7 +21,7 @@ interface Work {
 
 async function work(appliance: ApplianceProcess): Promise<Work> {
   const random = new SeededRandom(11);
-  const client = await NbdClient.connect(appliance.uri('db'));
+  const client = await connectNbd(appliance.uri('db'));
   const disk = Buffer.alloc(SIZE);
   const done: Work = { disks: [], touched: [] };
   for (let phase = 0; phase < PHASES; phase += 1) {
@@ -113,7 +113,7 @@ test('what may differ between any two moments, across syncs, together with base:
 test('nbdinfo shows the map of two writes, and ends with an error when a point is not there', () =>
   withAppliance({}, async (appliance) => {
     await appliance.post('/volumes', { name: 'db', sizeBytes: SIZE });
-    const client = await NbdClient.connect(appliance.uri('db'));
+    const client = await connectNbd(appliance.uri('db'));
     await client.write(0, Buffer.alloc(65_536, 1));
     await client.write(4096, Buffer.alloc(4096, 2));
     await client.trim(16_384, 8192);
@@ -170,7 +170,7 @@ test('a mirror advertises the family, a volume and a clone do not', () =>
 test('the other point is pinned as long as a connection compares with it', () =>
   withAppliance({}, async (appliance) => {
     await appliance.post('/volumes', { name: 'db', sizeBytes: SIZE });
-    const client = await NbdClient.connect(appliance.uri('db'));
+    const client = await connectNbd(appliance.uri('db'));
     for (let fill = 1; fill <= 4; fill += 1) await client.write(0, Buffer.alloc(4096, fill));
     await client.close();
     const open = async (): Promise<number[]> =>

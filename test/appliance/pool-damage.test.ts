@@ -15,9 +15,9 @@ import {
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { SeededRandom } from '@midmirror/basis';
+import { connectNbd } from '@midmirror/nbd';
 import { ApplianceProcess, run, withFolder } from './appliance-process.ts';
 import { checkPoint, Guest, GUEST_BYTES } from './guest.ts';
-import { NbdClient } from './nbd-client.ts';
 
 interface Kept {
   guest: Guest;
@@ -182,7 +182,7 @@ test('damaged data is found by reads and by verify, and is never served', () =>
     flipByte(object, 4096 + 100);
     const appliance = await ApplianceProcess.start(data);
     try {
-      const client = await NbdClient.connect(appliance.uri('db'));
+      const client = await connectNbd(appliance.uri('db'));
       const expected = kept.guest.image(kept.latest);
       let refused = 0;
       for (let at = 0; at < GUEST_BYTES; at += 16_384) {
@@ -192,7 +192,7 @@ test('damaged data is found by reads and by verify, and is never served', () =>
             'never wrong data',
           );
         } catch (error) {
-          if ((error as { errno?: number }).errno !== 5) throw error;
+          if ((error as { code?: string }).code !== 'io') throw error;
           refused += 1;
         }
       }
@@ -247,7 +247,7 @@ test('foreign, half-written and unknown files', () =>
       );
       assert.equal(listed.volumes[0]!.state, 'broken');
       await appliance.json('volume', 'create', 'other', '--size', '1MiB');
-      const client = await NbdClient.connect(appliance.uri('other'));
+      const client = await connectNbd(appliance.uri('other'));
       await client.close();
       assert.equal(await appliance.stop(), 0);
 
@@ -276,8 +276,8 @@ test('a damaged index page fails the reads that need it, verify names it, and th
     let appliance = await ApplianceProcess.start(data);
     try {
       const oldest = kept.snapshots.reduce((a, b) => (a.seq < b.seq ? a : b));
-      const client = await NbdClient.connect(appliance.uri(`db@seq:${oldest.seq}`));
-      await assert.rejects(client.read(0, 1 << 20), { errno: 5 });
+      const client = await connectNbd(appliance.uri(`db@seq:${oldest.seq}`));
+      await assert.rejects(client.read(0, 1 << 20), { code: 'io' });
       await client.close();
       const report = await appliance.mim('verify', 'db');
       assert.equal(report.status, 1);

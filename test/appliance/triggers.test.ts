@@ -1,8 +1,8 @@
 // What moves the MIM without anybody asking: interval, time of day, marks, a full journal; and retention by policy.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { connectNbd, type NbdClient } from '@midmirror/nbd';
 import { type ApplianceProcess, withAppliance } from './appliance-process.ts';
-import { NbdClient } from './nbd-client.ts';
 
 const MIB = 1 << 20;
 const WAIT_MS_MAX = 20_000;
@@ -36,7 +36,7 @@ test('by interval: what is older than the window moves, in whole segments', () =
   withAppliance({ MIM_SEGMENT_BYTES: '36MiB' }, async (appliance) => {
     const policy = { syncEverySeconds: 1, journalWindowSeconds: 0 };
     await appliance.post('/volumes', { name: 'db', sizeBytes: 32 * MIB, policy });
-    const client = await NbdClient.connect(appliance.uri('db'));
+    const client = await connectNbd(appliance.uri('db'));
     await write(client, 50);
     await until(appliance, ({ mim }) => mim.seq >= 30, 'the first segment reaches the MIM');
     await client.close();
@@ -49,7 +49,7 @@ test('by marks: a mark of the kind that the policy names moves the MIM up to it'
       sizeBytes: 32 * MIB,
       policy: { syncAtMarks: ['application'] },
     });
-    const client = await NbdClient.connect(appliance.uri('db'));
+    const client = await connectNbd(appliance.uri('db'));
     await write(client, 3);
     await appliance.post('/volumes/db/marks', { name: 'other', kind: 'bookmark' });
     await write(client, 2);
@@ -66,7 +66,7 @@ test('by time of day, and the policy lets old snapshots go', () =>
     // Each second instead of each night.
     const policy = { syncAt: '* * * * * *', syncEverySeconds: 1, snapshotEverySeconds: 1, ...keep };
     await appliance.post('/volumes', { name: 'db', sizeBytes: 32 * MIB, policy });
-    const client = await NbdClient.connect(appliance.uri('db'));
+    const client = await connectNbd(appliance.uri('db'));
     let made = 0;
     for (let round = 0; round < 5; round += 1) {
       await write(client, 1);
@@ -82,7 +82,7 @@ test('by time of day, and the policy lets old snapshots go', () =>
 test('by space: a guest writes several times the journal and never waits for ever', () =>
   withAppliance({ MIM_SEGMENT_BYTES: '36MiB', MIM_JOURNAL_BYTES: '144MiB' }, async (appliance) => {
     await appliance.post('/volumes', { name: 'db', sizeBytes: 32 * MIB });
-    const client = await NbdClient.connect(appliance.uri('db'));
+    const client = await connectNbd(appliance.uri('db'));
     await write(client, 500);
     const { mim } = await appliance.get<View>('/volumes/db');
     assert.ok(mim.seq > 300, `the MIM has moved to write ${mim.seq}`);

@@ -5,10 +5,10 @@
 import type { SeededRandom } from '@midmirror/basis';
 import { type Catalog, openEmbeddedCatalog, toNs } from '@midmirror/catalog';
 import { ExtentFlag } from '@midmirror/extent-map';
+import { connectNbd } from '@midmirror/nbd';
 import { TIER_WIDTH } from '@midmirror/runs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { ApplianceProcess, succeed } from '../appliance/appliance-process.ts';
-import { NbdClient } from '../appliance/nbd-client.ts';
 import type { Figures } from './figures.ts';
 import { BLOCK, BLOCKS, fill, mergeAll, randomAddress } from './index-fill.ts';
 import { median } from './measure.ts';
@@ -129,7 +129,7 @@ async function openAndRead(
     for (const [i, { volume, point }] of kinds.entries()) {
       const uri = appliance.uri(`${volume}@seq:${point()}`);
       const began = performance.now();
-      const client = await NbdClient.connect(uri);
+      const client = await connectNbd(uri);
       await client.read(randomAddress(random), BLOCK);
       await client.close();
       if (look >= 0) took[i]!.push(performance.now() - began);

@@ -8,8 +8,8 @@ import { cpus, release } from 'node:os';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { SeededRandom } from '@midmirror/basis';
+import { connectNbd, type NbdClient } from '@midmirror/nbd';
 import { ApplianceProcess, ROOT, succeed } from '../appliance/appliance-process.ts';
-import { NbdClient } from '../appliance/nbd-client.ts';
 import { median } from './measure.ts';
 
 const VOLUME_BYTES = 2 ** 30;
@@ -65,7 +65,7 @@ async function fill(
   afterEach: () => Promise<unknown>,
 ): Promise<void> {
   const random = new SeededRandom(1);
-  const client = await NbdClient.connect(appliance.uri(name));
+  const client = await connectNbd(appliance.uri(name));
   for (let made = 0; made <= snapshots; made += 1) {
     const start = random.below(VOLUME_BYTES / 4096) * 4096;
     await client.write(start, Buffer.alloc(4096, 1 + (made % 250)));
@@ -144,8 +144,8 @@ async function measureOn(folder: string): Promise<void> {
     const view = await appliance.get<{ snapshots: number }>('/volumes/long');
     assert.ok(view.snapshots > snapshots, `the history has ${view.snapshots} snapshots`);
     const clients = {
-      long: await NbdClient.connect(appliance.uri('long')),
-      none: await NbdClient.connect(appliance.uri('none')),
+      long: await connectNbd(appliance.uri('long')),
+      none: await connectNbd(appliance.uri('none')),
     };
     await compare(appliance, clients, 'a sync of 4 MiB', false);
     await compare(appliance, clients, 'the same, closing a snapshot', true);

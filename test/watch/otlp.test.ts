@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { metrics } from '@midmirror/telemetry';
 import { ApplianceProcess, withFolder } from '../appliance/appliance-process.ts';
-import { NbdClient } from '../appliance/nbd-client.ts';
+import { connectNbd } from '@midmirror/nbd';
 import { OtlpReceiver } from './otlp-receiver.ts';
 
 const MIB = 1 << 20;
@@ -21,7 +21,7 @@ async function traced(
     });
     try {
       await appliance.post('/volumes', { name: 'db', sizeBytes: 4 * MIB });
-      const client = await NbdClient.connect(appliance.uri('db'));
+      const client = await connectNbd(appliance.uri('db'));
       for (let i = 0; i < 5; i += 1) {
         await client.write(i * 4096, Buffer.alloc(4096, 1 + i));
         await appliance.post('/volumes/db/marks', { name: `mark${i}` });

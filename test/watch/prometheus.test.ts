@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { metrics } from '@midmirror/telemetry';
 import { type ApplianceProcess, ROOT, run, succeed, withAppliance } from '../appliance/appliance-process.ts';
-import { NbdClient } from '../appliance/nbd-client.ts';
+import { connectNbd } from '@midmirror/nbd';
 import { filledIn, panelQueries } from './dashboard.ts';
 import { PrometheusProcess } from './prometheus-process.ts';
 
@@ -36,7 +36,7 @@ test('every query of the dashboard and of the alerts returns data of a running a
       await pause(1000); // something to move and to read
       await appliance.post('/volumes/db/syncs', { closeSnapshot: true });
       assert.equal((await appliance.mim('verify', 'db')).status, 0);
-      const past = await NbdClient.connect(appliance.uri('db@snap:1'));
+      const past = await connectNbd(appliance.uri('db@snap:1'));
       await past.read(0, 4096);
       const rules = await prometheus.rules();
       const wanted = [
@@ -72,7 +72,7 @@ test('every query of the dashboard and of the alerts returns data of a running a
 test('what /metrics gives is what the list names, in the kinds it says, and promtool finds nothing', () =>
   withAppliance(WATCHED, async (appliance) => {
     await appliance.post('/volumes', { name: 'db', sizeBytes: 64 * MIB });
-    const client = await NbdClient.connect(appliance.uri('db'));
+    const client = await connectNbd(appliance.uri('db'));
     await client.write(0, Buffer.alloc(4096, 1));
     await client.close();
     await appliance.post('/volumes/db/syncs', { closeSnapshot: true });
