@@ -1,9 +1,9 @@
 // Traces and metrics as a collector gets them from the real appliance.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { connectNbd } from '@midmirror/nbd';
 import { metrics } from '@midmirror/telemetry';
 import { ApplianceProcess, withFolder } from '../appliance/appliance-process.ts';
-import { connectNbd } from '@midmirror/nbd';
 import { OtlpReceiver } from './otlp-receiver.ts';
 
 const MIB = 1 << 20;

@@ -4,9 +4,9 @@ import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
+import { connectNbd } from '@midmirror/nbd';
 import { metrics } from '@midmirror/telemetry';
 import { type ApplianceProcess, ROOT, run, succeed, withAppliance } from '../appliance/appliance-process.ts';
-import { connectNbd } from '@midmirror/nbd';
 import { filledIn, panelQueries } from './dashboard.ts';
 import { PrometheusProcess } from './prometheus-process.ts';
 
