@@ -24,6 +24,8 @@ export interface ServicesOptions {
   openCatalog: () => Promise<Catalog>;
   /** Stands in the catalogue's place; tests see there what is read. */
   watched?: (catalog: Catalog) => Catalog;
+  /** Default: the embedded one. */
+  openBus?: (catalog: Catalog) => Bus;
   clock: Clock;
   log: (message: string) => void;
   /** Called at the named places of ingest and of each sync step. */
@@ -41,7 +43,7 @@ export async function openServices(options: ServicesOptions): Promise<Services> 
   const { segmentBytes, journalBytesMax, requestBytesMax, headMapBytesMax } = options;
   const opened = await options.openCatalog();
   const catalog = options.watched?.(opened) ?? opened;
-  const bus = openEmbeddedBus(catalog);
+  const bus = (options.openBus ?? openEmbeddedBus)(catalog);
   const shared = { files, catalog, bus, clock, poolDirectory, log, telemetry: silent };
   const config = {
     syncIntervalMs: 3_600_000,

@@ -18,7 +18,7 @@ export function messageOf(
     position,
     subject: stored.subject,
     headers: Object.fromEntries(entries),
-    // The client's buffer holds other messages too; who keeps a message keeps its own bytes.
-    data: stored.data.slice(),
+    // A copy: the client's buffer holds other messages too, and readers of 32-bit words need it aligned.
+    data: new Uint8Array(stored.data),
   };
 }

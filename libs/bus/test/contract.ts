@@ -143,6 +143,7 @@ export function busContract(name: string, make: () => Promise<BusUnderTest>): vo
     await listener.subscription.reached(position);
     const [got] = listener.messages;
     assert.deepEqual([...got!.data], [...data]);
+    assert.equal(got!.data.byteOffset % 4, 0, 'readers of 32-bit words need no copy');
     assert.deepEqual(got!.headers, headers);
     assert.equal(got!.subject, SUBJECT);
     await listener.subscription.stop();
