@@ -3,6 +3,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { test } from 'node:test';
 import { ask, openNatsBus } from '@midmirror/bus';
+import { decodeDescriptors, Streams } from '@midmirror/events';
+import { packedBatches } from '@midmirror/journal';
 import { type NatsServer, startNats } from '@midmirror/local-servers';
 import { nodeFiles } from '@midmirror/pool';
 import { openServices, type Services, startServices, stopServices } from '../simulation/services.ts';
@@ -73,6 +75,28 @@ class World {
       );
   }
 
+  /** Who reads the stream from its start has every write of the segments that nobody was told of. */
+  async checkStream(): Promise<void> {
+    const { bus, catalog } = this.services;
+    const { position } = await this.untilThere(() => ask(bus, 'ingest.publish', { volumeId: this.volumeId }));
+    const heard = new Set<number>();
+    const reading = bus.consume({
+      stream: Streams.journal,
+      after: 0,
+      handler: async (message) => {
+        for (const { batch } of packedBatches(decodeDescriptors(message).batches))
+          for (let i = 0; i < batch.writeCount; i += 1) heard.add(batch.firstSeq + i);
+      },
+    });
+    await reading.reached(position);
+    await reading.stop();
+    const told = await catalog.db
+      .selectFrom('segment')
+      .select((e) => e.fn.max('last_seq').as('seq'))
+      .executeTakeFirst();
+    for (let seq = (told?.seq ?? 0) + 1; seq <= this.seq; seq += 1) assert.ok(heard.has(seq), `write ${seq}`);
+  }
+
   /** While the bus comes back, questions are refused as `unavailable`. */
   async untilThere<T>(act: () => Promise<T>): Promise<T> {
     await this.services.bus.ready();
@@ -99,12 +123,15 @@ test('guests write on while NATS is away, and all of it is known when it is back
     await world.write(100);
     await world.check();
     for (const forgets of [false, true, false, true]) {
+      // A part of the active segment is published before.
+      await world.check();
       await world.server.kill();
-      await world.write(150); // several segments
+      await world.write(forgets ? 5 : 150);
       if (forgets) rmSync(`${world.directory}/nats`, { recursive: true });
       await world.write(10);
       await world.server.restart();
       await world.check();
+      await world.checkStream();
       await world.write(20);
       await world.check();
     }
