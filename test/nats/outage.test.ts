@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { test } from 'node:test';
 import { ask, openNatsBus } from '@midmirror/bus';
+import { openEmbeddedCatalog } from '@midmirror/catalog';
 import { decodeDescriptors, Streams } from '@midmirror/events';
 import { packedBatches } from '@midmirror/journal';
 import { type NatsServer, startNats } from '@midmirror/local-servers';
@@ -34,7 +35,8 @@ class World {
     const { url } = this.server;
     this.services = await openServices({
       ...{ files: nodeFiles(), poolDirectory: `${this.directory}/pool` },
-      ...{ catalogPath: `${this.directory}/catalog.db`, log: () => {}, reached: () => {} },
+      openCatalog: () => openEmbeddedCatalog(`${this.directory}/catalog.db`),
+      ...{ log: () => {}, reached: () => {} },
       openBus: (catalog) => openNatsBus({ url, name: 'test', catalog, log: () => {} }),
       clock: { nowNs: () => (this.#nowNs += 1000n) },
       ...{ segmentBytes: 256 << 10, journalBytesMax: 32 << 20, requestBytesMax: BLOCK },
