@@ -30,6 +30,19 @@ export function parseNbdUri(uri: string): NbdTarget {
   throw wrong(uri);
 }
 
+/** Where a server is, as a URI without a name: `nbd://host:port` or `nbd+unix://?socket=/path`. */
+export function serverUri(address: NbdAddress): string {
+  return 'path' in address ? `nbd+unix://?socket=${address.path}` : `nbd://${printAddress(address)}`;
+}
+
+/** Of an export there. */
+export function exportUri(server: string, name: string): string {
+  const escaped = encodeURIComponent(name).replaceAll('%40', '@').replaceAll('%3A', ':');
+  return server.startsWith('nbd+unix://')
+    ? server.replace('nbd+unix://', `nbd+unix:///${escaped}`)
+    : `${server}/${escaped}`;
+}
+
 export function printAddress(address: NbdAddress): string {
   if ('path' in address) return address.path;
   return `${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}`;

@@ -1,4 +1,11 @@
-export { type NbdAddress, type NbdTarget, parseNbdUri, printAddress } from './address.ts';
+export {
+  exportUri,
+  type NbdAddress,
+  type NbdTarget,
+  parseNbdUri,
+  printAddress,
+  serverUri,
+} from './address.ts';
 export { connectNbd, type NbdClient, type NbdClientOptions } from './client.ts';
 export type { RemoteFacts } from './client-handshake.ts';
 export { type NbdClientLimits, type NbdLimits, nbdClientLimits, nbdLimits } from './limits.ts';

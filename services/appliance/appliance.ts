@@ -7,7 +7,7 @@ import { type Catalog, openEmbeddedCatalog } from '@midmirror/catalog';
 import { startConsole } from '@midmirror/console';
 import { Ingest, ingestDefaults } from '@midmirror/ingest';
 import { MappingIndex } from '@midmirror/mapping-index';
-import { type NbdAddress, startNbdServer } from '@midmirror/nbd';
+import { serverUri, startNbdServer } from '@midmirror/nbd';
 import { nodeFiles, type PoolFiles, soleWriter } from '@midmirror/pool';
 import { PageCache } from '@midmirror/runs';
 import { lockDirectory } from '@midmirror/runtime';
@@ -92,7 +92,7 @@ export async function startAppliance(config: ApplianceConfig, edges: ApplianceEd
       onError: (error) => log(`NBD: ${error instanceof Error ? error.message : String(error)}`),
     });
     closing.push(() => nbd.close(NBD_DEADLINE_MS));
-    const nbdUri = uriOf(nbd.address);
+    const nbdUri = serverUri(nbd.address);
     const console = await startConsole(
       { ...shared, reader: mapping, nbdUri, version: VERSION },
       config.MIM_API_LISTEN,
@@ -122,11 +122,6 @@ function exportsOf(ingest: Ingest, mapping: MappingIndex): ExportDirectory {
     open: (name) => (name.includes('@') || mapping.clones.has(name) ? mapping.open(name) : ingest.open(name)),
     list: async () => [...(await ingest.list()), ...(await mapping.list())],
   };
-}
-
-function uriOf(address: NbdAddress): string {
-  if ('path' in address) return `nbd+unix://?socket=${address.path}`;
-  return `nbd://${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}`;
 }
 
 /** An empty catalogue over a full pool would make the volumes look gone. */

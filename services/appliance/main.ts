@@ -6,6 +6,7 @@ import type { Appliance } from './appliance.ts';
 // Before the rest is loaded: what Node has compiled once it need not compile again (40 MiB and half the start).
 enableCompileCache();
 const { MidmirrorError, messageOf, wallClock } = await import('@midmirror/basis');
+const { exportUri } = await import('@midmirror/nbd');
 const { startAppliance, VERSION } = await import('./appliance.ts');
 const { readConfig } = await import('./config.ts');
 const { startTelemetry } = await import('@midmirror/telemetry');
@@ -54,7 +55,7 @@ async function main(): Promise<Appliance> {
   say('');
   say('Make a volume and connect to it:');
   say('  npx mim volume create db --size 10GiB');
-  say(`  nbdinfo ${appliance.nbdUri}/db`);
+  say(`  nbdinfo ${exportUri(appliance.nbdUri, 'db')}`);
   say('');
   say('Ctrl-C stops it; everything is kept.');
   return {

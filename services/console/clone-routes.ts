@@ -2,6 +2,7 @@
 import { MidmirrorError } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
 import { type CloneRow, volumeByName } from '@midmirror/catalog';
+import { exportUri } from '@midmirror/nbd';
 import type { FastifyInstance } from 'fastify';
 import { type ConsoleContext, shownPoint } from './console.ts';
 import { timeOf } from './volume-view.ts';
@@ -22,7 +23,7 @@ export function cloneRoutes(routes: FastifyInstance, context: ConsoleContext): v
       volume: volume.name,
       point: { seq: row.seq, time: timeOf(row.time_ns) },
       created: timeOf(row.created_ns),
-      uri: `${context.nbdUri}/${row.name}`,
+      uri: exportUri(context.nbdUri, row.name),
     };
   };
 

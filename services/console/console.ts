@@ -38,7 +38,7 @@ export interface ConsoleContext {
   files: PoolFiles;
   poolDirectory: string;
   reader: PointReader;
-  /** What NBD clients put before `/volume`. */
+  /** The NBD server, as a URI without a name. */
   nbdUri: string;
   version: string;
   log: (message: string) => void;

@@ -10,6 +10,7 @@ import {
   type VolumeRow,
 } from '@midmirror/catalog';
 import { parsePolicy } from '@midmirror/policy';
+import { exportUri } from '@midmirror/nbd';
 import { printTime } from '@midmirror/point';
 
 export interface ViewContext {
@@ -42,7 +43,7 @@ export async function volumeView({ catalog, bus, nbdUri }: ViewContext, volume: 
     sizeBytes: volume.size_bytes,
     created: timeOf(volume.created_ns),
     state: status.state,
-    uri: `${nbdUri}/${volume.name}`,
+    uri: exportUri(nbdUri, volume.name),
     latest: { seq: status.seq, time: printTime(latestNs) },
     durableSeq: status.durableSeq,
     mim: { seq: volume.mim_seq, time: printTime(mimNs) },

@@ -1,6 +1,7 @@
 // mim points, resolve, mirror, read, diff, history.
 import { createWriteStream } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
+import { exportUri } from '@midmirror/nbd';
 import { parseBytes, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
 import { volumePath } from './api.ts';
@@ -83,7 +84,7 @@ export function pointCommands(program: Command, open: () => Session): void {
       );
       const { nbd } = await session.api.json<{ nbd: string }>('GET', '/appliance');
       session.note(`${volume} as of ${printPoint(point)}`);
-      session.answer({ uri: mirrorUri(nbd, `${volume}@seq:${point.seq}`), point }, ({ uri }) => uri);
+      session.answer({ uri: exportUri(nbd, `${volume}@seq:${point.seq}`), point }, ({ uri }) => uri);
     });
 
   program
@@ -160,14 +161,6 @@ export function pointCommands(program: Command, open: () => Session): void {
       );
       session.answer(history, printHistory);
     });
-}
-
-/** The URI of an export: its name goes where the scheme puts it. */
-export function mirrorUri(nbd: string, name: string): string {
-  const escaped = encodeURIComponent(name).replaceAll('%40', '@').replaceAll('%3A', ':');
-  return nbd.startsWith('nbd+unix://')
-    ? nbd.replace('nbd+unix://', `nbd+unix:///${escaped}`)
-    : `${nbd}/${escaped}`;
 }
 
 function printPoints(volume: string, { window, snapshots, marks, activity }: Points): string {
