@@ -2,7 +2,8 @@
 // refused, and their errors arrive.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
 import { test } from 'node:test';
 import { SeededRandom } from '@midmirror/basis';
@@ -26,13 +27,27 @@ async function withPeer(
     const peer = spawn(program, args(socket, folder), { env: cleanEnvironment(), stdio: 'ignore' });
     const ended = new Promise<void>((resolve) => peer.once('close', () => resolve()));
     try {
-      for (let i = 0; i < 400 && !existsSync(socket) && peer.exitCode === null; i += 1) await pause(25);
-      assert.ok(existsSync(socket), `${program} ${args(socket, folder).join(' ')} did not start`);
+      let listens = false;
+      for (let i = 0; i < 400 && !listens && peer.exitCode === null; i += 1) {
+        await pause(25);
+        listens = await isListening(socket);
+      }
+      assert.ok(listens, `${program} ${args(socket, folder).join(' ')} did not start`);
       await act({ address: { path: socket }, exportName: 'disk' }, peer, folder);
     } finally {
       peer.kill('SIGKILL');
       await ended;
     }
+  });
+}
+
+/** Its socket is there some time before it listens. */
+function isListening(socket: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const connection = connect(socket);
+    connection.once('connect', () => connection.destroy());
+    connection.once('error', () => resolve(false));
+    connection.once('close', (failed) => resolve(!failed));
   });
 }
 
