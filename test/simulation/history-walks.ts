@@ -1,6 +1,6 @@
-// Walks of whole worlds: every retained point equals a naive history (I3), nothing acknowledged is lost (I1), what survives is a prefix
-// (I2): random writes, marks, syncs, snapshots, retention, mirrors, clones, restarts, process deaths and power
-// losses at any change of a file and any step of a sync, through all services.
+// Walks of whole worlds: every retained point equals a naive history (I3), nothing acknowledged is lost (I1), what
+// survives is a prefix (I2): random writes, marks, syncs, snapshots, retention, mirrors, clones, restarts, process deaths
+// and power losses at any change of a file and any step of a sync, through all services.
 import { MidmirrorError } from '@midmirror/basis';
 import type { CatalogKind } from '../../libs/catalog/test/with-catalog.ts';
 import { readLive } from './read-live.ts';
