@@ -14,6 +14,7 @@ import {
 } from './bus.ts';
 import { type DeliveryOptions, deliver, pause } from './delivery.ts';
 import { limits } from './limits.ts';
+import { messageInsert } from './message-row.ts';
 
 export function openEmbeddedBus(catalog: Catalog): Bus {
   return new EmbeddedBus(catalog);
@@ -160,17 +161,7 @@ class EmbeddedBus implements Bus {
     envelope: EventEnvelope,
   ): Promise<{ position: number; duplicate: boolean }> {
     this.#written.set(tx, (this.#written.get(tx) ?? new Set()).add(stream));
-    const inserted = await tx
-      .insertInto('message')
-      .values({
-        stream,
-        subject,
-        message_id: envelope.id,
-        headers: JSON.stringify(envelope.headers),
-        data: envelope.data,
-        time_ns: envelope.headers['ce-time'] ?? '',
-      })
-      .onConflict((conflict) => conflict.columns(['stream', 'message_id']).doNothing())
+    const inserted = await messageInsert(tx, stream, subject, envelope)
       .returning('position')
       .executeTakeFirst();
     if (inserted !== undefined) return { position: inserted.position, duplicate: false };

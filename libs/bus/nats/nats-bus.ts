@@ -6,6 +6,7 @@ import { InvalidArgumentError } from '@nats-io/transport-node';
 import type { Bus, BusMessage, RequestHandler, RequestOptions, Responder, Subscription } from '../bus.ts';
 import { checkWayOf } from '../bus.ts';
 import { limits, streamBytesMaxDefault } from '../limits.ts';
+import { messageInsert } from '../message-row.ts';
 import { messageOf, natsHeaders } from './nats-message.ts';
 import { inSession, NatsLink, type NatsServerOptions, type Session } from './nats-link.ts';
 import { NatsRequests } from './nats-requests.ts';
@@ -69,18 +70,7 @@ class NatsBus implements Bus {
     envelope: EventEnvelope,
   ): Promise<void> {
     checkWayOf(stream, 'publishIn');
-    await tx
-      .insertInto('message')
-      .values({
-        stream,
-        subject,
-        message_id: envelope.id,
-        headers: JSON.stringify(envelope.headers),
-        data: envelope.data,
-        time_ns: envelope.headers['ce-time'] ?? '',
-      })
-      .onConflict((conflict) => conflict.columns(['stream', 'message_id']).doNothing())
-      .execute();
+    await messageInsert(tx, stream, subject, envelope).execute();
     this.#relay.wrote(tx);
   }
 
