@@ -1,5 +1,6 @@
 // Hands one message to its handler: again and again, waiting longer each time, then to the dead letters, so that
 // the next one can follow.
+import { setTimeout as pause } from 'node:timers/promises';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { deadSubject, type EventEnvelope, Streams } from '@midmirror/events';
 import type { Bus, BusMessage } from './bus.ts';
@@ -53,8 +54,4 @@ async function bury(message: BusMessage, reason: unknown, options: DeliveryOptio
     data: message.data,
   };
   await options.publish(Streams.dead, deadSubject(message.subject), envelope);
-}
-
-export function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

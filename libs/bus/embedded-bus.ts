@@ -1,5 +1,6 @@
 // The bus of the single process: streams are a table in the catalogue's file, so that an event and its rows
 // commit together; requests are calls. Consumers are woken by commits, not by polling.
+import { setTimeout as pause } from 'node:timers/promises';
 import { MidmirrorError } from '@midmirror/basis';
 import type { Catalog, CatalogTransaction } from '@midmirror/catalog';
 import { type EventEnvelope, Streams } from '@midmirror/events';
@@ -12,9 +13,10 @@ import {
   type Responder,
   type Subscription,
 } from './bus.ts';
-import { type DeliveryOptions, deliver, pause } from './delivery.ts';
+import { type DeliveryOptions, deliver } from './delivery.ts';
 import { limits } from './limits.ts';
 import { messageInsert } from './message-row.ts';
+import { PositionWaiters } from './position-waiters.ts';
 
 export function openEmbeddedBus(catalog: Catalog): Bus {
   return new EmbeddedBus(catalog);
@@ -190,7 +192,7 @@ class Consumer implements Subscription {
   #stopping = false;
   #wake: (() => void) | null = null;
   #woken = false;
-  readonly #waiting: { position: number; resolve: () => void }[] = [];
+  readonly #waiting = new PositionWaiters();
   readonly #running: Promise<void>;
 
   constructor(
@@ -225,7 +227,7 @@ class Consumer implements Subscription {
 
   async reached(position: number): Promise<void> {
     if (this.#position >= position) return;
-    await new Promise<void>((resolve) => this.#waiting.push({ position, resolve }));
+    await this.#waiting.reached(position);
   }
 
   async #run(): Promise<void> {
@@ -236,7 +238,7 @@ class Consumer implements Subscription {
         if (this.#stopping) return;
         if (!(await deliver(message, this.#delivery))) return;
         this.#position = message.position;
-        this.#tell();
+        this.#waiting.tell(this.#position);
       }
       if (page.length < limits.pageMessages && !this.#woken && !this.#stopping) {
         await new Promise<void>((resolve) => {
@@ -263,12 +265,6 @@ class Consumer implements Subscription {
       await pause(limits.retryMsMax);
       this.#woken = true;
       return [];
-    }
-  }
-
-  #tell(): void {
-    for (let i = this.#waiting.length - 1; i >= 0; i -= 1) {
-      if (this.#waiting[i]!.position <= this.#position) this.#waiting.splice(i, 1)[0]!.resolve();
     }
   }
 }

@@ -1,11 +1,11 @@
 // The connection to NATS. It never gives up: the process starts while the server is away, and goes on when it is
 // back. A session is the time between two losses of it, in which the streams are known to be there.
+import { setTimeout as pause } from 'node:timers/promises';
 import { setMaxListeners } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { type JetStreamClient, type JetStreamManager, jetstream } from '@nats-io/jetstream';
 import { connect, credsAuthenticator, type NatsConnection } from '@nats-io/transport-node';
-import { pause } from '../delivery.ts';
 import { limits } from '../limits.ts';
 import { basePosition } from './stream-position.ts';
 import { checkServer, ensureStreams, type StreamLimits } from './streams.ts';

@@ -1,9 +1,9 @@
 // Requests over core NATS. Who works on one gives a sign of life each second, so an answer may take hours, and a
 // responder that dies is noticed in seconds.
+import { setTimeout as pause } from 'node:timers/promises';
 import { type ErrorCode, MidmirrorError, messageOf } from '@midmirror/basis';
 import { createInbox, type Msg, type NatsConnection, type Subscription } from '@nats-io/transport-node';
 import type { RequestContext, RequestHandler, RequestOptions, Responder } from '../bus.ts';
-import { pause } from '../delivery.ts';
 import { limits } from '../limits.ts';
 import { natsHeaders } from './nats-message.ts';
 import type { NatsLink } from './nats-link.ts';

@@ -7,11 +7,11 @@
 //
 // Published rows are kept for a while. A stream that has lost its end, or everything, gets them again, with the same
 // sequence numbers, as nobody else publishes to it.
+import { setTimeout as pause } from 'node:timers/promises';
 import { messageOf } from '@midmirror/basis';
 import type { Catalog, CatalogTransaction } from '@midmirror/catalog';
 import { Streams } from '@midmirror/events';
 import { JetStreamApiCodes } from '@nats-io/jetstream';
-import { pause } from '../delivery.ts';
 import { limits } from '../limits.ts';
 import { natsHeaders } from './nats-message.ts';
 import { inSession, type NatsLink, type Session } from './nats-link.ts';

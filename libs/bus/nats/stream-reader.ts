@@ -1,5 +1,6 @@
 // Reads a stream in order from a position on, and hands each message to the handler. Whatever goes wrong on the
 // way ends the reading and begins it again behind the last message that was handled.
+import { setTimeout as pause } from 'node:timers/promises';
 import { MidmirrorError, messageOf as reasonOf } from '@midmirror/basis';
 import {
   type Consumer,
@@ -9,8 +10,9 @@ import {
 } from '@nats-io/jetstream';
 import type { MsgHdrs } from '@nats-io/transport-node';
 import type { Bus, BusMessage, Subscription } from '../bus.ts';
-import { type DeliveryOptions, deliver, pause } from '../delivery.ts';
+import { type DeliveryOptions, deliver } from '../delivery.ts';
 import { limits } from '../limits.ts';
+import { PositionWaiters } from '../position-waiters.ts';
 import { messageOf } from './nats-message.ts';
 import { inSession, type NatsLink, type Session } from './nats-link.ts';
 import { basePosition, resumeAfter } from './stream-position.ts';
@@ -40,7 +42,7 @@ export class StreamReader implements Subscription {
   readonly #options: ReaderOptions;
   readonly #delivery: DeliveryOptions;
   readonly #running: Promise<void>;
-  readonly #waiting: { position: number; resolve(): void; reject(error: MidmirrorError): void }[] = [];
+  readonly #waiting = new PositionWaiters();
   #position: number;
   /** The last message that was handled: a stream that has another in its place has lost its end since. */
   #last: { sequence: number; id: string } | null = null;
@@ -75,7 +77,7 @@ export class StreamReader implements Subscription {
     if (this.#position >= position) return;
     if (this.#stopping) throw notReached(this.#options.stream, 'its reader was stopped');
     this.#lookSoon();
-    await new Promise<void>((resolve, reject) => this.#waiting.push({ position, resolve, reject }));
+    await this.#waiting.reached(position);
   }
 
   async #run(): Promise<void> {
@@ -155,7 +157,7 @@ export class StreamReader implements Subscription {
       this.#refuseWaiting('the stream has lost messages');
     }
     this.#position = base + sequence;
-    this.#tell();
+    this.#waiting.tell(this.#position);
     return { base, sequence, lastSequence };
   }
 
@@ -169,17 +171,11 @@ export class StreamReader implements Subscription {
   #advance(position: number): void {
     if (position <= this.#position) return;
     this.#position = position;
-    this.#tell();
-  }
-
-  #tell(): void {
-    for (let i = this.#waiting.length - 1; i >= 0; i -= 1) {
-      if (this.#waiting[i]!.position <= this.#position) this.#waiting.splice(i, 1)[0]!.resolve();
-    }
+    this.#waiting.tell(this.#position);
   }
 
   #refuseWaiting(reason: string): void {
-    for (const waiting of this.#waiting.splice(0)) waiting.reject(notReached(this.#options.stream, reason));
+    this.#waiting.refuseAll(notReached(this.#options.stream, reason));
   }
 
   /** Who waits for a message that has been purged before it was read would wait for the next one. */
@@ -188,7 +184,7 @@ export class StreamReader implements Subscription {
     this.#lookTimer = setTimeout(async () => {
       await this.#look().catch(() => {});
       this.#lookTimer = null;
-      if (this.#waiting.length > 0 && !this.#stopping) this.#lookSoon();
+      if (this.#waiting.size > 0 && !this.#stopping) this.#lookSoon();
     }, limits.reachedLookMs);
     this.#lookTimer.unref();
   }
