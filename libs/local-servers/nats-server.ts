@@ -2,12 +2,11 @@
 // cluster on one machine.
 import { accessSync, constants, mkdirSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { freePort } from './free-port.ts';
+import { onFreePort } from './free-port.ts';
 import { type ServerProcess, startServerProcess } from './server-process.ts';
 
 const START_MS_MAX = 30_000;
 const STOP_MS_MAX = 10_000;
-const PORTS_TRIED_MAX = 5;
 const INSTALL = 'install it: sudo apt-get install nats-server';
 /** Debian keeps it where only root looks. */
 const FOLDERS = [...(process.env['PATH'] ?? '').split(':'), '/usr/sbin', '/usr/local/sbin'];
@@ -49,27 +48,21 @@ export async function startNats(options: NatsServerOptions): Promise<NatsServer>
       log: options.log,
     });
   };
-  for (let attempt = 1; ; attempt += 1) {
-    const port = options.port ?? (await freePort());
-    try {
-      let server = await start(port);
-      return {
-        url: `nats://127.0.0.1:${port}`,
-        port,
-        get pid() {
-          return server.pid;
-        },
-        stop: () => server.stop('SIGTERM', STOP_MS_MAX),
-        kill: () => server.kill(),
-        async restart() {
-          server = await start(port);
-        },
-      };
-    } catch (error) {
-      const taken = options.port === undefined && /address already in use/.test(String(error));
-      if (!taken || attempt === PORTS_TRIED_MAX) throw error;
-    }
-  }
+  return await onFreePort(options.port, /address already in use/, async (port) => {
+    let server = await start(port);
+    return {
+      url: `nats://127.0.0.1:${port}`,
+      port,
+      get pid() {
+        return server.pid;
+      },
+      stop: () => server.stop('SIGTERM', STOP_MS_MAX),
+      kill: () => server.kill(),
+      async restart() {
+        server = await start(port);
+      },
+    };
+  });
 }
 
 function findProgram(): string {

@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { accessSync, chownSync, constants, existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { freePort } from './free-port.ts';
+import { onFreePort } from './free-port.ts';
 import { startServerProcess } from './server-process.ts';
 
 const DEBIAN_VERSIONS = '/usr/lib/postgresql';
@@ -13,7 +13,6 @@ const START_MS_MAX = 60_000;
 const STOP_MS_MAX = 30_000;
 /** A socket's path ends at 107 bytes. */
 const SOCKET_DIRECTORY_BYTES_MAX = 85;
-const PORTS_TRIED_MAX = 5;
 const INSTALL = 'install it: sudo apt-get install postgresql';
 
 export interface PostgresServerOptions {
@@ -47,31 +46,25 @@ export async function startPostgres(options: PostgresServerOptions): Promise<Pos
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   if (user !== undefined) chownSync(directory, user.uid, user.gid);
   const password = initialize(directory, programs, user);
-  for (let attempt = 1; ; attempt += 1) {
-    const port = options.port ?? (await freePort());
-    try {
-      const server = await startServerProcess({
-        program: `${programs}/postgres`,
-        args: ['-D', `${directory}/data`, '-p', String(port), ...settingsOf(directory, options)],
-        cwd: directory,
-        ...(user === undefined ? {} : { user }),
-        ready: /database system is ready to accept connections/,
-        startMsMax: START_MS_MAX,
-        log: options.log,
-      });
-      return {
-        url: `postgresql://${NAME}:${password}@127.0.0.1:${port}/${NAME}`,
-        port,
-        pid: server.pid,
-        // "Fast": without waiting for clients to leave.
-        stop: () => server.stop('SIGINT', STOP_MS_MAX),
-        kill: () => server.kill(),
-      };
-    } catch (error) {
-      const taken = options.port === undefined && /Address already in use/.test(String(error));
-      if (!taken || attempt === PORTS_TRIED_MAX) throw error;
-    }
-  }
+  return await onFreePort(options.port, /Address already in use/, async (port) => {
+    const server = await startServerProcess({
+      program: `${programs}/postgres`,
+      args: ['-D', `${directory}/data`, '-p', String(port), ...settingsOf(directory, options)],
+      cwd: directory,
+      ...(user === undefined ? {} : { user }),
+      ready: /database system is ready to accept connections/,
+      startMsMax: START_MS_MAX,
+      log: options.log,
+    });
+    return {
+      url: `postgresql://${NAME}:${password}@127.0.0.1:${port}/${NAME}`,
+      port,
+      pid: server.pid,
+      // "Fast": without waiting for clients to leave.
+      stop: () => server.stop('SIGINT', STOP_MS_MAX),
+      kill: () => server.kill(),
+    };
+  });
 }
 
 function settingsOf(directory: string, { durable = true, settings }: PostgresServerOptions): string[] {
