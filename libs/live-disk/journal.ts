@@ -439,7 +439,7 @@ export class Journal {
   #takeSegment(): boolean {
     const next = this.#ring.takePrepared();
     if (next === null) {
-      this.#listener.pressure(this.#ring.segmentCount / this.#ring.config.segmentsMax);
+      this.#listener.pressure(this.#ring.share);
       void this.#prepareNext();
       return false;
     }
@@ -448,7 +448,7 @@ export class Journal {
     next.lastSeq = this.#nextSeq - 1;
     this.#active = next;
     if (old !== null) this.#seal(old);
-    this.#listener.pressure(this.#ring.segmentCount / this.#ring.config.segmentsMax);
+    this.#listener.pressure(this.#ring.share);
     void this.#prepareNext();
     return true;
   }

@@ -184,7 +184,7 @@ export class LiveDisk implements BlockDevice {
   }
   /** Segments in use to segments allowed. */
   get ringShare(): number {
-    return this.#ring.segmentCount / this.#ring.config.segmentsMax;
+    return this.#ring.share;
   }
   /** Live segments in order, oldest first. */
   get segments(): RingSegment[] {

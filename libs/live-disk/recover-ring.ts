@@ -84,6 +84,10 @@ export async function recoverRing(
     if (claim.mayWake(epoch)) await files.unlink(`${directory}/${name}`);
     else free.push(name);
   };
+  const letGo = async ({ file, name, epoch }: Candidate): Promise<void> => {
+    await file.close();
+    await setFree(name, epoch);
+  };
   const candidates: Candidate[] = [];
   let nextNumber = 1;
   let lastEpoch = 0;
@@ -109,8 +113,7 @@ export async function recoverRing(
   for (const candidate of candidates) {
     const footer = candidate.footer;
     if (footer !== null && footer.lastSeq <= floor.seq) {
-      await candidate.file.close();
-      await setFree(candidate.name, candidate.epoch);
+      await letGo(candidate);
       if (footer.lastSeq >= (end?.nextSeq ?? 0) - 1) end = endOf(footer);
       continue;
     }
@@ -128,14 +131,12 @@ export async function recoverRing(
     const recovered = await recoverUnsealed(candidate, before, floor, marks);
     if (recovered === null) {
       await blank(candidate);
-      await candidate.file.close();
-      await setFree(candidate.name, candidate.epoch);
+      await letGo(candidate);
       continue;
     }
     await sealSegment(recovered, volume.segmentBytes);
     if (recovered.lastSeq <= floor.seq) {
-      await candidate.file.close();
-      await setFree(candidate.name, candidate.epoch);
+      await letGo(candidate);
       continue;
     }
     live.push(recovered);

@@ -38,8 +38,9 @@ export class SegmentRing {
     this.#nextNumber = nextNumber;
   }
 
-  get segmentCount(): number {
-    return this.live.size;
+  /** Segments in use to segments allowed. */
+  get share(): number {
+    return this.live.size / this.config.segmentsMax;
   }
 
   get bytesUsed(): number {
