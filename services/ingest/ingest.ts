@@ -170,6 +170,10 @@ export class Ingest implements ExportDirectory {
     this.#serve(id, name, null, error);
   }
 
+  serves(name: string): boolean {
+    return [...this.#served.values()].some((served) => served.name === name);
+  }
+
   async open(name: string): Promise<OpenedExport> {
     for (const served of this.#served.values()) {
       if (served.name !== name) continue;

@@ -7,4 +7,9 @@ export const limits = {
   readTriesMax: 8,
   /** Looks into the same runs after which the catalogue is asked for fewer. */
   lookUpsPerRenewal: 1000,
+  /** How often a cluster's ingest looks for volumes that others have made. */
+  namesLookMs: 2000,
+  /** How often a client that waits for a volume's new owner looks for it; beyond the lease it waits so much longer. */
+  ownerLookMs: 50,
+  takeoverMsMax: 5000,
 } as const;
