@@ -33,8 +33,13 @@ interface Waiting {
   reject(error: MidmirrorError): void;
 }
 
+/** Without streams of its own, for who keeps something else on the server; a session has no `bases` then. */
+export function openNatsLink(options: NatsServerOptions): NatsLink {
+  return new NatsLink(options);
+}
+
 export class NatsLink {
-  readonly #options: NatsServerOptions & StreamLimits;
+  readonly #options: NatsServerOptions | (NatsServerOptions & StreamLimits);
   readonly #waiting: Waiting[] = [];
   readonly #onConnection: ((nc: Pick<NatsConnection, 'subscribe'>) => void)[] = [];
   readonly #onSession: ((session: Session) => void)[] = [];
@@ -49,7 +54,7 @@ export class NatsLink {
   #differences = new Set<string>();
   #closed = false;
 
-  constructor(options: NatsServerOptions & StreamLimits) {
+  constructor(options: NatsServerOptions | (NatsServerOptions & StreamLimits)) {
     this.#options = options;
     this.#why = new MidmirrorError('unavailable', `not yet connected to NATS at ${options.url}`);
     this.#running = this.#run();
@@ -186,13 +191,15 @@ export class NatsLink {
     checkServer(nc.info!.version, nc.info!.jetstream === true, url);
     const js = jetstream(nc, { timeout: limits.serverCallMsMax });
     const jsm = await js.jetstreamManager(false);
+    const ended = this.#end.signal;
+    if (!withStreams(this.#options)) return { js, jsm, bases: new Map(), ended };
     const streams = await ensureStreams(jsm, this.#options, (difference) => {
       if (this.#differences.has(difference)) return;
       this.#differences.add(difference);
       log(`NATS: ${difference}; left as it is`);
     });
     const bases = new Map(streams.map((info) => [info.config.name, basePosition(info.created)]));
-    return { js, jsm, bases, ended: this.#end.signal };
+    return { js, jsm, bases, ended };
   }
 
   #lose(reason: string): void {
@@ -211,6 +218,10 @@ export class NatsLink {
     const hint = error instanceof MidmirrorError ? error.hint : undefined;
     this.#why = new MidmirrorError('unavailable', reason, hint === undefined ? {} : { hint });
   }
+}
+
+function withStreams(options: NatsServerOptions): options is NatsServerOptions & StreamLimits {
+  return 'replicas' in options;
 }
 
 function endOfSession(): AbortController {
