@@ -60,6 +60,7 @@ export async function startAppliance(config: Config, edges: ApplianceEdges): Pro
       pages,
       config: ingestConfig,
       writer: soleWriter(),
+      readerLeaseMs: config.MIM_LEASE_MS,
       reached: (place) => reached(`journal:${place}`),
     });
     const mapping = new MappingIndex({

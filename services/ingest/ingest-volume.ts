@@ -53,6 +53,8 @@ export interface VolumeContext {
   reached: (place: IngestPlace) => void;
   log: (message: string) => void;
   telemetry: Telemetry;
+  /** How long a mapping index that does not answer keeps segments from being recycled. */
+  readerLeaseMs: number;
 }
 
 interface OpenedVolume {
