@@ -53,10 +53,7 @@ const settings = {
 export type Config = ReturnType<typeof readConfig>;
 
 /** Throws `bad-request` naming the variable. */
-export function readConfig(
-  service: ServiceName,
-  environment: Readonly<Record<string, string | undefined>>,
-) {
+export function readConfig(service: ServiceName, environment: Readonly<Record<string, string | undefined>>) {
   const mirrors = listen({ host: '127.0.0.1', port: 10810 } as Listen);
   return readSettings(
     environment,

@@ -265,7 +265,7 @@ export class IngestVolume {
       closed = true;
     } finally {
       await this.publish();
-      if (closed) await this.#claim.release();
+      if (closed && this.#claim.holds()) await this.#claim.release();
       await this.#mim.close();
     }
   }

@@ -18,13 +18,17 @@ export async function checkPool({ files, catalog, poolDirectory, log }: PoolChec
     throw new MidmirrorError(
       'corrupt',
       `the catalogue knows no volume, and the pool ${poolDirectory} holds ${there.length}`,
-      { hint: '`npx mim rebuild` makes the catalogue again from the pool; `npx mim rebuild --help` tells how' },
+      {
+        hint: '`npx mim rebuild` makes the catalogue again from the pool; `npx mim rebuild --help` tells how',
+      },
     );
   }
   const clones = new Set((await catalog.db.selectFrom('clone').select('id').execute()).map(({ id }) => id));
   const unknown = [
     ...there.filter((id) => !volumes.has(id)).map((id) => `volumes/${id}`),
-    ...(await files.list(`${poolDirectory}/clones`)).filter((id) => !clones.has(id)).map((id) => `clones/${id}`),
+    ...(await files.list(`${poolDirectory}/clones`))
+      .filter((id) => !clones.has(id))
+      .map((id) => `clones/${id}`),
   ];
   for (const place of unknown)
     log(`${poolDirectory}/${place} is not in the catalogue and is left alone; \`mim rebuild\` takes it in`);

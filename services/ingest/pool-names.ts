@@ -70,7 +70,8 @@ export class PoolNames {
       for (const { id } of volumes) this.#found(id);
       this.#away = '';
     } catch (error) {
-      if (messageOf(error) !== this.#away) this.#log(`the names of the disks are those last known: ${messageOf(error)}`);
+      if (messageOf(error) !== this.#away)
+        this.#log(`the names of the disks are those last known: ${messageOf(error)}`);
       this.#away = messageOf(error);
       throw error;
     }

@@ -8,9 +8,7 @@ const { messageOf } = await import('@midmirror/basis');
 const { openCluster } = await import('@midmirror/cluster');
 const { nbdLimits, serverUri, startNbdServer } = await import('@midmirror/nbd');
 const { PageCache } = await import('@midmirror/runs');
-const { natsOptions, nbdAddressFor, runService, serviceLimits, VERSION } = await import(
-  '@midmirror/service'
-);
+const { natsOptions, nbdAddressFor, runService, serviceLimits, VERSION } = await import('@midmirror/service');
 const { MappingIndex } = await import('./mapping-index.ts');
 
 runService('mapping-index', process.env, { job: true }, async (edges) => {

@@ -6,7 +6,13 @@ import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { messageOf, MidmirrorError } from '@midmirror/basis';
-import { freePort, type NatsServer, type PostgresServer, startNats, startPostgres } from '@midmirror/local-servers';
+import {
+  freePort,
+  type NatsServer,
+  type PostgresServer,
+  startNats,
+  startPostgres,
+} from '@midmirror/local-servers';
 import { limits } from './limits.ts';
 
 /** As those of `npm start`: they bound what V8 and malloc keep, and give the disk enough threads. */
@@ -83,7 +89,9 @@ export class ServiceProcess {
     for (const stream of [child.stdout, child.stderr]) createInterface({ input: stream }).on('line', hear);
     this.#ended = new Promise((resolve) => {
       child.once('error', (cause) => {
-        running.reject(new MidmirrorError('io', `${this.name} can't be started: ${messageOf(cause)}`, { cause }));
+        running.reject(
+          new MidmirrorError('io', `${this.name} can't be started: ${messageOf(cause)}`, { cause }),
+        );
         resolve();
       });
       child.once('close', (status, signal) => {
@@ -171,7 +179,10 @@ export class LocalCluster {
   service(name: string): ServiceProcess {
     const found = this.services.get(name);
     if (found === undefined)
-      throw new MidmirrorError('not-found', `there is no ${name}; there are ${[...this.services.keys()].join(', ')}`);
+      throw new MidmirrorError(
+        'not-found',
+        `there is no ${name}; there are ${[...this.services.keys()].join(', ')}`,
+      );
     return found;
   }
 
@@ -218,7 +229,12 @@ async function servicesOf(
   };
   const services = new Map<string, ServiceProcess>();
   const add = async (name: string, service: string, own: Record<string, string>): Promise<void> => {
-    const environment = { ...shared, MIM_NODE: name, MIM_METRICS_LISTEN: `127.0.0.1:${await freePort()}`, ...own };
+    const environment = {
+      ...shared,
+      MIM_NODE: name,
+      MIM_METRICS_LISTEN: `127.0.0.1:${await freePort()}`,
+      ...own,
+    };
     services.set(name, new ServiceProcess(name, service, options, environment));
   };
   const given = options.environment['MIM_NBD_LISTEN'];
