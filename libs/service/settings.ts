@@ -41,7 +41,7 @@ const settings = {
   /** Connections of a process to the database. */
   MIM_POSTGRES_POOL: whole(8, 2, 100),
   /** After so long without a sign of life a volume's owner, or a reader, is taken for gone. */
-  MIM_LEASE_MS: whole(5000, 3000, 600_000),
+  MIM_LEASE_MS: whole(5000, 3000, 60_000),
   /** Tells this process from others of its service. */
   MIM_NODE: text(''),
   /** The CLI's; allowed here so that a shell may export it for both. */

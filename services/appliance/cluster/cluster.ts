@@ -34,6 +34,8 @@ export interface ClusterOptions {
   ingests: number;
   /** Those that end by themselves are started again. */
   restart: boolean;
+  /** More of the environment of one of them. */
+  own?: (name: string) => Readonly<Record<string, string>>;
   log: (line: string) => void;
 }
 
@@ -234,6 +236,7 @@ async function servicesOf(
       MIM_NODE: name,
       MIM_METRICS_LISTEN: `127.0.0.1:${await freePort()}`,
       ...own,
+      ...options.own?.(name),
     };
     services.set(name, new ServiceProcess(name, service, options, environment));
   };
