@@ -6,22 +6,39 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { LocalCluster } from '@midmirror/appliance';
 import type { SeededRandom } from '@midmirror/basis';
 import { connectNbd, type NbdClient } from '@midmirror/nbd';
+import { NetworkProxy } from './network-proxy.ts';
 import { ApiUser, cleanEnvironment } from '../appliance/appliance-process.ts';
 
 export const BLOCK_BYTES = 4096;
 const AGAIN_MS = 50;
 const LINES_KEPT_MAX = 2000;
 
+export interface ClusterTestOptions {
+  ingests?: number;
+  /** Default: yes. */
+  restart?: boolean;
+  /** The ingests reach NATS over a network that can be cut. */
+  cable?: boolean;
+}
+
 export class ClusterUnderTest extends ApiUser {
   readonly local: LocalCluster;
   readonly folder: string;
   readonly lines: string[];
+  /** Of each ingest to NATS, when the test asked for them. */
+  readonly cables: ReadonlyMap<string, NetworkProxy>;
 
-  private constructor(local: LocalCluster, folder: string, lines: string[]) {
+  private constructor(
+    local: LocalCluster,
+    folder: string,
+    lines: string[],
+    cables: ReadonlyMap<string, NetworkProxy>,
+  ) {
     super();
     this.local = local;
     this.folder = folder;
     this.lines = lines;
+    this.cables = cables;
     this.nbd = local.nbdUri;
     this.api = local.api;
   }
@@ -29,7 +46,7 @@ export class ClusterUnderTest extends ApiUser {
   static async start(
     folder: string,
     env: Record<string, string>,
-    options: Partial<Pick<LocalCluster['options'], 'ingests' | 'own'>> = {},
+    { cable = false, ...options }: ClusterTestOptions = {},
   ): Promise<ClusterUnderTest> {
     const lines: string[] = [];
     const environment = cleanEnvironment({
@@ -39,12 +56,21 @@ export class ClusterUnderTest extends ApiUser {
       lines.push(`${new Date().toISOString()} ${line}`);
       if (lines.length > LINES_KEPT_MAX) lines.shift();
     };
+    const cables = new Map<string, NetworkProxy>();
+    if (cable) for (const name of ['ingest-1', 'ingest-2']) cables.set(name, await NetworkProxy.start());
+    const own = (name: string): Record<string, string> => {
+      const proxy = cables.get(name);
+      return proxy === undefined ? {} : { MIM_NATS_URL: `nats://127.0.0.1:${proxy.port}` };
+    };
     const local = await LocalCluster.start({
-      ...{ directory: `${folder}/data`, environment, ingests: 1, restart: true, log, ...options },
+      ...{ directory: `${folder}/data`, environment, ingests: 1, restart: true, log, own, ...options },
+      natsStarted: ({ port }) => {
+        for (const proxy of cables.values()) proxy.targetPort = port;
+      },
     }).catch((error: unknown) => {
       throw new Error(`the cluster did not start:\n${lines.join('\n')}`, { cause: error });
     });
-    return new ClusterUnderTest(local, folder, lines);
+    return new ClusterUnderTest(local, folder, lines, cables);
   }
 
   /** The disk at the first ingest, or at another. */
@@ -65,7 +91,7 @@ export class ClusterUnderTest extends ApiUser {
 
 export async function withCluster(
   env: Record<string, string>,
-  options: Parameters<typeof ClusterUnderTest.start>[2],
+  options: ClusterTestOptions,
   act: (cluster: ClusterUnderTest) => Promise<void>,
 ): Promise<void> {
   const folder = mkdtempSync(`${tmpdir()}/mim-cluster-`);
@@ -81,6 +107,7 @@ export async function withCluster(
       });
     } finally {
       await cluster.local.stop();
+      for (const proxy of cluster.cables.values()) await proxy.stop();
     }
   } finally {
     rmSync(folder, { recursive: true, force: true });

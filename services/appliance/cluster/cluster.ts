@@ -36,6 +36,8 @@ export interface ClusterOptions {
   restart: boolean;
   /** More of the environment of one of them. */
   own?: (name: string) => Readonly<Record<string, string>>;
+  /** Before anything else starts. */
+  natsStarted?: (nats: NatsServer) => void;
   log: (line: string) => void;
 }
 
@@ -161,6 +163,7 @@ export class LocalCluster {
       directory: `${options.directory}/nats`,
       log: (line) => options.log(`nats: ${line}`),
     });
+    options.natsStarted?.(nats);
     let cluster: LocalCluster;
     try {
       const postgres = await startPostgresIn(options);
