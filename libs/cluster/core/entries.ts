@@ -57,7 +57,11 @@ export type Write =
   | { bucket: 'owners'; key: string; previous: number; value: OwnerEntry | null };
 
 /** `refused`: another revision was the last. `unknown`: no answer; it may be stored, now or later. */
-export type WriteResult = { kind: 'stored'; revision: number } | { kind: 'refused' } | { kind: 'unknown' };
+export type WriteResult =
+  | { kind: 'stored'; revision: number }
+  | { kind: 'deleted' }
+  | { kind: 'refused' }
+  | { kind: 'unknown' };
 
 /** The entry, unless it is deleted or unreadable. */
 export function entryOf<T extends object>(known: Stored<T> | undefined): T | null {
