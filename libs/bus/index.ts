@@ -16,6 +16,7 @@ export {
   openNatsLink,
   type Session,
 } from './nats/nats-link.ts';
+export { stopAtTrouble } from './nats/stream-reader.ts';
 export { hasCode } from './nats/streams.ts';
 export { answer, ask } from './requests.ts';
 export { tell } from './timeline.ts';

@@ -31,10 +31,17 @@ export const limits = {
   /** The buckets on the server's disk. */
   nodesBytesMax: 8 * 2 ** 20,
   ownersBytesMax: 64 * 2 ** 20,
+  /** As for the bus's consumers: messages taken at once, and the server's signs of life. */
+  pageMessages: 256,
+  pullMsMax: 10_000,
+  pullLifeMs: 2500,
+  /** Complaints remembered, so that each is made once. */
+  saidMax: 256,
   /** Entries of volumes that were deleted or released, in memory. */
   markersMax: 4096,
-  /** How long the server keeps them. */
+  /** How long the server keeps them, and how many too old ones are removed at each look. */
   markersKeptMs: 60 * 60_000,
+  markersRemovedMax: 256,
 } as const;
 
 export interface LeaseTimes {

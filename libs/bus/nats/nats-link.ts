@@ -33,13 +33,14 @@ interface Waiting {
   reject(error: MidmirrorError): void;
 }
 
-/** Without streams of its own, for who keeps something else on the server; a session has no `bases` then. */
+/** Without streams, for who keeps something else on the server: its sessions have no `bases`. */
 export function openNatsLink(options: NatsServerOptions): NatsLink {
-  return new NatsLink(options);
+  return new NatsLink(options, null);
 }
 
 export class NatsLink {
-  readonly #options: NatsServerOptions | (NatsServerOptions & StreamLimits);
+  readonly #options: NatsServerOptions;
+  readonly #streams: StreamLimits | null;
   readonly #waiting: Waiting[] = [];
   readonly #onConnection: ((nc: Pick<NatsConnection, 'subscribe'>) => void)[] = [];
   readonly #onSession: ((session: Session) => void)[] = [];
@@ -54,8 +55,9 @@ export class NatsLink {
   #differences = new Set<string>();
   #closed = false;
 
-  constructor(options: NatsServerOptions | (NatsServerOptions & StreamLimits)) {
+  constructor(options: NatsServerOptions, streams: StreamLimits | null) {
     this.#options = options;
+    this.#streams = streams;
     this.#why = new MidmirrorError('unavailable', `not yet connected to NATS at ${options.url}`);
     this.#running = this.#run();
   }
@@ -192,8 +194,8 @@ export class NatsLink {
     const js = jetstream(nc, { timeout: limits.serverCallMsMax });
     const jsm = await js.jetstreamManager(false);
     const ended = this.#end.signal;
-    if (!withStreams(this.#options)) return { js, jsm, bases: new Map(), ended };
-    const streams = await ensureStreams(jsm, this.#options, (difference) => {
+    if (this.#streams === null) return { js, jsm, bases: new Map(), ended };
+    const streams = await ensureStreams(jsm, this.#streams, (difference) => {
       if (this.#differences.has(difference)) return;
       this.#differences.add(difference);
       log(`NATS: ${difference}; left as it is`);
@@ -218,10 +220,6 @@ export class NatsLink {
     const hint = error instanceof MidmirrorError ? error.hint : undefined;
     this.#why = new MidmirrorError('unavailable', reason, hint === undefined ? {} : { hint });
   }
-}
-
-function withStreams(options: NatsServerOptions): options is NatsServerOptions & StreamLimits {
-  return 'replicas' in options;
 }
 
 function endOfSession(): AbortController {
