@@ -94,7 +94,7 @@ export async function startAppliance(config: ApplianceConfig, edges: ApplianceEd
     closing.push(() => nbd.close(NBD_DEADLINE_MS));
     const nbdUri = serverUri(nbd.address);
     const console = await startConsole(
-      { ...shared, reader: mapping, nbdUri, version: VERSION },
+      { ...shared, readFrom: () => nbd.address, nbdUri: () => nbdUri, version: VERSION },
       config.MIM_API_LISTEN,
     );
     closing.push(() => console.close());
