@@ -85,7 +85,7 @@ export async function startAppliance(config: Config, edges: ApplianceEdges): Pro
     closing.push(() => nbd.close(serviceLimits.nbdStopMsMax));
     const nbdUri = serverUri(nbd.address);
     const console = await startConsole(
-      { ...shared, reader: mapping, nbdUri, version: VERSION },
+      { ...shared, readFrom: () => nbd.address, nbdUri: () => nbdUri, version: VERSION },
       config.MIM_API_LISTEN,
     );
     closing.push(() => console.close());
