@@ -205,6 +205,13 @@ export class IngestVolume {
     if (!this.#claim.holds()) throw this.#displaced();
   }
 
+  /** Whether somebody else has taken it over is seen with each answer; and here, when there is none to give. */
+  look(): void {
+    if (this.#claim.holds() || this.#lost.signal.aborted) return;
+    this.#context.log(this.#displaced().message);
+    this.hangUp();
+  }
+
   /** Clients must connect anew, and get no answer here. */
   hangUp(): void {
     this.#lost.abort();

@@ -48,7 +48,7 @@ export class Ingest implements ExportDirectory {
   readonly #turns = new Map<string, Turns>();
   #known = 0;
   #looking: Promise<void> | null = null;
-  #headTimer: NodeJS.Timeout | null = null;
+  #lookTimer: NodeJS.Timeout | null = null;
 
   constructor(poolDirectory: string, context: VolumeContext, owners: Owners | null = null) {
     this.#poolDirectory = poolDirectory;
@@ -65,8 +65,11 @@ export class Ingest implements ExportDirectory {
       if (this.#owners !== null) this.#owners.seek(id);
       else await this.take(id).catch((error: unknown) => this.#refuse(id, name, error));
     }
-    this.#headTimer = setInterval(() => void this.limitHeads(), limits.headLookMs);
-    this.#headTimer.unref();
+    this.#lookTimer = setInterval(() => {
+      for (const volume of this.#volumes) volume.look();
+      void this.limitHeads();
+    }, limits.lookMs);
+    this.#lookTimer.unref();
     bus.onReturn(() => {
       for (const volume of this.#volumes) volume.busReturned();
     });
@@ -226,7 +229,7 @@ export class Ingest implements ExportDirectory {
   }
 
   async stop(): Promise<void> {
-    if (this.#headTimer !== null) clearInterval(this.#headTimer);
+    if (this.#lookTimer !== null) clearInterval(this.#lookTimer);
     await this.#looking;
     const served = [...this.#served.values()];
     await Promise.all(served.map(({ volume }) => volume?.close()));

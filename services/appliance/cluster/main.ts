@@ -21,6 +21,11 @@ function ingestsAsked(): number {
   );
 }
 
+/** What the servers say each time they start is of no use to anybody. */
+function logUnusual(line: string): void {
+  if (!/^nats: .*\[INF\]|^postgres: (LOG|DETAIL|HINT|STATEMENT):/.test(line)) log(line);
+}
+
 async function start(): Promise<{ stop(): Promise<void> }> {
   const config = readConfig('appliance', process.env);
   for (const name of ['MIM_NATS_URL', 'MIM_POSTGRES_URL'] as const)
@@ -30,14 +35,17 @@ async function start(): Promise<{ stop(): Promise<void> }> {
       });
   const directory = resolve(config.MIM_DATA_DIR);
   const cluster = await LocalCluster.start({
-    ...{ directory, environment: process.env, ingests: ingestsAsked(), restart: true, log },
+    ...{ directory, environment: process.env, ingests: ingestsAsked(), restart: true, log: logUnusual },
   });
   say(`Midmirror ${VERSION} is running as a cluster, a process for each service.`);
   say(`  disks (NBD)     ${cluster.nbdUri}`);
   say(`  API (HTTP)      ${cluster.api}/v1`);
   say(`  data directory  ${directory}`);
   say(`  NATS            ${cluster.nats.url}, process ${cluster.nats.pid}`);
-  say(`  PostgreSQL      ${cluster.postgres.url}, process ${cluster.postgres.pid}`);
+  const database = new URL(cluster.postgres.url);
+  database.password = '';
+  say(`  PostgreSQL      ${database.href}, process ${cluster.postgres.pid}`);
+  say(`                  its password is in ${directory}/postgres/password`);
   for (const { name, pid, says } of cluster.services.values())
     say(`  ${name.padEnd(15)} process ${pid}, metrics ${says.get('metrics (HTTP)')}`);
   say('');
