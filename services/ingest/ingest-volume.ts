@@ -89,6 +89,7 @@ export class IngestVolume {
   /** What publishing waits for, as it was last said. */
   #waitsFor = '';
   #filling: 'no' | 'to be told' | 'told' = 'no';
+  #relieving: Promise<void> | null = null;
   #publishTimer: NodeJS.Timeout | null = null;
   #closing = false;
 
@@ -447,10 +448,26 @@ export class IngestVolume {
     this.#relieve();
   }
 
+  /** Asks until it is heard: writers may be waiting for it. */
   #relieve(): void {
-    ask(this.#context.bus, 'synchronizer.relieve', { volumeId: this.id }).catch((error: unknown) => {
-      this.#context.log(`volume ${this.name}: no sync for space yet: ${messageOf(error)}`);
+    this.#relieving ??= this.#askForSpace().finally(() => {
+      this.#relieving = null;
     });
+  }
+
+  async #askForSpace(): Promise<void> {
+    let said = '';
+    while (!this.#closing && !this.#lost.signal.aborted && this.disk.ringShare >= RELIEVE_SHARE) {
+      try {
+        await ask(this.#context.bus, 'synchronizer.relieve', { volumeId: this.id });
+        return;
+      } catch (error) {
+        if (messageOf(error) !== said)
+          this.#context.log(`volume ${this.name}: no sync for space yet: ${messageOf(error)}`);
+        said = messageOf(error);
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS).unref());
+      }
+    }
   }
 
   async #recordMark(name: string, kind: MarkKind, seq: number, timeNs: bigint): Promise<void> {
