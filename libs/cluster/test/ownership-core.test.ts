@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import type { NodeEntry, OwnerEntry, Value } from '../core/entries.ts';
 import { type Node, World } from './world.ts';
 
 const NODES = [
@@ -93,6 +94,10 @@ function checkOwners(world: World): void {
   }
   for (const node of world.nodes)
     for (const volumeId of node.holds) assert.ok(world.volumes.has(volumeId), `${volumeId} was forgotten`);
+  for (const [volumeId, { value }] of world.buckets.owners.entries) {
+    const holder = world.nodes.find((node) => node.isAlive && node.instance === entryInstance(value));
+    assert.ok(holder === undefined || holder.holds.has(volumeId), `${volumeId} is owned but not open`);
+  }
   const alive = world.nodes.filter((node) => node.isAlive);
   const keys = new Set(alive.map((node) => node.key));
   for (const node of alive)
@@ -103,6 +108,10 @@ function checkOwners(world: World): void {
         .sort(),
       [...keys].sort(),
     );
+}
+
+function entryInstance(value: Value<NodeEntry | OwnerEntry>): string | null {
+  return value === null || value === 'unreadable' ? null : value.instance;
 }
 
 for (const rough of [false, true])

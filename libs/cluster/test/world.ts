@@ -32,8 +32,8 @@ export class Node {
   /** Counts connections and looks: what belongs to an earlier one is not heard. */
   session = 0;
   isFollowing = false;
-  /** Deliveries keep their order. */
-  lastDeliveryMs = 0;
+  /** When the last delivery of a bucket, or of an answer, is there: each keeps its own order. */
+  readonly lastDeliveryMs = { nodes: 0, owners: 0, answers: 0 };
   backlog: (() => void)[] = [];
   readonly holds = new Set<string>();
   healthySinceMs = 0;
@@ -180,9 +180,8 @@ export class World {
 
   unhang(): void {
     this.isHung = false;
-    // Connections are read in any order.
-    const requests = this.#hungRequests.splice(0);
-    while (requests.length > 0) requests.splice(this.random.below(requests.length), 1)[0]!();
+    // It reads one connection after the other, in any order.
+    for (const act of this.#hungRequests.splice(0)) this.at(this.nowMs + this.random.below(400), act);
   }
 
   create(node: Node, volumeId: string): void {
@@ -209,7 +208,9 @@ export class World {
           this.#send(node, effect.write);
           break;
         case 'probe':
-          this.#request(node, () => this.#deliver(node, () => this.step(node, { kind: 'answered' })));
+          this.#request(node, () =>
+            this.#deliver(node, 'answers', () => this.step(node, { kind: 'answered' })),
+          );
           break;
         case 'look':
           this.#connect(node);
@@ -257,7 +258,7 @@ export class World {
       if (opened && !this.forgotten.has(volumeId) && !node.isLeaving) node.holds.add(volumeId);
       this.step(node, { kind: 'took', volumeId, opened });
     };
-    this.at(this.nowMs + this.random.below(800), settle);
+    this.at(this.nowMs + this.random.below(this.random.chance(0.1) ? 8000 : 800), settle);
   }
 
   #lose(node: Node, volumeId: string): void {
@@ -304,7 +305,9 @@ export class World {
       node.isFollowing = true;
       const nodes = [...this.buckets.nodes.entries.values()] as Stored<NodeEntry>[];
       const owners = [...this.buckets.owners.entries.values()] as Stored<OwnerEntry>[];
-      this.#deliver(node, () => this.step(node, { kind: 'looked', nodes, owners }));
+      this.#deliver(node, 'nodes', () => this.step(node, { kind: 'looked', nodes, owners }));
+      // What follows comes after it.
+      node.lastDeliveryMs.owners = node.lastDeliveryMs.nodes;
     });
   }
 
@@ -326,10 +329,12 @@ export class World {
   }
 
   /** At the node, in the order of the server, if the connection lives until it is there. */
-  #deliver(node: Node, act: () => void): void {
-    const { session, instance } = node;
-    node.lastDeliveryMs = Math.max(node.lastDeliveryMs, this.nowMs + this.random.below(LATENCY_MS_MAX));
-    this.at(node.lastDeliveryMs, () => {
+  #deliver(node: Node, of: 'nodes' | 'owners' | 'answers', act: () => void): void {
+    const { session, instance, lastDeliveryMs } = node;
+    // One bucket may lag behind the other.
+    const latencyMs = this.random.below(this.random.chance(0.05) ? 10 * LATENCY_MS_MAX : LATENCY_MS_MAX);
+    lastDeliveryMs[of] = Math.max(lastDeliveryMs[of], this.nowMs + latencyMs);
+    this.at(lastDeliveryMs[of], () => {
       if (!node.isAlive || node.session !== session || node.instance !== instance) return;
       const arrive = (): void => {
         if (node.session === session) act();
@@ -355,7 +360,7 @@ export class World {
     this.#request(node, () => {
       const result = this.#store(node, instance, write);
       if (this.losesAnswers && this.random.chance(0.1)) return;
-      this.#deliver(node, () => answer({ kind: 'written', write, result }));
+      this.#deliver(node, 'answers', () => answer({ kind: 'written', write, result }));
     });
   }
 
@@ -378,7 +383,7 @@ export class World {
         name === 'nodes'
           ? { kind: 'node' as const, stored: stored as Stored<NodeEntry> }
           : { kind: 'owner' as const, stored: stored as Stored<OwnerEntry> };
-      this.#deliver(other, () => this.step(other, input));
+      this.#deliver(other, name, () => this.step(other, input));
     }
     return value === null ? { kind: 'deleted' } : { kind: 'stored', revision: stored.revision };
   }
