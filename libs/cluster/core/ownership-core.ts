@@ -55,8 +55,6 @@ interface Volume {
   sought: boolean;
   state: 'no' | 'taking' | 'held';
   creating: boolean;
-  /** Somebody else has it, which is told when the take has ended. */
-  lostMeanwhile: boolean;
   takeFromMs: number;
   pauseMs: number;
   freeSinceMs: number | null;
@@ -329,8 +327,6 @@ export class OwnershipCore {
   #took(volumeId: string, opened: boolean, nowMs: number): void {
     const volume = this.#volumes.get(volumeId);
     if (volume?.state !== 'taking') return;
-    const { lostMeanwhile } = volume;
-    volume.lostMeanwhile = false;
     volume.state = 'no';
     if (!opened) {
       volume.pauseMs = Math.min(Math.max(volume.pauseMs * 2, limits.takeAgainMsMin), limits.takeAgainMsMax);
@@ -338,8 +334,7 @@ export class OwnershipCore {
       return;
     }
     volume.pauseMs = 0;
-    if (lostMeanwhile) this.#do({ kind: 'lose', volumeId });
-    else if (volume.sought) volume.state = 'held';
+    if (volume.sought) volume.state = 'held';
   }
 
   #tend(nowMs: number): void {
@@ -404,13 +399,17 @@ export class OwnershipCore {
     if (volume.state !== 'no') {
       if (isOurs) return;
       if (known === undefined || known.missing) this.#writeOwner(volumeId, 0);
-      else this.#lost(volumeId, volume);
+      else if (volume.state === 'held') {
+        // A take is told of it when it has ended.
+        volume.state = 'no';
+        this.#do({ kind: 'lose', volumeId });
+      }
     } else if (isOurs) {
       if (volume.creating) return;
       if (!volume.sought || nowMs < volume.takeFromMs) {
         this.#write({ bucket: 'owners', key: volumeId, previous: known.revision, value: null });
       } else if (!this.#inFlight.has(`owners/${volumeId}`)) {
-        Object.assign(volume, { state: 'taking', freeSinceMs: null, lostMeanwhile: false });
+        Object.assign(volume, { state: 'taking', freeSinceMs: null });
         this.#do({ kind: 'take', volumeId });
       }
     } else if (volume.sought) {
@@ -418,15 +417,6 @@ export class OwnershipCore {
     } else if (!volume.creating && !this.#inFlight.has(`owners/${volumeId}`)) {
       this.#volumes.delete(volumeId);
     }
-  }
-
-  #lost(volumeId: string, volume: Volume): void {
-    if (volume.state === 'taking') {
-      volume.lostMeanwhile = true;
-      return;
-    }
-    volume.state = 'no';
-    this.#do({ kind: 'lose', volumeId });
   }
 
   #tryToWin(volumeId: string, volume: Volume, nowMs: number): void {
@@ -510,7 +500,7 @@ export class OwnershipCore {
     let volume = this.#volumes.get(volumeId);
     if (volume === undefined) {
       volume = {
-        ...{ sought: false, state: 'no', creating: false, lostMeanwhile: false },
+        ...{ sought: false, state: 'no', creating: false },
         ...{ takeFromMs: Number.NEGATIVE_INFINITY, pauseMs: 0, freeSinceMs: null },
       };
       this.#volumes.set(volumeId, volume);

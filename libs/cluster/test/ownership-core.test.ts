@@ -17,7 +17,19 @@ const QUIET_MS = 60_000;
 
 const faultKinds = [
   ...['kill', 'kill', 'start', 'start', 'start', 'leave', 'freeze', 'wake', 'wake', 'cutOff', 'join', 'join'],
-  ...['down', 'up', 'up', 'empty', 'hang', 'unhang', 'unhang', 'create', 'create', 'forget'],
+  ...[
+    'down',
+    'up',
+    'up',
+    'empty',
+    'hang',
+    'unhang',
+    'unhang',
+    'create',
+    'create',
+    'createAndCutOff',
+    'forget',
+  ],
 ] as const;
 
 interface Fault {
@@ -52,6 +64,11 @@ function inflict(world: World, { kind, node: index }: Fault, number: number): vo
       break;
     case 'create':
       world.create(node!, `made-${number}`);
+      break;
+    case 'createAndCutOff':
+      world.create(node!, `made-${number}`);
+      world.at(world.nowMs + (number % 40), () => world.cutOff(node!));
+      world.at(world.nowMs + 200, () => world.join(node!));
       break;
     case 'forget': {
       const volumeId = [...world.volumes][number % world.volumes.size];

@@ -113,6 +113,18 @@ test('a change that was missed is looked for', () => {
   assert.deepEqual(refuse(told.pass(renewMs + tickMs)), [{ kind: 'look' }]);
 });
 
+test('an entry that is stored after its creation was given up is removed', () => {
+  const told = new Told([], []);
+  assert.equal(told.tell({ kind: 'create', volumeId: 'made' })[0]?.kind, 'write');
+  assert.deepEqual(told.pass(gapMsMax + tickMs), [
+    { kind: 'created', volumeId: 'made', outcome: 'unavailable' },
+  ]);
+  const stored = { ...ownedBy('me', 9, 100), key: 'made' };
+  const [removal] = writesTo('made', told.tell({ kind: 'owner', stored }));
+  assert.ok(removal?.kind === 'write');
+  assert.deepEqual([removal.write.previous, removal.write.value], [9, null]);
+});
+
 test('a rival of the same name is spoken of once, and only if it lives', () => {
   const told = new Told([], []);
   const lines = (effects: Effect[]): number => effects.filter(({ kind }) => kind === 'log').length;
