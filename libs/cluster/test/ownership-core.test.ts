@@ -145,6 +145,6 @@ for (const rough of [false, true])
           live(world, faults);
         },
       ),
-      { numRuns: Number(process.env['RUNS'] ?? 150) },
+      { numRuns: 300 },
     );
   });
