@@ -9,5 +9,5 @@ export type {
 } from './bus.ts';
 export { openEmbeddedBus } from './embedded-bus.ts';
 export { type NatsBusOptions, openNatsBus } from './nats/nats-bus.ts';
-export { answer, ask } from './requests.ts';
+export { answer, ask, askReaders } from './requests.ts';
 export { tell } from './timeline.ts';
