@@ -18,6 +18,7 @@ export {
   type VolumePaths,
   volumePaths,
 } from './layout.ts';
+export { limits as poolLimits } from './limits.ts';
 export {
   createMim,
   GRANULE_BYTES,
@@ -27,9 +28,10 @@ export {
   writeMimState,
 } from './mim-file.ts';
 export { MimImage } from './mim-image.ts';
+export { MimStateFile, MimWatch, mimReach } from './mim-watch.ts';
 export { nodeFiles } from './node-files.ts';
 export { ObjectReader, ObjectWriter, readObject } from './object-file.ts';
-export { PieceReader } from './piece-reader.ts';
+export { asLostPiece, LostPieceError, PieceReader } from './piece-reader.ts';
 export {
   readBatch,
   readSegmentFooter,
