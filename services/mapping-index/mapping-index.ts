@@ -228,6 +228,7 @@ export class MappingIndex implements ExportDirectory {
       const volume = await volumeById(catalog.db, volumeId);
       const index = await VolumeIndex.open(volume, poolDirectory, this.#projector.tail(volumeId), {
         ...this.#context,
+        monotonicMs: this.#context.monotonicMs ?? (() => performance.now()),
         trees: this.#trees,
       });
       const served = { index, points: new Points(index, catalog) };
