@@ -1,4 +1,11 @@
-export { claimEpoch, type EpochClaim, soleClaim, soleWriter, type Writer } from './epoch-claim.ts';
+export {
+  claimEpoch,
+  type EpochClaim,
+  newestClaim,
+  soleClaim,
+  soleWriter,
+  type Writer,
+} from './epoch-claim.ts';
 export { type PoolFile, type PoolFiles, readBytes, writeZeroes } from './files.ts';
 export { ForgetfulFiles } from './forgetful-files.ts';
 export {

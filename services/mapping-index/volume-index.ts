@@ -284,7 +284,7 @@ export class VolumeIndex {
       } catch (error) {
         // The segment has left the ring since.
         if (!(error instanceof LostPieceError) || tries === limits.readTriesMax) throw error;
-        if (!(await this.#isGone(seq, error))) throw error;
+        if (!(await this.isGone(seq, error))) throw error;
       }
     }
   }
@@ -457,14 +457,14 @@ export class VolumeIndex {
       const open = this.#mirrors.get(seq);
       if (open === undefined) throw new MidmirrorError('unavailable', `the mirror of write ${seq} is closed`);
       if (open.mirror.generation !== generation) return true;
-      if (lost !== null && !(await this.#isGone(seq, lost))) return false;
+      if (lost !== null && !(await this.isGone(seq, lost))) return false;
       await this.#switch(open, await this.#again(open));
       return true;
     });
   }
 
   /** Whether the places of a point, as they are now, need not name a piece's file: it may have been given to others. */
-  async #isGone(seq: number, { backward, source }: LostPieceError): Promise<boolean> {
+  async isGone(seq: number, { backward, source }: LostPieceError): Promise<boolean> {
     const { db } = this.#context.catalog;
     if (backward) return (await runOf(db, this.id, 'backward', source)) === undefined;
     const { mim_seq, synced_seq } = await this.#state(db);
