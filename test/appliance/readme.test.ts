@@ -83,7 +83,7 @@ test('the quick start and the tours do what the README says', () =>
 
 test('every setting the README names exists, and every setting is named', () => {
   const named = new Set([...text.matchAll(/^\| `(MIM_[A-Z_]+)`/gm)].map((match) => match[1]!));
-  const config = readFileSync(`${ROOT}/services/appliance/config.ts`, 'utf8');
+  const config = readFileSync(`${ROOT}/libs/service/settings.ts`, 'utf8');
   const known = new Set(
     [...config.matchAll(/^ {2}(MIM_[A-Z_]+):/gm)]
       .map((match) => match[1]!)

@@ -1,0 +1,10 @@
+// Bounds of a service's process.
+
+export const limits = {
+  /** From the signal to the end of the process. */
+  stopMsMax: 9000,
+  /** What is under way on NBD connections may take this much of it. */
+  nbdStopMsMax: 3000,
+  /** How often a process that starts tries again to reach what it needs. */
+  startEveryMs: 250,
+} as const;

@@ -1,0 +1,17 @@
+// The synchronizer as a process of its own: one for a pool.
+import { enableCompileCache } from 'node:module';
+
+// Before the rest is loaded: what Node has compiled once it need not compile again.
+enableCompileCache();
+const { runService } = await import('@midmirror/service');
+const { Synchronizer } = await import('./synchronizer.ts');
+
+runService('synchronizer', process.env, { job: true }, async (edges) => {
+  const { reached, ...shared } = edges;
+  const synchronizer = new Synchronizer({
+    ...shared,
+    reached: (step) => reached(`sync:${step}`),
+  });
+  await synchronizer.start();
+  return { says: {}, stop: () => synchronizer.stop() };
+});
