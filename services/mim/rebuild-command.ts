@@ -1,10 +1,17 @@
 // mim rebuild: works on the data directory itself, so the appliance must not be running on it.
 import { resolve } from 'node:path';
-import { rebuildCatalog, rebuildIndex, type RebuildIndexReport, type RebuildReport } from '@midmirror/audit';
+import {
+  rebuildCatalog,
+  rebuildEmbeddedIndex,
+  rebuildPostgresCatalog,
+  rebuildPostgresIndex,
+  type RebuildIndexReport,
+  type RebuildReport,
+} from '@midmirror/audit';
 import { MidmirrorError } from '@midmirror/basis';
 import { nodeFiles } from '@midmirror/pool';
 import { lockDirectory } from '@midmirror/runtime';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import type { Session } from './session.ts';
 
 export function rebuildCommand(program: Command, open: () => Session): void {
@@ -12,8 +19,14 @@ export function rebuildCommand(program: Command, open: () => Session): void {
     .command('rebuild')
     .description('make the catalogue again from the pool alone; the appliance must be stopped')
     .option('--data-dir <path>', 'the data directory', './data')
+    .addOption(
+      new Option(
+        '--postgres <url>',
+        'the catalogue is on PostgreSQL: make it in this database, which must be empty',
+      ).env('MIM_POSTGRES_URL'),
+    )
     .option('--index', 'only the index of where bytes lie; points, snapshots and marks stay')
-    .action(async (options: { dataDir: string; index?: true }) => {
+    .action(async (options: { dataDir: string; postgres?: string; index?: true }) => {
       const session = open();
       const directory = resolve(options.dataDir);
       const files = nodeFiles();
@@ -24,14 +37,21 @@ export function rebuildCommand(program: Command, open: () => Session): void {
       }
       const lock = lockDirectory(directory);
       try {
+        const postgres = options.postgres === '' ? undefined : options.postgres;
         if (options.index) {
-          const report = await rebuildIndex(files, directory);
+          const report =
+            postgres === undefined
+              ? await rebuildEmbeddedIndex(files, directory)
+              : await rebuildPostgresIndex(files, `${directory}/pool`, postgres);
           session.answer(report, printIndexReport);
           if (report.refused.length > 0) process.exitCode = 1;
           return;
         }
         const stamp = new Date().toISOString().replaceAll(/[:.]/g, '-');
-        const report = await rebuildCatalog(files, directory, stamp);
+        const report =
+          postgres === undefined
+            ? await rebuildCatalog(files, directory, stamp)
+            : await rebuildPostgresCatalog(files, `${directory}/pool`, postgres);
         session.answer(report, printReport);
         if (report.refused.length > 0 || report.volumes.some((volume) => volume.lost.length > 0))
           process.exitCode = 1;
