@@ -1,7 +1,7 @@
 // One volume as ingest serves it: the live disk, and the publisher that tells the others what became durable.
 // The journal is the outbox: it is written first, events follow, and a restart publishes what is lacking.
 import { type Clock, MidmirrorError, messageOf } from '@midmirror/basis';
-import { type Bus, ask, tell } from '@midmirror/bus';
+import { type Bus, ask, askReaders, tell } from '@midmirror/bus';
 import { type Catalog, type CatalogTransaction, toNs } from '@midmirror/catalog';
 import {
   type DomainEvent,
@@ -255,7 +255,11 @@ export class IngestVolume {
     await this.#mim.reload();
     await this.publish();
     if (!this.disk.segments.some((segment) => segment.sealed && segment.lastSeq <= this.#mimSeq)) return 0;
-    await ask(this.#context.bus, 'mapping-index.advance', { volumeId: this.id });
+    // One that does not answer sees by the pool that it is behind: it fences itself.
+    const { bus, readerLeaseMs } = this.#context;
+    const signal = this.#lost.signal;
+    await askReaders(bus, 'mapping-index.advance', { volumeId: this.id }, { leaseMs: readerLeaseMs, signal });
+    this.#refuseUnlessOurs();
     this.#context.reached('recycling');
     const numbers = await this.disk.recycle(this.#mimSeq);
     if (numbers.length > 0) await this.#forgetSegments(numbers);
