@@ -7,4 +7,6 @@ export const limits = {
   nbdStopMsMax: 3000,
   /** How often a process that starts tries again to reach what it needs. */
   startEveryMs: 250,
+  /** How long a process that starts waits for NATS before it goes on without. */
+  busWaitMs: 2000,
 } as const;

@@ -97,6 +97,8 @@ export function runService(
         log,
       });
       closing.push(() => bus.close());
+      // It begins connected when NATS is there, and begins all the same when it is not.
+      await Promise.race([bus.ready(), pause(limits.busWaitMs, undefined, { signal })]);
       const started = await start({
         ...{ config, node, poolDirectory, files, catalog, bus, telemetry, log },
         clock: wallClock(),
