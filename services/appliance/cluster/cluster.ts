@@ -232,23 +232,27 @@ async function servicesOf(
     MIM_NATS_URL: nats.url,
     MIM_POSTGRES_URL: postgres.url,
   };
+  const { MIM_NBD_LISTEN: disks = '127.0.0.1:10809', MIM_API_LISTEN: api = '127.0.0.1:8080' } =
+    options.environment;
+  const { MIM_METRICS_LISTEN: metrics = '127.0.0.1:0' } = options.environment;
   const services = new Map<string, ServiceProcess>();
   const add = async (name: string, service: string, own: Record<string, string>): Promise<void> => {
     const environment = {
       ...shared,
       MIM_NODE: name,
-      MIM_METRICS_LISTEN: `127.0.0.1:${await freePort()}`,
+      MIM_METRICS_LISTEN: metrics === 'off' ? 'off' : `127.0.0.1:${await freePort()}`,
       ...own,
       ...options.own?.(name),
     };
     services.set(name, new ServiceProcess(name, service, options, environment));
   };
-  const { MIM_NBD_LISTEN: disks = '127.0.0.1:10809', MIM_API_LISTEN: api = '127.0.0.1:8080' } =
-    options.environment;
   for (let i = 1; i <= options.ingests; i += 1) {
-    // The first has the address that is given.
-    const listen = i === 1 ? disks : '127.0.0.1:0';
-    await add(`ingest-${i}`, 'ingest', { MIM_NBD_LISTEN: await lasting(listen) });
+    // The first has the addresses that are given.
+    const own =
+      i === 1
+        ? { MIM_NBD_LISTEN: await lasting(disks), MIM_METRICS_LISTEN: await lasting(metrics) }
+        : { MIM_NBD_LISTEN: await lasting('127.0.0.1:0') };
+    await add(`ingest-${i}`, 'ingest', own);
   }
   await add('mapping-index', 'mapping-index', { MIM_NBD_LISTEN: `127.0.0.1:${await freePort()}` });
   await add('synchronizer', 'synchronizer', {});

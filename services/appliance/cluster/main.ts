@@ -47,7 +47,7 @@ async function start(): Promise<{ stop(): Promise<void> }> {
   say(`  PostgreSQL      ${database.href}, process ${cluster.postgres.pid}`);
   say(`                  its password is in ${directory}/postgres/password`);
   for (const { name, pid, says } of cluster.services.values())
-    say(`  ${name.padEnd(15)} process ${pid}, metrics ${says.get('metrics (HTTP)')}`);
+    say(`  ${name.padEnd(15)} process ${pid}, metrics ${says.get('metrics (HTTP)') ?? 'off'}`);
   say('');
   say('Make a volume and connect to it:');
   say('  npx mim volume create db --size 10GiB');
