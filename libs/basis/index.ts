@@ -4,3 +4,4 @@ export { type ErrorCode, MidmirrorError, messageOf } from './error.ts';
 export { parseBytes, printBytes } from './quantities.ts';
 export { Turns } from './turns.ts';
 export { SeededRandom } from './seeded-random.ts';
+export { againMs, isUnavailable, ReasonLog, untilAvailable } from './until-available.ts';

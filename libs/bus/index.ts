@@ -18,5 +18,5 @@ export {
 } from './nats/nats-link.ts';
 export { stopAtTrouble } from './nats/stream-reader.ts';
 export { hasCode } from './nats/streams.ts';
-export { answer, ask } from './requests.ts';
+export { answer, ask, askReaders } from './requests.ts';
 export { tell } from './timeline.ts';

@@ -10,6 +10,8 @@ export const limits = {
   requestsInFlightMax: 1024,
   requestMsDefault: 30_000,
   deadLettersMax: 1000,
+  /** How long to wait before readers that do not answer are asked again. */
+  readersEveryMs: 250,
 
   // NATS only.
   /** A call of the server that takes longer has failed. */

@@ -28,8 +28,8 @@ export interface Cluster {
    */
   create(volumeId: string): Promise<void>;
   /**
-   * The volume is gone and closed: its entry is removed, it is no longer sought. While NATS is away it resolves at
-   * once, and the entry is removed when NATS is back.
+   * The volume is gone and closed: this node's entry for it is removed, it is no longer sought; every node that seeks
+   * it must be told. While NATS is away it resolves at once, and the entry is removed when NATS is back.
    */
   forget(volumeId: string): Promise<void>;
   /** Called whenever an owner or a node changes; returns how to stop it. */

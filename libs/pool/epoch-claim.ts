@@ -125,6 +125,12 @@ export async function claimEpoch(options: ClaimOptions): Promise<EpochClaim> {
   };
 }
 
+/** The greatest epoch that anybody has claimed; 0: none. */
+export async function newestClaim(files: PoolFiles, directory: string): Promise<number> {
+  const names = await files.list(directory);
+  return Math.max(0, ...names.map((entry) => parseClaimName(entry)?.epoch ?? 0));
+}
+
 /** Ascending. One whose file a crash left unfinished began nothing. */
 async function readClaims(files: PoolFiles, directory: string): Promise<Found[]> {
   const found: Found[] = [];

@@ -1,4 +1,11 @@
-export { claimEpoch, type EpochClaim, soleClaim, soleWriter, type Writer } from './epoch-claim.ts';
+export {
+  claimEpoch,
+  type EpochClaim,
+  newestClaim,
+  soleClaim,
+  soleWriter,
+  type Writer,
+} from './epoch-claim.ts';
 export { type PoolFile, type PoolFiles, readBytes, writeZeroes } from './files.ts';
 export { ForgetfulFiles } from './forgetful-files.ts';
 export {
@@ -18,6 +25,7 @@ export {
   type VolumePaths,
   volumePaths,
 } from './layout.ts';
+export { limits as poolLimits } from './limits.ts';
 export {
   createMim,
   GRANULE_BYTES,
@@ -27,9 +35,10 @@ export {
   writeMimState,
 } from './mim-file.ts';
 export { MimImage } from './mim-image.ts';
+export { MimStateFile, MimWatch, mimReach } from './mim-watch.ts';
 export { nodeFiles } from './node-files.ts';
 export { ObjectReader, ObjectWriter, readObject } from './object-file.ts';
-export { PieceReader } from './piece-reader.ts';
+export { asLostPiece, LostPieceError, PieceReader } from './piece-reader.ts';
 export {
   readBatch,
   readSegmentFooter,

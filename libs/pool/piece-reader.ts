@@ -13,6 +13,27 @@ interface Source {
   file: PoolFile;
   reader: Promise<SegmentReader | ObjectReader> | null;
   users: number;
+  /** Closed by the last one who reads it. */
+  forgotten: boolean;
+}
+
+/** What an extent names can't be read: its file is gone or another one by now, or damaged. */
+export class LostPieceError extends MidmirrorError {
+  readonly backward: boolean;
+  readonly source: number;
+
+  constructor(flags: number, source: number, cause: MidmirrorError) {
+    const { code, message, hint, details } = cause;
+    super(code, message, { cause, details, ...(hint === undefined ? {} : { hint }) });
+    this.backward = (flags & ExtentFlag.backward) !== 0;
+    this.source = source;
+  }
+}
+
+/** The error as one of a piece, if it is. */
+export function asLostPiece(error: unknown, flags: number, source: number): unknown {
+  const lost = error instanceof MidmirrorError && (error.code === 'corrupt' || error.code === 'not-found');
+  return lost && !(error instanceof LostPieceError) ? new LostPieceError(flags, source, error) : error;
 }
 
 export class PieceReader {
@@ -28,7 +49,8 @@ export class PieceReader {
 
   /**
    * Reads `length` bytes of the extent that lies at `offset` of `source`. With the flag `whole`, `crc` is the
-   * checksum of `extentLength` bytes from `offset - skip` on, and the read needs no other record.
+   * checksum of `extentLength` bytes from `offset - skip` on, and the read needs no other record. Throws
+   * LostPieceError when the file is gone, is another one, or fails its checksums.
    */
   async read(
     extent: { flags: number; source: number; offset: number; length: number; crc: number },
@@ -37,25 +59,48 @@ export class PieceReader {
     target: Uint8Array,
     targetOffset: number,
   ): Promise<void> {
-    const source = await this.#source(extent.flags, extent.source);
-    source.users += 1;
     try {
-      if (extent.flags & ExtentFlag.whole) {
-        if (skip === 0 && length === extent.length) {
-          const count = await source.file.read(target, targetOffset, length, extent.offset);
-          const bytes = target.subarray(targetOffset, targetOffset + count);
-          verifyPiece(bytes, length, extent.crc, source.file.path, extent.offset);
-          return;
-        }
-        const bytes = await readBytes(source.file, extent.offset, extent.length);
-        verifyPiece(bytes, extent.length, extent.crc, source.file.path, extent.offset);
-        target.set(bytes.subarray(skip, skip + length), targetOffset);
+      await this.#using(extent.flags, extent.source, (source) =>
+        this.#read(source, extent, skip, length, target, targetOffset),
+      );
+    } catch (error) {
+      throw asLostPiece(error, extent.flags, extent.source);
+    }
+  }
+
+  async #read(
+    source: Source,
+    extent: { flags: number; source: number; offset: number; length: number; crc: number },
+    skip: number,
+    length: number,
+    target: Uint8Array,
+    targetOffset: number,
+  ): Promise<void> {
+    if (extent.flags & ExtentFlag.whole) {
+      if (skip === 0 && length === extent.length) {
+        const count = await source.file.read(target, targetOffset, length, extent.offset);
+        const bytes = target.subarray(targetOffset, targetOffset + count);
+        verifyPiece(bytes, length, extent.crc, source.file.path, extent.offset);
         return;
       }
-      const reader = await this.#reader(extent.flags, source);
-      await reader.read(extent.offset + skip, length, target, targetOffset);
+      const bytes = await readBytes(source.file, extent.offset, extent.length);
+      verifyPiece(bytes, extent.length, extent.crc, source.file.path, extent.offset);
+      target.set(bytes.subarray(skip, skip + length), targetOffset);
+      return;
+    }
+    const reader = await this.#reader(extent.flags, extent.source, source);
+    await reader.read(extent.offset + skip, length, target, targetOffset);
+  }
+
+  async #using<T>(flags: number, source: number, act: (source: Source) => Promise<T>): Promise<T> {
+    let open = await this.#source(flags, source);
+    while (open.forgotten) open = await this.#source(flags, source);
+    open.users += 1;
+    try {
+      return await act(open);
     } finally {
-      source.users -= 1;
+      open.users -= 1;
+      if (open.forgotten && open.users === 0) await open.file.close();
     }
   }
 
@@ -79,7 +124,29 @@ export class PieceReader {
 
   async segment(segment: number): Promise<SegmentReader> {
     const source = await this.#source(0, segment);
-    return (await this.#reader(0, source)) as SegmentReader;
+    return (await this.#reader(0, segment, source)) as SegmentReader;
+  }
+
+  /**
+   * What `act` makes of a segment; of the file that has its name now, if it was opened before another took its place (a
+   * takeover copies what was not sealed) and `act` finds it wanting. Throws LostPieceError.
+   */
+  async inSegment<T>(segment: number, act: (reader: SegmentReader) => Promise<T>): Promise<T> {
+    const once = (): Promise<T> =>
+      this.#using(0, segment, async (source) =>
+        act((await this.#reader(0, segment, source)) as SegmentReader),
+      );
+    try {
+      return await once();
+    } catch (error) {
+      if (!(asLostPiece(error, 0, segment) instanceof LostPieceError)) throw error;
+    }
+    await this.forget(false, segment);
+    try {
+      return await once();
+    } catch (error) {
+      throw asLostPiece(error, 0, segment);
+    }
   }
 
   /** Forgets a file that is about to be recycled or deleted. */
@@ -88,11 +155,11 @@ export class PieceReader {
     const open = this.#sources.get(key);
     this.#sources.delete(key);
     this.#ready.delete(key);
-    if (open !== undefined)
-      await open.then(
-        (found) => found.file.close(),
-        () => {},
-      );
+    if (open === undefined) return;
+    const found = await open.catch(() => null);
+    if (found === null) return;
+    found.forgotten = true;
+    if (found.users === 0) await found.file.close();
   }
 
   async close(): Promise<void> {
@@ -128,7 +195,7 @@ export class PieceReader {
       flags & ExtentFlag.backward
         ? `${this.#paths.backward}/${objectName(source)}`
         : await this.#segmentPath(source);
-    return { file: await this.#files.open(path, 'read'), reader: null, users: 0 };
+    return { file: await this.#files.open(path, 'read'), reader: null, users: 0, forgotten: false };
   }
 
   async #segmentPath(segment: number): Promise<string> {
@@ -139,9 +206,9 @@ export class PieceReader {
     throw new MidmirrorError('not-found', `segment ${segment} is not in ${this.#paths.forward}`);
   }
 
-  #reader(flags: number, source: Source): Promise<SegmentReader | ObjectReader> {
+  #reader(flags: number, number: number, source: Source): Promise<SegmentReader | ObjectReader> {
     source.reader ??=
-      flags & ExtentFlag.backward ? ObjectReader.open(source.file) : SegmentReader.open(source.file);
+      flags & ExtentFlag.backward ? ObjectReader.open(source.file) : openSegment(source.file, number);
     return source.reader;
   }
 
@@ -149,11 +216,22 @@ export class PieceReader {
     for (const [key, source] of this.#ready) {
       if (this.#sources.size < OPEN_SOURCES_MAX) return;
       if (source.users > 0) continue;
+      source.forgotten = true;
       this.#sources.delete(key);
       this.#ready.delete(key);
       await source.file.close();
     }
   }
+}
+
+/** Between the look at the names and the opening the file may have got another number. */
+async function openSegment(file: PoolFile, segment: number): Promise<SegmentReader> {
+  const reader = await SegmentReader.open(file);
+  if (reader.header.segment === segment) return reader;
+  throw new MidmirrorError(
+    'not-found',
+    `${file.path} holds segment ${reader.header.segment}, not ${segment}`,
+  );
 }
 
 function sourceKey(flags: number, source: number): number {

@@ -69,7 +69,11 @@ export async function startAppliance(config: Config, edges: ApplianceEdges): Pro
       syncIntervalMs: ingestConfig.syncIntervalMs,
       requestBytesMax: ingestConfig.requestBytesMax,
     });
-    const synchronizer = new Synchronizer({ ...shared, reached: (step) => reached(`sync:${step}`) });
+    const synchronizer = new Synchronizer({
+      ...shared,
+      leaseMs: config.MIM_LEASE_MS,
+      reached: (step) => reached(`sync:${step}`),
+    });
     await checkPool(shared);
     await ingest.start();
     closing.push(() => ingest.stop());

@@ -1,7 +1,7 @@
 // One volume as ingest serves it: the live disk, and the publisher that tells the others what became durable.
 // The journal is the outbox: it is written first, events follow, and a restart publishes what is lacking.
 import { type Clock, MidmirrorError, messageOf } from '@midmirror/basis';
-import { type Bus, ask, tell } from '@midmirror/bus';
+import { type Bus, ask, askReaders, tell } from '@midmirror/bus';
 import { type Catalog, type CatalogTransaction, toNs } from '@midmirror/catalog';
 import {
   type DomainEvent,
@@ -89,6 +89,7 @@ export class IngestVolume {
   /** What publishing waits for, as it was last said. */
   #waitsFor = '';
   #filling: 'no' | 'to be told' | 'told' = 'no';
+  #relieving: Promise<void> | null = null;
   #publishTimer: NodeJS.Timeout | null = null;
   #closing = false;
 
@@ -254,7 +255,11 @@ export class IngestVolume {
     await this.#mim.reload();
     await this.publish();
     if (!this.disk.segments.some((segment) => segment.sealed && segment.lastSeq <= this.#mimSeq)) return 0;
-    await ask(this.#context.bus, 'mapping-index.advance', { volumeId: this.id });
+    // One that does not answer sees by the pool that it is behind: it fences itself.
+    const { bus, readerLeaseMs } = this.#context;
+    const signal = this.#lost.signal;
+    await askReaders(bus, 'mapping-index.advance', { volumeId: this.id }, { leaseMs: readerLeaseMs, signal });
+    this.#refuseUnlessOurs();
     this.#context.reached('recycling');
     const numbers = await this.disk.recycle(this.#mimSeq);
     if (numbers.length > 0) await this.#forgetSegments(numbers);
@@ -447,10 +452,26 @@ export class IngestVolume {
     this.#relieve();
   }
 
+  /** Asks until it is heard: writers may be waiting for it. */
   #relieve(): void {
-    ask(this.#context.bus, 'synchronizer.relieve', { volumeId: this.id }).catch((error: unknown) => {
-      this.#context.log(`volume ${this.name}: no sync for space yet: ${messageOf(error)}`);
+    this.#relieving ??= this.#askForSpace().finally(() => {
+      this.#relieving = null;
     });
+  }
+
+  async #askForSpace(): Promise<void> {
+    let said = '';
+    while (!this.#closing && !this.#lost.signal.aborted && this.disk.ringShare >= RELIEVE_SHARE) {
+      try {
+        await ask(this.#context.bus, 'synchronizer.relieve', { volumeId: this.id });
+        return;
+      } catch (error) {
+        if (messageOf(error) !== said)
+          this.#context.log(`volume ${this.name}: no sync for space yet: ${messageOf(error)}`);
+        said = messageOf(error);
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS).unref());
+      }
+    }
   }
 
   async #recordMark(name: string, kind: MarkKind, seq: number, timeNs: bigint): Promise<void> {

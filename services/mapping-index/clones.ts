@@ -1,7 +1,7 @@
 // Clones: writable disks over a past point. The row with its pin comes first and goes last; clone.json says
 // that the files are whole. A row without the file is a clone whose making or removal a crash interrupted.
 import { randomUUID } from 'node:crypto';
-import { MidmirrorError, messageOf } from '@midmirror/basis';
+import { againMs, isUnavailable, MidmirrorError, messageOf, untilAvailable } from '@midmirror/basis';
 import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
 import { tell } from '@midmirror/bus';
 import {
@@ -37,26 +37,43 @@ export class Clones implements ExportDirectory {
   readonly #indexOf: (volumeId: string) => Promise<VolumeIndex>;
   readonly #open = new Map<string, OpenClone>();
   readonly #broken = new Map<string, unknown>();
+  /** Of broken ones, those that something unavailable keeps from being opened. */
+  readonly #retries = new Set<NodeJS.Timeout>();
 
   constructor(context: MappingIndexContext, indexOf: (volumeId: string) => Promise<VolumeIndex>) {
     this.#context = context;
     this.#indexOf = indexOf;
   }
 
-  async start(): Promise<void> {
-    const { catalog, files, log } = this.#context;
-    for (const row of await catalog.db.selectFrom('clone').selectAll().execute()) {
-      if (!(await files.exists(`${this.#directory(row.id)}/clone.json`))) {
-        await this.#remove(row);
-        continue;
-      }
-      try {
-        await this.#openClone(row);
-      } catch (error) {
-        this.#broken.set(row.name, error);
+  async start(signal: AbortSignal): Promise<void> {
+    const { catalog, log } = this.#context;
+    const waiting = { what: 'mapping-index: its clones', log, signal };
+    const rows = await untilAvailable(() => catalog.db.selectFrom('clone').selectAll().execute(), waiting);
+    for (const row of rows) await this.#begin(row, 1);
+  }
+
+  async #begin(row: CloneRow, tries: number): Promise<void> {
+    const { files, log } = this.#context;
+    try {
+      if (await files.exists(`${this.#directory(row.id)}/clone.json`)) await this.#openClone(row);
+      else await this.#remove(row);
+      this.#broken.delete(row.name);
+    } catch (error) {
+      if (messageOf(error) !== messageOf(this.#broken.get(row.name)))
         log(`clone ${row.name} can't be opened: ${messageOf(error)}`);
-      }
+      this.#broken.set(row.name, error);
+      if (isUnavailable(error)) this.#beginAgain(row, tries + 1);
     }
+  }
+
+  #beginAgain(row: CloneRow, tries: number): void {
+    const retry = setTimeout(() => {
+      this.#retries.delete(retry);
+      // Else it has been deleted since.
+      if (this.#broken.has(row.name)) void this.#begin(row, tries);
+    }, againMs(tries));
+    retry.unref();
+    this.#retries.add(retry);
   }
 
   has(name: string): boolean {
@@ -162,6 +179,7 @@ export class Clones implements ExportDirectory {
   }
 
   async stop(): Promise<void> {
+    for (const retry of this.#retries) clearTimeout(retry);
     for (const { disk, release } of this.#open.values()) {
       await disk.close();
       await release();

@@ -11,6 +11,8 @@ export interface MappingIndexContext {
   catalog: Catalog;
   bus: Bus;
   clock: Clock;
+  /** Goes on while the process is stopped. Default: that of this process. */
+  monotonicMs?: () => number;
   poolDirectory: string;
   syncIntervalMs: number;
   requestBytesMax: number;

@@ -83,11 +83,13 @@ async function* journaledVersions(
   const units = { first: wanted[0]!.source, last: wanted.at(-1)!.source };
   // A write that touched the range has left something of itself, or of one after it, in its segment's run.
   for await (const { run } of touchingRuns(catalog.db, index.pages, index.id, 'forward', units, asked)) {
-    const found = new SegmentVersions(run.source, mimSeq, asked);
-    const reader = await index.pieces.segment(run.source);
-    for await (const { batch, bytes } of reader.batches(mimSeq, asked.latestSeq))
-      for (const d of descriptorsOf(bytes, 0, batch)) found.take(batch, d);
-    yield found.newestFirst();
+    const lastSeq = Math.min(asked.latestSeq, run.to_seq);
+    yield await index.pieces.inSegment(run.source, async (reader) => {
+      const found = new SegmentVersions(run.source, mimSeq, { ...asked, latestSeq: lastSeq });
+      for await (const { batch, bytes } of reader.batches(mimSeq, lastSeq))
+        for (const d of descriptorsOf(bytes, 0, batch)) found.take(batch, d);
+      return found.newestFirst();
+    });
   }
 }
 

@@ -1,5 +1,5 @@
 // The mapping index: answers where every address lay at any retained point, and serves those points as disks.
-import { MidmirrorError, Turns } from '@midmirror/basis';
+import { MidmirrorError, Turns, untilAvailable } from '@midmirror/basis';
 import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
 import { answer, ask } from '@midmirror/bus';
 import {
@@ -12,6 +12,7 @@ import {
 } from '@midmirror/catalog';
 import type { ChosenPoint, Requests } from '@midmirror/events';
 import { printTime } from '@midmirror/point';
+import { LostPieceError } from '@midmirror/pool';
 import { changedSinceContexts } from './changed-since.ts';
 import { changesBetween } from './changes.ts';
 import { Clones } from './clones.ts';
@@ -46,6 +47,7 @@ export class MappingIndex implements ExportDirectory {
   readonly #projector: Projector;
   readonly #merger: TierMerger;
   readonly #trees = new TreeBudget(limits.treeExtentsMax);
+  readonly #stop = new AbortController();
   readonly clones: Clones;
 
   constructor(context: MappingIndexContext) {
@@ -54,29 +56,44 @@ export class MappingIndex implements ExportDirectory {
     this.#projector = new Projector({
       ...context,
       changed: (volumeId, side, where) => this.#merger.changed(volumeId, side, where),
-      recycled: async (volumeId, segment) => {
-        const served = this.#served.get(volumeId);
-        served?.points.forgetSegment(segment);
-        await served?.index.forgetSegment(segment);
-      },
+      recycled: (volumeId, segment) => this.#forgetSegment(volumeId, segment),
       deleted: (volumeId) => this.#close(volumeId),
     });
     this.clones = new Clones(context, async (volumeId) => (await this.#serve(volumeId)).index);
   }
 
+  /** Resolves when bus and catalogue are there, however long that takes, and it serves all points. */
   async start(): Promise<void> {
-    const { bus, catalog, pages, telemetry } = this.#context;
-    // Mirrors end with the process that served them; clones hold pins of their own.
-    await catalog.db.deleteFrom('pin').where('holder', '=', 'mirror').execute();
-    await this.#merger.start();
-    await this.#projector.start();
-    await this.clones.start();
+    const { bus, catalog, log } = this.#context;
+    const { signal } = this.#stop;
+    // At once: syncs and recycling need not wait for a process in which no point is open yet.
     answer(bus, 'mapping-index.prepare', async ({ volumeId, syncId }) => ({
       mirrors: await (await this.#serve(volumeId)).index.prepare(syncId),
     }));
     answer(bus, 'mapping-index.advance', async ({ volumeId }) => ({
       mirrors: await (await this.#serve(volumeId)).index.advance(),
     }));
+    try {
+      await untilAvailable(
+        async () => {
+          // Mirrors end with the process that served them; clones hold pins of their own.
+          await catalog.db.deleteFrom('pin').where('holder', '=', 'mirror').execute();
+          await this.#merger.start();
+        },
+        { what: 'mapping-index: its start', log, signal },
+      );
+      await this.#projector.start(signal);
+      await this.clones.start(signal);
+    } catch (error) {
+      if (signal.aborted) return;
+      throw error;
+    }
+    this.#answer();
+    this.#tellOfIt();
+  }
+
+  #answer(): void {
+    const { bus, catalog } = this.#context;
     answer(bus, 'mapping-index.forget', ({ volumeId }) => this.#forget(volumeId));
     answer(bus, 'mapping-index.resolve', ({ volumeId, at }) =>
       this.#inTurn(volumeId, ({ points, volume, latest, nowNs }) => points.choose(volume, at, latest, nowNs)),
@@ -112,6 +129,10 @@ export class MappingIndex implements ExportDirectory {
         .activityOf(volumeId)
         .map((minute) => ({ ...minute, minuteNs: minute.minuteNs.toString() })),
     }));
+  }
+
+  #tellOfIt(): void {
+    const { catalog, pages, telemetry } = this.#context;
     telemetry.observe(async (report) => {
       await reportIndex(report, catalog.db, (id) => this.#served.get(id)?.index.mirrors.length ?? 0);
       reportCache(report, pages);
@@ -150,6 +171,7 @@ export class MappingIndex implements ExportDirectory {
   }
 
   async stop(): Promise<void> {
+    this.#stop.abort();
     await this.clones.stop();
     await this.#projector.stop();
     await this.#merger.stop();
@@ -212,9 +234,18 @@ export class MappingIndex implements ExportDirectory {
     const { index, points } = await this.#serve(volumeId);
     const { seq, timeNs, position } = await ask(bus, 'ingest.publish', { volumeId });
     await this.#projector.reached(position);
+    const latest = { seq, timeNs: BigInt(timeNs) };
     return await index.turns.take(async () => {
-      const volume = await volumeById(this.#context.catalog.db, volumeId);
-      return await act({ index, points, volume, latest: { seq, timeNs: BigInt(timeNs) }, nowNs });
+      for (let tries = 1; ; tries += 1) {
+        const volume = await volumeById(this.#context.catalog.db, volumeId);
+        try {
+          return await act({ index, points, volume, latest, nowNs });
+        } catch (error) {
+          // A segment that has left the ring since the look at the MIM's point is not needed any more.
+          if (!(error instanceof LostPieceError) || tries === limits.readTriesMax) throw error;
+          if (!(await index.isGone(seq, error))) throw error;
+        }
+      }
     });
   }
 
@@ -228,12 +259,19 @@ export class MappingIndex implements ExportDirectory {
       const volume = await volumeById(catalog.db, volumeId);
       const index = await VolumeIndex.open(volume, poolDirectory, this.#projector.tail(volumeId), {
         ...this.#context,
+        monotonicMs: this.#context.monotonicMs ?? (() => performance.now()),
         trees: this.#trees,
       });
       const served = { index, points: new Points(index, catalog) };
       this.#served.set(volumeId, served);
       return served;
     });
+  }
+
+  async #forgetSegment(volumeId: string, segment: number): Promise<void> {
+    const served = this.#served.get(volumeId);
+    served?.points.forgetSegment(segment);
+    await served?.index.forgetSegment(segment);
   }
 
   async #forget(volumeId: string): Promise<{ forgotten: true }> {

@@ -1,5 +1,7 @@
 // A mirror: the volume as it was at one point, read-only. Reads take the extent that its places name, else the
-// MIM. When a sync is about to change the MIM, the places change first, and reads begun before are waited for.
+// MIM. When a sync is about to change the MIM, the places change first, and reads begun before are waited for. Of a sync
+// that it has not heard of (the bus was away, the process slept) it learns by mim.state, before what it took from the MIM
+// counts: then it takes the places that are right by now, and reads again.
 import { MidmirrorError } from '@midmirror/basis';
 import { RunGoneError } from '@midmirror/catalog';
 import {
@@ -10,7 +12,7 @@ import {
   type WriteCommand,
 } from '@midmirror/block-device';
 import { ExtentFlag } from '@midmirror/extent-map';
-import type { MimImage, PieceReader } from '@midmirror/pool';
+import { LostPieceError, type MimImage, type MimWatch, type PieceReader } from '@midmirror/pool';
 import type { PlaceCursor } from '@midmirror/vrmo';
 import { limits } from './limits.ts';
 import type { Places } from './places.ts';
@@ -30,35 +32,43 @@ interface Readers {
   ended: (() => void) | null;
 }
 
+/** What a mirror reads from. */
+export interface MirrorSources {
+  mim: MimImage;
+  watch: MimWatch;
+  pieces: PieceReader;
+  /**
+   * Takes the places that are right now, unless that has been done since `generation`. With a piece that could not be
+   * read: only if nothing should name it any more. False: the places stay.
+   */
+  renew: (generation: number, lost: LostPieceError | null) => Promise<boolean>;
+}
+
+/** Places of a point, and the newest write that may be on the MIM while they are right. */
+export interface Prepared {
+  places: Places;
+  safeToSeq: number;
+}
+
 const SCRATCH = new Uint8Array(64 << 10);
 
 export class Mirror implements BlockDevice, Placed {
   readonly sizeBytes: number;
   readonly readOnly = true;
   readonly seq: number;
-  readonly #mim: MimImage;
-  readonly #pieces: PieceReader;
+  readonly #from: MirrorSources;
   readonly #pacer = readPacer();
-  /** The runs have been replaced: takes the places that are right now. */
-  readonly #refresh: () => Promise<void>;
   #places: Places;
+  #safeToSeq: number;
   #generation = 0;
   #readers: Readers = { count: 0, ended: null };
 
-  constructor(
-    seq: number,
-    sizeBytes: number,
-    places: Places,
-    mim: MimImage,
-    pieces: PieceReader,
-    refresh: () => Promise<void>,
-  ) {
+  constructor(seq: number, sizeBytes: number, prepared: Prepared, from: MirrorSources) {
     this.seq = seq;
     this.sizeBytes = sizeBytes;
-    this.#places = places;
-    this.#mim = mim;
-    this.#pieces = pieces;
-    this.#refresh = refresh;
+    this.#places = prepared.places;
+    this.#safeToSeq = prepared.safeToSeq;
+    this.#from = from;
   }
 
   get generation(): number {
@@ -69,9 +79,14 @@ export class Mirror implements BlockDevice, Placed {
     return this.#places;
   }
 
+  get safeToSeq(): number {
+    return this.#safeToSeq;
+  }
+
   /** From now on reads go by `places` (the old ones when changed in place). Resolves when older reads have ended. */
-  async switchTo(places: Places): Promise<void> {
+  async switchTo({ places, safeToSeq }: Prepared): Promise<void> {
     this.#places = places;
+    this.#safeToSeq = safeToSeq;
     this.#generation += 1;
     const before = this.#readers;
     this.#readers = { count: 0, ended: null };
@@ -83,13 +98,20 @@ export class Mirror implements BlockDevice, Placed {
   }
 
   tryRead(start: number, length: number, target: Uint8Array, targetOffset: number): boolean {
-    return this.#pacer.tryNow(() => this.#readNow(start, length, target, targetOffset));
+    return this.#pacer.tryNow(() => {
+      try {
+        const took = this.#readNow(start, length, target, targetOffset);
+        return took === 'journal' || (took === 'mim' && this.#from.watch.holdsTo(this.#safeToSeq));
+      } catch (error) {
+        // `read` finds out whether it is damaged or has gone.
+        if (error instanceof MidmirrorError && error.code === 'corrupt') return false;
+        throw error;
+      }
+    });
   }
 
   read(start: number, length: number, target: Uint8Array, targetOffset: number): Promise<void> {
-    return this.#under(start, length, (cursor) =>
-      this.#readParts(partsOf(cursor, start, length), start, target, targetOffset),
-    );
+    return this.#under(start, length, (parts) => this.#readParts(parts, start, target, targetOffset));
   }
 
   async #readParts(
@@ -98,32 +120,60 @@ export class Mirror implements BlockDevice, Placed {
     target: Uint8Array,
     targetOffset: number,
   ): Promise<void> {
+    const { mim, pieces } = this.#from;
     for (const part of parts) {
       const to = targetOffset + part.start - start;
-      if (part.extent === null) await this.#mim.read(part.start, part.length, target, to);
+      if (part.extent === null) await mim.read(part.start, part.length, target, to);
       else if (part.extent.flags & ExtentFlag.zero) target.fill(0, to, to + part.length);
-      else await this.#pieces.read(part.extent, part.skip, part.length, target, to);
+      else await pieces.read(part.extent, part.skip, part.length, target, to);
     }
   }
 
   /**
-   * What `act` makes of the places of a range, while nobody changes what they name. `act` uses the cursor before it
-   * waits for anything.
+   * What `act` makes of the places of a range, while nobody changes what they name; again by newer places, when a sync
+   * that this mirror has not heard of may have written to the MIM by then, or what they name has gone.
    */
-  async #under<T>(start: number, length: number, act: (cursor: PlaceCursor) => Promise<T> | T): Promise<T> {
+  async #under<T>(
+    start: number,
+    length: number,
+    act: (parts: readonly Part[]) => Promise<T> | T,
+  ): Promise<T> {
+    const { watch, pieces, renew } = this.#from;
+    let reopened = '';
     for (let tries = 1; ; tries += 1) {
       const readers = this.#readers;
+      const [generation, safeToSeq] = [this.#generation, this.#safeToSeq];
+      let failure: MidmirrorError | null = null;
       readers.count += 1;
       try {
-        return await act(this.#places.tryFind(start, length) ?? (await this.#places.find(start, length)));
+        const found = this.#places.tryFind(start, length) ?? (await this.#places.find(start, length));
+        const parts = partsOf(found, start, length);
+        const made = await act(parts);
+        if (parts.every(({ extent }) => extent !== null) || watch.holdsTo(safeToSeq)) return made;
       } catch (error) {
-        if (!(error instanceof RunGoneError) || tries === limits.readTriesMax) throw error;
+        if (!(error instanceof RunGoneError || error instanceof LostPieceError)) throw error;
+        failure = error;
       } finally {
         readers.count -= 1;
         if (readers.count === 0) readers.ended?.();
       }
-      await this.#refresh();
+      if (tries === limits.readTriesMax) throw failure ?? this.#overtaken();
+      const lost = failure instanceof LostPieceError ? failure : null;
+      if (lost !== null) await pieces.forget(lost.backward, lost.source);
+      if (await renew(generation, lost)) continue;
+      // Opened before another file took its name, at best.
+      const piece = `${lost?.backward}/${lost?.source}`;
+      if (piece === reopened) throw failure;
+      reopened = piece;
     }
+  }
+
+  #overtaken(): MidmirrorError {
+    return new MidmirrorError(
+      'unavailable',
+      `syncs overtook a read of write ${this.seq} ${limits.readTriesMax} times`,
+      { hint: 'try again' },
+    );
   }
 
   submit(command: WriteCommand): void {
@@ -139,7 +189,7 @@ export class Mirror implements BlockDevice, Placed {
     const end = start + length;
     for (let at = start; at < end; ) {
       const span = Math.min(end - at, limits.allocationStepBytes);
-      const spans = await this.#under(at, span, (cursor) => this.#spans(cursor, at, span));
+      const spans = await this.#under(at, span, (parts) => this.#spans(parts));
       for (const { lengthBytes, hole } of spans) {
         const last = extents.at(-1);
         if (last?.hole === hole) last.lengthBytes += lengthBytes;
@@ -154,14 +204,14 @@ export class Mirror implements BlockDevice, Placed {
   /** Length, at most `length`, from `start` on, that is of one kind. */
   span(start: number, length: number): Promise<AllocationExtent> {
     const asked = Math.min(length, limits.allocationStepBytes);
-    return this.#under(start, asked, (cursor) => this.#spans(cursor, start, asked)[0]!);
+    return this.#under(start, asked, (parts) => this.#spans(parts)[0]!);
   }
 
   /** What the MIM has never held is a place of its own kind: zeroes, as those that were written. */
   placesIn(start: number, length: number): Promise<Place[]> {
-    return this.#under(start, length, (cursor) => {
+    return this.#under(start, length, (parts) => {
       const places: Place[] = [];
-      for (const part of partsOf(cursor, start, length)) {
+      for (const part of parts) {
         if (part.extent !== null) places.push({ lengthBytes: part.length, name: nameOf(part) });
         else
           for (const { lengthBytes, hole } of this.#mimSpans(part.start, part.length))
@@ -171,9 +221,9 @@ export class Mirror implements BlockDevice, Placed {
     });
   }
 
-  #spans(cursor: PlaceCursor, start: number, length: number): AllocationExtent[] {
+  #spans(parts: readonly Part[]): AllocationExtent[] {
     const spans: AllocationExtent[] = [];
-    for (const part of partsOf(cursor, start, length)) {
+    for (const part of parts) {
       if (part.extent === null) spans.push(...this.#mimSpans(part.start, part.length));
       else spans.push({ lengthBytes: part.length, hole: (part.extent.flags & ExtentFlag.zero) !== 0 });
     }
@@ -182,36 +232,45 @@ export class Mirror implements BlockDevice, Placed {
 
   *#mimSpans(start: number, length: number): Generator<AllocationExtent> {
     for (let done = 0; done < length; ) {
-      const span = this.#mim.span(start + done, length - done);
+      const span = this.#from.mim.span(start + done, length - done);
       yield span;
       done += span.lengthBytes;
     }
   }
 
-  #readNow(start: number, length: number, target: Uint8Array, targetOffset: number): boolean {
+  /** `later`: not without waiting. Else where it was taken from. */
+  #readNow(
+    start: number,
+    length: number,
+    target: Uint8Array,
+    targetOffset: number,
+  ): 'later' | 'journal' | 'mim' {
+    const { mim, pieces } = this.#from;
     const end = start + length;
     const c = this.#places.tryFind(start, length);
-    if (c === null) return false;
+    if (c === null) return 'later';
+    let took: 'journal' | 'mim' = 'journal';
     for (let at = start; at < end; ) {
       const to = targetOffset + at - start;
       if (!c.valid || c.start > at) {
         const until = c.valid ? Math.min(c.start, end) : end;
-        if (!this.#mim.tryRead(at, until - at, target, to)) return false;
+        if (!mim.tryRead(at, until - at, target, to)) return 'later';
+        took = 'mim';
         at = until;
         continue;
       }
       const until = Math.min(c.end, end);
       if (c.flags & ExtentFlag.zero) target.fill(0, to, to + until - at);
       else if (at === c.start && until === c.end) {
-        if (!this.#pieces.tryRead(c.flags, c.source, c.offset, c.length, c.crc, target, to)) return false;
+        if (!pieces.tryRead(c.flags, c.source, c.offset, c.length, c.crc, target, to)) return 'later';
       } else {
-        if (!this.#pieces.tryRead(c.flags, c.source, c.offset, c.length, c.crc, SCRATCH, 0)) return false;
+        if (!pieces.tryRead(c.flags, c.source, c.offset, c.length, c.crc, SCRATCH, 0)) return 'later';
         target.set(SCRATCH.subarray(at - c.start, until - c.start), to);
       }
       at = until;
       c.next();
     }
-    return true;
+    return took;
   }
 }
 

@@ -111,12 +111,12 @@ export class Points {
     }
     const row = await this.#catalog.db
       .selectFrom('segment')
-      .select('segment')
+      .select(['segment', 'last_seq'])
       .where('volume_id', '=', volume.id)
       .where('first_seq', '<=', seq)
       .where('last_seq', '>=', seq)
       .executeTakeFirst();
-    const found = row === undefined ? null : timeIn(await this.#batchesOf(row.segment), seq);
+    const found = row === undefined ? null : timeIn(await this.#batchesOf(row.segment, row.last_seq), seq);
     if (found === null)
       throw new MidmirrorError('not-found', `write ${seq} is in no segment of volume "${volume.name}"`);
     return found;
@@ -173,28 +173,33 @@ export class Points {
     }
     const rows = await this.#catalog.db
       .selectFrom('segment')
-      .select('segment')
+      .select(['segment', 'last_seq'])
       .where('volume_id', '=', volumeId)
       .where('last_seq', '>', mimSeq)
       .where('first_ns', '<=', toNs(timeNs))
       .orderBy('segment', 'desc')
       .execute();
-    for (const { segment } of rows) {
-      const found = lastBy(await this.#batchesOf(segment), timeNs);
+    for (const { segment, last_seq } of rows) {
+      const found = lastBy(await this.#batchesOf(segment, last_seq), timeNs);
       if (found !== null) return found;
     }
     return null;
   }
 
-  async #batchesOf(segment: number): Promise<BatchTimes[]> {
+  /** Of a sealed segment that ends with write `lastSeq`. */
+  async #batchesOf(segment: number, lastSeq: number): Promise<BatchTimes[]> {
     const known = this.#batches.get(segment);
     if (known !== undefined) return known;
-    const footer = await (await this.#index.pieces.segment(segment)).footer();
-    if (footer === null)
+    // A file that was open before a takeover may be the displaced owner's, which ends in another way or not at all.
+    const footer = await this.#index.pieces.inSegment(segment, async (reader) => {
+      const found = await reader.footer();
+      if (found?.lastSeq === lastSeq) return found;
+      const ends = found === null ? 'has no footer' : `ends with write ${found.lastSeq}`;
       throw new MidmirrorError(
         'corrupt',
-        `segment ${segment} of volume "${this.#index.name}" was sealed and has no footer`,
+        `segment ${segment} of volume "${this.#index.name}" was sealed with write ${lastSeq} and ${ends}`,
       );
+    });
     if (this.#batches.size >= limits.batchIndexesMax)
       this.#batches.delete(this.#batches.keys().next().value!);
     this.#batches.set(segment, footer.batches);

@@ -1,7 +1,8 @@
 // Learns from the journal's and the timeline's events: descriptors go to the tails, a sealed segment's footer
 // becomes a run, a recycled segment's run goes. The position in the journal's stream is that of the oldest
-// descriptor not yet in a run, and is stored with the runs.
-import { MidmirrorError, messageOf } from '@midmirror/basis';
+// descriptor not yet in a run, and is stored with the runs. Who tells may have lost the volume to another: what becomes a
+// run is what the pool holds under the segment's name, and what goes is what the MIM has.
+import { MidmirrorError, messageOf, untilAvailable } from '@midmirror/basis';
 import type { Bus, BusMessage, Subscription } from '@midmirror/bus';
 import {
   type Catalog,
@@ -25,9 +26,10 @@ import {
   descriptorsOf,
   type Descriptor,
   DescriptorKind,
+  packedBatches,
   type SegmentFooter,
 } from '@midmirror/journal';
-import { PieceReader, type PoolFiles, volumePaths } from '@midmirror/pool';
+import { newestClaim, PieceReader, type PoolFiles, volumePaths } from '@midmirror/pool';
 import type { Telemetry } from '@midmirror/telemetry';
 import { batchesOf, Tail } from './tail.ts';
 
@@ -42,6 +44,9 @@ export interface Activity {
   firstSeq: number;
   lastSeq: number;
 }
+
+/** What of a sealed segment was told. */
+type Sealed = Extract<DomainEvent, { type: 'segment.sealed' }>['data'];
 
 export interface ProjectorContext {
   files: PoolFiles;
@@ -61,34 +66,42 @@ export class Projector {
   readonly #context: ProjectorContext;
   readonly #tails = new Map<string, Tail>();
   #seen = 0;
-  #journal!: Subscription;
-  #timeline!: Subscription;
+  #journal: Subscription | null = null;
+  #timeline: Subscription | null = null;
 
   constructor(context: ProjectorContext) {
     this.#context = context;
   }
 
-  async start(): Promise<void> {
-    const { bus } = this.#context;
-    this.#seen = await this.#position(JOURNAL);
+  async start(signal: AbortSignal): Promise<void> {
+    const { bus, log } = this.#context;
+    const waiting = { what: 'mapping-index: its start', log, signal };
+    const [journal, timeline] = await untilAvailable(
+      () => Promise.all([this.#position(JOURNAL), this.#position(TIMELINE)]),
+      waiting,
+    );
+    this.#seen = journal;
     this.#journal = bus.consume({
       stream: Streams.journal,
       after: this.#seen,
-      handler: (message) => this.#traced(message, async () => this.#descriptors(message)),
+      handler: (message) => this.#traced(message, () => this.#descriptors(message)),
     });
     this.#timeline = bus.consume({
       stream: Streams.timeline,
-      after: await this.#position(TIMELINE),
+      after: timeline,
       handler: (message) => this.#traced(message, () => this.#event(eventOf(message), message.position)),
     });
     // What an earlier process sealed and did not publish is known by its end alone: no point is opened before that.
-    await bus.ready();
-    await this.#timeline.reached(await bus.lastPosition(Streams.timeline));
+    const reading = this.#timeline;
+    await untilAvailable(async () => {
+      await bus.ready();
+      await reading.reached(await bus.lastPosition(Streams.timeline));
+    }, waiting);
   }
 
   async stop(): Promise<void> {
-    await this.#timeline.stop();
-    await this.#journal.stop();
+    await this.#timeline?.stop();
+    await this.#journal?.stop();
   }
 
   tail(volumeId: string): Tail {
@@ -101,15 +114,16 @@ export class Projector {
   }
 
   /** Everything published up to `position` of the journal's stream is in the tail. */
-  reached(position: number): Promise<void> {
-    return this.#journal.reached(position);
+  async reached(position: number): Promise<void> {
+    if (this.#journal !== null) return this.#journal.reached(position);
+    throw new MidmirrorError('unavailable', 'the mapping index is starting; try again');
   }
 
   /** What each of its consumers has yet to handle, in positions of the stream. */
   async lags(): Promise<{ consumer: string; messages: number }[]> {
     const { bus } = this.#context;
-    const journal = (await bus.lastPosition(Streams.journal)) - this.#journal.position;
-    const timeline = (await bus.lastPosition(Streams.timeline)) - this.#timeline.position;
+    const journal = (await bus.lastPosition(Streams.journal)) - (this.#journal?.position ?? 0);
+    const timeline = (await bus.lastPosition(Streams.timeline)) - (this.#timeline?.position ?? 0);
     return [
       { consumer: JOURNAL, messages: Math.max(0, journal) },
       { consumer: TIMELINE, messages: Math.max(0, timeline) },
@@ -138,10 +152,28 @@ export class Projector {
     }
   }
 
-  #descriptors(message: BusMessage): void {
+  async #descriptors(message: BusMessage): Promise<void> {
     const { volumeId, batches } = decodeDescriptors(message);
-    this.tail(volumeId).add(message.position, batches);
+    const segment = segmentOf(batches);
+    if (segment !== null && (await this.#isWanted(volumeId, segment)))
+      this.tail(volumeId).add(message.position, batches);
     this.#seen = message.position;
+  }
+
+  /** Not of a segment whose run is stored, or that has left the ring, nor of a volume that is gone. */
+  async #isWanted(volumeId: string, segment: number): Promise<boolean> {
+    const known = this.#tails.get(volumeId);
+    if (known?.isDone(segment) === true) return false;
+    if (known?.segment(segment) !== undefined) return true;
+    const { db } = this.#context.catalog;
+    const volume = await db.selectFrom('volume').select('id').where('id', '=', volumeId).executeTakeFirst();
+    if (volume === undefined) return false;
+    const recycled = await this.#position(recycledName(volumeId));
+    const run = await runOf(db, volumeId, 'forward', segment);
+    const tail = this.tail(volumeId);
+    tail.recycled(recycled);
+    if (run !== undefined) tail.drop(segment);
+    return true;
   }
 
   async #event(event: DomainEvent, position: number): Promise<void> {
@@ -154,49 +186,82 @@ export class Projector {
       this.#tails.delete(event.volumeId);
       await this.#context.bus.purge(Streams.journal, journalSubject(event.volumeId), Number.MAX_SAFE_INTEGER);
     }
-    await catalog.transaction((tx) => storePositions(tx, { [TIMELINE]: position }));
+    await catalog.transaction(async (tx) => {
+      await storePositions(tx, { [TIMELINE]: position });
+      if (event.type === 'volume.deleted')
+        await tx.deleteFrom('position').where('projector', '=', recycledName(event.volumeId)).execute();
+    });
     if (event.type === 'snapshot.closed') this.#context.changed(event.volumeId, 'backward', 'end');
     if (event.type === 'snapshot.dropped') this.#context.changed(event.volumeId, 'backward', 'anywhere');
   }
 
-  async #sealed(
-    volumeId: string,
-    sealed: { segment: number; firstSeq: number; lastSeq: number },
-    position: number,
-  ): Promise<void> {
-    const { catalog, files, poolDirectory } = this.#context;
-    const { segment, firstSeq, lastSeq } = sealed;
-    const known = await runOf(catalog.db, volumeId, 'forward', segment);
+  async #sealed(volumeId: string, told: Sealed, position: number): Promise<void> {
+    for (const { segment } of this.tail(volumeId).segments)
+      if (segment < told.segment) await this.#storeUntold(volumeId, segment);
+    const { segment, firstSeq, lastSeq } = told;
+    const known = await runOf(this.#context.catalog.db, volumeId, 'forward', segment);
     if (known?.from_seq === firstSeq && known.to_seq === lastSeq)
       return await this.#learnt(volumeId, segment, position);
+    await this.#withPieces(volumeId, async (pieces) => {
+      const footer = await this.#footer(pieces, volumeId, told);
+      if (footer === 'displaced')
+        return await this.#context.catalog.transaction((tx) => storePositions(tx, { [TIMELINE]: position }));
+      await this.#store(pieces, volumeId, segment, footer, { [TIMELINE]: position });
+    });
+  }
+
+  /**
+   * A segment before one that was sealed, of which nobody told, or somebody who had lost the volume and told of another
+   * end. They are stored in their order: the one at hand has the end that its next one follows.
+   */
+  async #storeUntold(volumeId: string, segment: number): Promise<void> {
+    await this.#withPieces(volumeId, async (pieces) => {
+      const reader = await pieces.segment(segment).catch(() => null);
+      const footer = (await reader?.footer().catch(() => null)) ?? null;
+      if (footer !== null) await this.#store(pieces, volumeId, segment, footer, {});
+    });
+  }
+
+  async #withPieces(volumeId: string, act: (pieces: PieceReader) => Promise<void>): Promise<void> {
+    const { files, poolDirectory } = this.#context;
     const pieces = new PieceReader(files, volumePaths(`${poolDirectory}/volumes/${volumeId}`));
     try {
-      const footer = await this.#footer(pieces, volumeId, segment, lastSeq);
-      const activity = footer === null ? [] : await this.#activity(pieces, volumeId, footer);
-      await catalog.transaction(async (tx) => {
-        if (footer !== null) {
-          const run = {
-            volume_id: volumeId,
-            side: 'forward',
-            source: segment,
-            snapshot: 0,
-            from_seq: firstSeq,
-            to_seq: lastSeq,
-            extents: footer.extents.size,
-            data_bytes: 0,
-          };
-          const isNew = await insertRun(tx, run, footer.extents);
-          // Stored anew: it was counted then.
-          if (isNew) for (const minute of activity) await addActivity(tx, volumeId, minute);
-        }
-        const resumeAfter = this.#resumeAfter(volumeId, segment);
-        await storePositions(tx, { [TIMELINE]: position, [JOURNAL]: resumeAfter });
-      });
-      this.tail(volumeId).drop(segment);
-      this.#context.changed(volumeId, 'forward', 'end');
+      await act(pieces);
     } finally {
       await pieces.close();
     }
+  }
+
+  /** `footer` null: it is gone already. */
+  async #store(
+    pieces: PieceReader,
+    volumeId: string,
+    segment: number,
+    footer: SegmentFooter | null,
+    positions: Record<string, number>,
+  ): Promise<void> {
+    const activity = footer === null ? [] : await this.#activity(pieces, volumeId, footer);
+    await this.#context.catalog.transaction(async (tx) => {
+      if (footer !== null) {
+        const run = {
+          volume_id: volumeId,
+          side: 'forward',
+          source: segment,
+          snapshot: 0,
+          from_seq: footer.firstSeq,
+          to_seq: footer.lastSeq,
+          extents: footer.extents.size,
+          data_bytes: 0,
+        };
+        const isNew = await insertRun(tx, run, footer.extents);
+        // Stored anew: it was counted then.
+        if (isNew) for (const minute of activity) await addActivity(tx, volumeId, minute);
+      }
+      const resumeAfter = this.#resumeAfter(volumeId, segment);
+      await storePositions(tx, { ...positions, [JOURNAL]: resumeAfter });
+    });
+    this.tail(volumeId).drop(segment);
+    this.#context.changed(volumeId, 'forward', 'end');
   }
 
   /** Told again (a restart tells of all that it finds): its run stays, with all that was made from it. */
@@ -208,21 +273,31 @@ export class Projector {
     this.tail(volumeId).drop(segment);
   }
 
-  /** Null: the segment has been recycled since, or its volume deleted. */
+  /**
+   * Null: the segment has been recycled since, or its volume deleted. `displaced`: whoever told of it had lost the volume,
+   * and the pool has another segment of that number, or none; what of it is real comes from the one who took it over.
+   */
   async #footer(
     pieces: PieceReader,
     volumeId: string,
-    segment: number,
-    lastSeq: number,
-  ): Promise<SegmentFooter | null> {
+    { segment, epoch, lastSeq }: Sealed,
+  ): Promise<SegmentFooter | null | 'displaced'> {
     try {
-      const footer = await (await pieces.segment(segment)).footer();
+      const reader = await pieces.segment(segment);
+      if (reader.header.epoch > epoch) return 'displaced';
+      const footer = await reader.footer();
       if (footer !== null) return footer;
       throw new MidmirrorError('corrupt', `segment ${segment} was sealed and has no footer`);
     } catch (error) {
-      const volume = await volumeById(this.#context.catalog.db, volumeId).catch(() => null);
+      const { catalog, files, poolDirectory, log } = this.#context;
+      const volume = await volumeById(catalog.db, volumeId).catch((failure: unknown) => {
+        if (failure instanceof MidmirrorError && failure.code === 'not-found') return null;
+        throw failure;
+      });
       if (volume === null || volume.mim_seq >= lastSeq) return null;
-      this.#context.log(`volume ${volume.name}: ${messageOf(error)}`);
+      log(`volume ${volume.name}: ${messageOf(error)}`);
+      const { claims } = volumePaths(`${poolDirectory}/volumes/${volumeId}`);
+      if ((await newestClaim(files, claims)) > epoch) return 'displaced';
       throw error;
     }
   }
@@ -258,9 +333,23 @@ export class Projector {
     const { catalog, bus } = this.#context;
     const gone = await catalog.transaction(async (tx) => {
       await storePositions(tx, { [TIMELINE]: position });
-      return await deleteForwardRuns(tx, volumeId, last);
+      // Not what the MIM lacks, whoever says so.
+      const kept = await tx
+        .selectFrom('run')
+        .innerJoin('volume', 'volume.id', 'run.volume_id')
+        .select((e) => e.fn.min('run.source').as('first'))
+        .where('volume_id', '=', volumeId)
+        .where('side', '=', 'forward')
+        .where('level', '=', 0)
+        .whereRef('run.to_seq', '>', 'volume.mim_seq')
+        .executeTakeFirst();
+      const upTo = Math.min(last, (kept?.first ?? Number.POSITIVE_INFINITY) - 1);
+      const sources = await deleteForwardRuns(tx, volumeId, upTo);
+      if (sources.length > 0) await storePositions(tx, { [recycledName(volumeId)]: Math.max(...sources) });
+      return sources;
     });
     for (const source of gone) await this.#context.recycled(volumeId, source);
+    this.tail(volumeId).recycled(Math.max(0, ...gone));
     const oldest = this.tail(volumeId).firstPosition;
     await bus.purge(Streams.journal, journalSubject(volumeId), (oldest ?? this.#seen + 1) - 1);
   }
@@ -283,6 +372,17 @@ export class Projector {
       .executeTakeFirst();
     return row?.position ?? 0;
   }
+}
+
+/** Of packed batches; null: there is none. */
+function segmentOf(batches: Uint8Array): number | null {
+  for (const { batch } of packedBatches(batches)) return batch.segment;
+  return null;
+}
+
+/** The catalogue's name for the last segment of a volume that has left the ring. */
+function recycledName(volumeId: string): string {
+  return `mapping-index.recycled.${volumeId}`;
 }
 
 function count(minutes: Map<bigint, Activity>, batch: Batch, d: Descriptor): void {

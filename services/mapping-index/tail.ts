@@ -2,11 +2,15 @@
 // came over the bus. Bounded by the journal's ring, of which it holds the descriptors and no data.
 //
 // They come in the order of the journal, but some come again: an owner that has started again, or has found that the
-// stream lost something, publishes a segment's descriptors from the first on, cut into messages in another way.
+// stream lost something, publishes a segment's descriptors from the first on, cut into messages in another way. And some
+// come late: of segments whose run is stored already, or of an owner that was displaced and does not know it yet. What
+// such a one wrote after its successor had read its journal was never answered, and is cut off: a newer epoch says by
+// its first segment and write where the older ones ended.
 import { type Batch, packedBatches } from '@midmirror/journal';
 
 export interface TailSegment {
   segment: number;
+  epoch: number;
   /** From where on the stream must be read to have them all. */
   firstPosition: number;
   /** Where its last batch stands. */
@@ -28,24 +32,53 @@ export interface PlacedBatch {
   at: number;
 }
 
+/** Where the segments and writes of an epoch begin, as far as heard of. */
+interface Beginning {
+  epoch: number;
+  segment: number;
+  firstSeq: number;
+}
+
+/** Of the newest epochs; older ones have no segments left. */
+const BEGINNINGS_MAX = 16;
+
 export class Tail {
   readonly #segments = new Map<number, TailSegment>();
+  /** Whose run is stored; all up to `#goneUpTo` have left the ring. */
+  readonly #stored = new Set<number>();
+  #goneUpTo = 0;
+  /** By epoch, ascending. */
+  #beginnings: Beginning[] = [];
 
   add(position: number, bytes: Uint8Array): void {
     const batches = [...packedBatches(bytes)];
-    const number = batches[0]?.batch.segment;
-    if (number === undefined) return;
+    const first = batches[0]?.batch;
+    if (first === undefined || this.isDone(first.segment)) return;
+    this.#heardOf(first);
+    const end = this.#endOf(first.epoch);
+    if (end !== null && first.segment >= end.segment) return;
+    const cutAt = end === null ? -1 : batches.findIndex(({ batch }) => batch.firstSeq >= end.firstSeq);
+    const real = cutAt === -1 ? batches : batches.slice(0, cutAt);
+    if (real.length === 0) return;
+    const { segment: number, epoch } = first;
     const segment = this.#segments.get(number) ?? {
-      ...{ segment: number, firstPosition: position, lastOffset: -1 },
+      ...{ segment: number, epoch, firstPosition: position, lastOffset: -1 },
       messages: [],
     };
     this.#segments.set(number, segment);
     segment.firstPosition = Math.min(segment.firstPosition, position);
-    const fresh = batches.find(({ batch }) => batch.offset > segment.lastOffset);
+    const fresh = real.find(({ batch }) => batch.offset > segment.lastOffset);
     if (fresh === undefined) return;
     const { firstSeq, timeNs } = fresh.batch;
-    segment.messages.push({ bytes: fresh.at === 0 ? bytes : bytes.slice(fresh.at), firstSeq, timeNs });
-    segment.lastOffset = batches.at(-1)!.batch.offset;
+    const until = cutAt === -1 ? bytes.length : batches[cutAt]!.at;
+    const whole = fresh.at === 0 && until === bytes.length;
+    segment.messages.push({ bytes: whole ? bytes : bytes.slice(fresh.at, until), firstSeq, timeNs });
+    segment.lastOffset = real.at(-1)!.batch.offset;
+  }
+
+  /** Its descriptors are not needed: its run is stored, or it has left the ring. */
+  isDone(segment: number): boolean {
+    return segment <= this.#goneUpTo || this.#stored.has(segment);
   }
 
   /** Segments as they are now, oldest first. */
@@ -60,6 +93,54 @@ export class Tail {
   /** Its run is stored. */
   drop(segment: number): void {
     this.#segments.delete(segment);
+    this.#stored.add(segment);
+  }
+
+  /** All segments up to this one have left the ring. */
+  recycled(last: number): void {
+    this.#goneUpTo = Math.max(this.#goneUpTo, last);
+    for (const number of this.#segments.keys()) if (number <= last) this.#segments.delete(number);
+    for (const number of this.#stored) if (number <= last) this.#stored.delete(number);
+  }
+
+  #heardOf({ epoch, segment, firstSeq }: Batch): void {
+    const known = this.#beginnings.find((beginning) => beginning.epoch === epoch);
+    if (known !== undefined && known.segment <= segment && known.firstSeq <= firstSeq) return;
+    const others = this.#beginnings.filter((beginning) => beginning !== known);
+    const beginning = {
+      epoch,
+      segment: Math.min(known?.segment ?? segment, segment),
+      firstSeq: Math.min(known?.firstSeq ?? firstSeq, firstSeq),
+    };
+    this.#beginnings = [...others, beginning].sort((a, b) => a.epoch - b.epoch).slice(-BEGINNINGS_MAX);
+    for (const older of [...this.#segments.values()]) if (older.epoch < epoch) this.#cut(older, beginning);
+  }
+
+  /** Where the epochs after this one begin; null: none is known. */
+  #endOf(epoch: number): Beginning | null {
+    const newer = this.#beginnings.filter((beginning) => beginning.epoch > epoch);
+    if (newer.length === 0) return null;
+    return {
+      epoch,
+      segment: Math.min(...newer.map(({ segment }) => segment)),
+      firstSeq: Math.min(...newer.map(({ firstSeq }) => firstSeq)),
+    };
+  }
+
+  #cut(older: TailSegment, newer: Beginning): void {
+    const kept: TailMessage[] = [];
+    let lastOffset = -1;
+    for (const message of older.segment >= newer.segment ? [] : older.messages) {
+      const batches = [...packedBatches(message.bytes)];
+      const cutAt = batches.findIndex(({ batch }) => batch.firstSeq >= newer.firstSeq);
+      if (cutAt === 0) break;
+      const until = cutAt === -1 ? message.bytes.length : batches[cutAt]!.at;
+      kept.push({ ...message, bytes: message.bytes.subarray(0, until) });
+      lastOffset = batches.at(cutAt === -1 ? -1 : cutAt - 1)!.batch.offset;
+      if (cutAt !== -1) break;
+    }
+    if (kept.length === 0) this.#segments.delete(older.segment);
+    else Object.assign(older, { messages: kept, lastOffset });
   }
 
   /** Everything before it is in runs; null: all is. */

@@ -26,12 +26,21 @@ import {
 import type { OpenMirrorView } from '@midmirror/events';
 import { ExtentMap } from '@midmirror/extent-map';
 import { descriptorsOf, putDescriptor } from '@midmirror/journal';
-import { MimImage, PieceReader, type PoolFiles, type VolumePaths, volumePaths } from '@midmirror/pool';
+import {
+  LostPieceError,
+  MimImage,
+  MimStateFile,
+  MimWatch,
+  PieceReader,
+  type PoolFiles,
+  type VolumePaths,
+  volumePaths,
+} from '@midmirror/pool';
 import { type PageCache, RunLayers } from '@midmirror/runs';
 import { TreeVrmo } from '@midmirror/vrmo';
 import { DividedLayers } from './divided-layers.ts';
 import { limits } from './limits.ts';
-import { Mirror } from './mirror.ts';
+import { Mirror, type Prepared } from './mirror.ts';
 import { type Places, TreePlaces } from './places.ts';
 import { batchesOf, type Tail, type TailSegment } from './tail.ts';
 import type { TreeBudget } from './tree-budget.ts';
@@ -40,6 +49,8 @@ export interface IndexContext {
   files: PoolFiles;
   catalog: Catalog;
   clock: Clock;
+  /** Goes on while the process is stopped. */
+  monotonicMs: () => number;
   pages: PageCache;
   trees: TreeBudget;
   log: (message: string) => void;
@@ -59,7 +70,7 @@ interface OpenMirror {
   pinId: string;
 }
 
-interface Found {
+interface Found extends Prepared {
   places: Layers;
   side: Side;
   known: OpenMirror['known'];
@@ -78,6 +89,15 @@ interface Covering {
   tail: readonly TailSegment[];
   /** Null: forward. */
   known: OpenMirror['known'] | null;
+  /** The MIM's point. */
+  mimSeq: number;
+  safeToSeq: number;
+}
+
+/** Files of a MIM, open. */
+interface MimFiles {
+  image: MimImage;
+  state: MimStateFile;
 }
 
 /** `forward`: at or after the MIM's point; `backward`: a snapshot. */
@@ -93,6 +113,8 @@ export class VolumeIndex {
   readonly turns = new Turns();
   readonly #context: IndexContext;
   readonly #mim: MimImage;
+  readonly #mimState: MimStateFile;
+  readonly #watch: MimWatch;
   readonly #mirrors = new Map<number, OpenMirror>();
   readonly #planting = new Set<Promise<void>>();
 
@@ -101,7 +123,7 @@ export class VolumeIndex {
     poolDirectory: string,
     tail: Tail,
     context: IndexContext,
-    mim: MimImage,
+    mim: MimFiles,
   ) {
     this.id = volume.id;
     this.name = volume.name;
@@ -110,7 +132,9 @@ export class VolumeIndex {
     this.pieces = new PieceReader(context.files, this.paths);
     this.tail = tail;
     this.#context = context;
-    this.#mim = mim;
+    this.#mim = mim.image;
+    this.#mimState = mim.state;
+    this.#watch = new MimWatch(() => mim.state.readNow(), context.monotonicMs);
   }
 
   static async open(
@@ -119,7 +143,13 @@ export class VolumeIndex {
     tail: Tail,
     context: IndexContext,
   ): Promise<VolumeIndex> {
-    const mim = await MimImage.open(context.files, volumePaths(`${poolDirectory}/volumes/${volume.id}`));
+    const paths = volumePaths(`${poolDirectory}/volumes/${volume.id}`);
+    const state = await MimStateFile.open(context.files, paths);
+    const image = await MimImage.open(context.files, paths).catch(async (error: unknown) => {
+      await state.close();
+      throw error;
+    });
+    const mim = { image, state };
     return new VolumeIndex(volume, poolDirectory, tail, context, mim);
   }
 
@@ -160,10 +190,11 @@ export class VolumeIndex {
       const sinceNs = this.#context.clock.nowNs();
       try {
         const pin = { id: pinId, volumeId: this.id, seq, holder, sinceNs };
-        const { places, side, known } = await this.#find(seq, pin);
-        const mirror = new Mirror(seq, this.sizeBytes, places, this.#mim, this.pieces, () =>
-          this.#refresh(seq),
-        );
+        const { side, known, ...prepared } = await this.#find(seq, pin);
+        const mirror = new Mirror(seq, this.sizeBytes, prepared, {
+          ...{ mim: this.#mim, watch: this.#watch, pieces: this.pieces },
+          renew: (generation, lost) => this.#renew(seq, generation, lost),
+        });
         open = { mirror, side, known, trees: 0, fell: () => {}, timeNs, readers: 0, pinId };
       } catch (error) {
         await unpinPoint(this.#context.catalog.db, pinId);
@@ -201,7 +232,8 @@ export class VolumeIndex {
         .executeTakeFirstOrThrow();
       const switching: Promise<void>[] = [];
       for (const open of this.#mirrors.values())
-        if (open.mirror.seq < sync.to_seq) switching.push(this.#switch(open, await this.#follow(open)));
+        if (open.mirror.seq < sync.to_seq)
+          switching.push(this.#switch(open, await this.#follow(open, sync.to_seq)));
       await Promise.all(switching);
       return this.#mirrors.size;
     });
@@ -221,13 +253,14 @@ export class VolumeIndex {
         .executeTakeFirst();
       const switching: Promise<void>[] = [];
       for (const open of this.#mirrors.values()) {
-        let { places } = open.mirror;
-        if (!(places instanceof TreePlaces)) places = await this.#again(open);
+        const { places, safeToSeq } = open.mirror;
+        let prepared: Prepared = { places, safeToSeq };
+        if (!(places instanceof TreePlaces)) prepared = await this.#again(open);
         else if (open.side === 'forward' && open.mirror.seq >= mim_seq) {
           if (held?.last != null) places.vrmo.moveOntoMim(held.last);
         } else if (open.side === 'forward' || !(await this.#hasAllRuns(open)))
-          places = await this.#again(open);
-        switching.push(this.#switch(open, places));
+          prepared = await this.#again(open);
+        switching.push(this.#switch(open, prepared));
       }
       await Promise.all(switching);
       return this.#mirrors.size;
@@ -239,33 +272,46 @@ export class VolumeIndex {
    * neither. With `pin`, pinned at that moment. Throws `point-unavailable`.
    */
   async #find(seq: number, pin?: PinRequest): Promise<Found> {
+    for (let tries = 1; ; tries += 1) {
+      const covering = await this.#covering(seq, tries === 1 ? pin : undefined);
+      // After the look at the MIM's point: a sync that ended before it has marked granules that the map leans on.
+      await this.#mim.reload();
+      const { known, safeToSeq } = covering;
+      const side = known === null ? 'forward' : 'backward';
+      try {
+        const places = await this.#layers(covering, seq);
+        return { places, safeToSeq, side, known: known ?? { count: 0, lastId: 0 } };
+      } catch (error) {
+        // The segment has left the ring since.
+        if (!(error instanceof LostPieceError) || tries === limits.readTriesMax) throw error;
+        if (!(await this.isGone(seq, error))) throw error;
+      }
+    }
+  }
+
+  async #covering(seq: number, pin?: PinRequest): Promise<Covering> {
     // Before the runs: what is sealed meanwhile leaves the tail for them.
     const tail = this.tail.segments;
-    const found = await this.#context.catalog.transaction(async (tx) => {
+    return await this.#context.catalog.transaction(async (tx) => {
       if (pin !== undefined) await pinPoint(tx, pin);
       const { mim_seq, synced_seq } = await this.#state(tx);
       return seq >= (synced_seq ?? mim_seq)
         ? await this.#forwardRuns(tx, mim_seq, seq, tail)
-        : await this.#backwardRuns(tx, seq);
+        : await this.#backwardRuns(tx, mim_seq, synced_seq ?? mim_seq, seq);
     });
-    // After the look at the MIM's point: a sync that ended before it has marked granules that the map leans on.
-    await this.#mim.reload();
-    const { known } = found;
-    const side = known === null ? 'forward' : 'backward';
-    return { places: await this.#layers(found, seq), side, known: known ?? { count: 0, lastId: 0 } };
   }
 
-  async #layers({ covering, cut, tail }: Covering, seq: number): Promise<Layers> {
+  async #layers({ covering, cut, tail, mimSeq }: Covering, seq: number): Promise<Layers> {
     const { pages } = this.#context;
     const top = new ExtentMap();
-    for (const segment of tail) putTail(segment, seq, top);
+    for (const segment of tail) putTail(segment, mimSeq, seq, top);
     if (cut === null) return new RunLayers(covering, top, pages);
-    const dataAfter = await (await this.pieces.segment(cut.source)).dataAfter(seq);
+    const dataAfter = await this.pieces.inSegment(cut.source, (reader) => reader.dataAfter(seq));
     const whole = new RunLayers([cut, ...covering], top, pages);
     return new DividedLayers(whole, cut.source, dataAfter, async () => {
       const exact = new ExtentMap();
       await this.#partOfSegment(cut.source, seq, exact);
-      for (const segment of tail) putTail(segment, seq, exact);
+      for (const segment of tail) putTail(segment, mimSeq, seq, exact);
       return new RunLayers(covering, exact, pages);
     });
   }
@@ -295,14 +341,24 @@ export class VolumeIndex {
     const stored = new Set(tail.length === 0 ? [] : await segmentsFrom(tx, this.id, tail[0]!.segment));
     const unstored = tail.filter(({ segment }) => !stored.has(segment));
     const divided = cut === null ? undefined : await runOf(tx, this.id, 'forward', cut);
-    return { covering: covering.reverse(), cut: divided ?? null, tail: unstored, known: null };
+    return {
+      ...{ covering: covering.reverse(), cut: divided ?? null, tail: unstored, known: null, mimSeq },
+      // Of what is newer on the MIM, something would have to be saved first.
+      safeToSeq: seq,
+    };
   }
 
   /** What covers a snapshot: runs, the oldest first. */
-  async #backwardRuns(tx: CatalogTransaction, seq: number): Promise<Covering> {
+  async #backwardRuns(
+    tx: CatalogTransaction,
+    mimSeq: number,
+    savedToSeq: number,
+    seq: number,
+  ): Promise<Covering> {
     const snapshot = await this.#snapshotAt(tx, seq);
     const covering = await coveringRuns(tx, this.id, 'backward', snapshot, Number.MAX_SAFE_INTEGER);
-    return { covering, cut: null, tail: [], known: await this.#runsFrom(tx, snapshot, null) };
+    const known = await this.#runsFrom(tx, snapshot, null);
+    return { covering, cut: null, tail: [], known, mimSeq, safeToSeq: savedToSeq };
   }
 
   /** A segment has gone from the ring: its file will hold other writes. */
@@ -320,18 +376,19 @@ export class VolumeIndex {
     await Promise.all(this.#planting);
     await this.pieces.close();
     await this.#mim.close();
+    await this.#mimState.close();
   }
 
   /** In a turn. Its places as they are now, from the runs; a tree of them follows. */
-  async #again(open: OpenMirror): Promise<Places> {
-    const { places, side, known } = await this.#find(open.mirror.seq);
+  async #again(open: OpenMirror): Promise<Prepared> {
+    const { side, known, ...prepared } = await this.#find(open.mirror.seq);
     open.side = side;
     open.known = known;
-    return places;
+    return prepared;
   }
 
-  /** In a turn. Before the MIM changes under a mirror: its places with what the sync has saved. */
-  async #follow(open: OpenMirror): Promise<Places> {
+  /** In a turn. Before a sync to `toSeq` changes the MIM under a mirror: its places with what the sync has saved. */
+  async #follow(open: OpenMirror, toSeq: number): Promise<Prepared> {
     const { places } = open.mirror;
     if (open.side === 'forward' || !(places instanceof TreePlaces)) return await this.#again(open);
     const { db } = this.#context.catalog;
@@ -352,7 +409,7 @@ export class VolumeIndex {
       places.vrmo.moveOffMim(saved);
       open.known = { count: open.known.count + 1, lastId: run.id };
     }
-    return places;
+    return { places, safeToSeq: Math.max(open.mirror.safeToSeq, toSeq) };
   }
 
   async #hasAllRuns(open: OpenMirror): Promise<boolean> {
@@ -385,19 +442,35 @@ export class VolumeIndex {
     return { count: Number(row.count), lastId: row.lastId ?? 0 };
   }
 
-  #switch(open: OpenMirror, places: Places): Promise<void> {
-    const done = open.mirror.switchTo(places);
+  #switch(open: OpenMirror, prepared: Prepared): Promise<void> {
+    const done = open.mirror.switchTo(prepared);
     this.#plant(open);
     return done;
   }
 
-  /** Runs that a mirror reads from have been replaced by others. */
-  #refresh(seq: number): Promise<void> {
+  /**
+   * A mirror's places are those of before: runs have been replaced, a sync went by, or a piece can't be read. False: they
+   * are not, and the piece is damaged.
+   */
+  #renew(seq: number, generation: number, lost: LostPieceError | null): Promise<boolean> {
     return this.turns.take(async () => {
       const open = this.#mirrors.get(seq);
       if (open === undefined) throw new MidmirrorError('unavailable', `the mirror of write ${seq} is closed`);
+      if (open.mirror.generation !== generation) return true;
+      if (lost !== null && !(await this.isGone(seq, lost))) return false;
       await this.#switch(open, await this.#again(open));
+      return true;
     });
+  }
+
+  /** Whether the places of a point, as they are now, need not name a piece's file: it may have been given to others. */
+  async isGone(seq: number, { backward, source }: LostPieceError): Promise<boolean> {
+    const { db } = this.#context.catalog;
+    if (backward) return (await runOf(db, this.id, 'backward', source)) === undefined;
+    const { mim_seq, synced_seq } = await this.#state(db);
+    if (seq < (synced_seq ?? mim_seq)) return true;
+    const run = await runOf(db, this.id, 'forward', source);
+    return run === undefined ? this.tail.segment(source) === undefined : run.to_seq <= mim_seq;
   }
 
   // ── trees ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -439,22 +512,26 @@ export class VolumeIndex {
     await this.turns.take(async () => {
       if (stale()) return;
       open.trees += 1;
-      await this.#switch(open, new TreePlaces(new TreeVrmo(map, { sizeBytes: this.sizeBytes })));
+      const tree = new TreePlaces(new TreeVrmo(map, { sizeBytes: this.sizeBytes }));
+      await this.#switch(open, { places: tree, safeToSeq: open.mirror.safeToSeq });
     });
   }
 
   async #partOfSegment(segment: number, seq: number, map: ExtentMap): Promise<void> {
-    const reader = await this.pieces.segment(segment);
-    for await (const { batch, bytes } of reader.batches(0, seq)) {
-      for (const d of descriptorsOf(bytes, 0, batch)) if (d.seq <= seq) putDescriptor(map, d, segment);
-    }
+    await this.pieces.inSegment(segment, async (reader) => {
+      for await (const { batch, bytes } of reader.batches(0, seq)) {
+        for (const d of descriptorsOf(bytes, 0, batch)) if (d.seq <= seq) putDescriptor(map, d, segment);
+      }
+    });
   }
 }
 
-function putTail(segment: TailSegment, seq: number, map: ExtentMap): void {
+/** What lies in `(afterSeq, seq]`. */
+function putTail(segment: TailSegment, afterSeq: number, seq: number, map: ExtentMap): void {
   for (const { batch, bytes, at } of batchesOf(segment)) {
     if (batch.firstSeq > seq) return;
-    for (const d of descriptorsOf(bytes, at, batch)) if (d.seq <= seq) putDescriptor(map, d, segment.segment);
+    for (const d of descriptorsOf(bytes, at, batch))
+      if (d.seq > afterSeq && d.seq <= seq) putDescriptor(map, d, segment.segment);
   }
 }
 

@@ -7,9 +7,10 @@ const { runService } = await import('@midmirror/service');
 const { Synchronizer } = await import('./synchronizer.ts');
 
 runService('synchronizer', process.env, { job: true }, async (edges) => {
-  const { reached, ...shared } = edges;
+  const { config, reached, ...shared } = edges;
   const synchronizer = new Synchronizer({
     ...shared,
+    leaseMs: config.MIM_LEASE_MS,
     reached: (step) => reached(`sync:${step}`),
   });
   await synchronizer.start();

@@ -1,6 +1,6 @@
 // Retention: which snapshots go by the policy, and how one goes: its run is merged into its older neighbour's,
 // the data that the neighbour needs is written to new objects, the rest is given back.
-import { ask, tell } from '@midmirror/bus';
+import { tell } from '@midmirror/bus';
 import {
   type CatalogReader,
   deleteRun,
@@ -97,6 +97,7 @@ export async function dropSnapshot(
   context: VolumeSyncContext,
 ): Promise<number> {
   const { catalog, bus, clock } = context;
+  await sync.objects.begin();
   const row = await snapshotByNumber(catalog.db, sync.id, number);
   if (row === undefined) throw new MidmirrorError('not-found', `there is no snapshot ${number}`);
   if (row.state === 'open')
@@ -116,6 +117,7 @@ export async function dropSnapshot(
     await refusePinned(tx, row);
     if (merge !== null) await insertSaved(tx, sync.id, merge.into.snapshot, merge.span, written);
     for (const run of gone) await deleteRun(tx, sync.id, 'backward', run.source);
+    await sync.objects.noteGiven(tx);
     await tx.deleteFrom('snapshot').where('volume_id', '=', sync.id).where('snapshot', '=', number).execute();
     await tell(bus, tx, SOURCE, {
       type: 'snapshot.dropped',
@@ -127,12 +129,13 @@ export async function dropSnapshot(
   await dropping.catch(async (error: unknown) => {
     // Pinned while the objects were written. After any other error they may be in use: the next start knows.
     if (error instanceof MidmirrorError && error.code === 'conflict')
-      for (const { object } of written) await sync.removeObject(object);
+      for (const { object } of written) await sync.objects.remove(object);
     throw error;
   });
-  // Open mirrors of older snapshots read the old objects until they have switched.
-  await ask(bus, 'mapping-index.advance', { volumeId: sync.id });
-  for (const run of gone) await sync.removeObject(run.source);
+  // Open mirrors of older snapshots read the old objects until they have switched. Those that do not answer find them
+  // gone, and then where the bytes are now.
+  await sync.askReaders('mapping-index.advance');
+  for (const run of gone) await sync.objects.remove(run.source);
   return freedBytes;
 }
 
@@ -203,7 +206,7 @@ async function writeMerge(
   const header = await objectHeader(context.catalog.db, into, untilNs, 0, span);
   const pieces = new PieceReader(context.files, sync.paths);
   try {
-    return await writeObjects(sync.place, header, async (writer) => {
+    return await writeObjects(sync.objects, header, async (writer) => {
       for (const c = extents.cursor(); c.valid; c.next()) {
         const object = await writer();
         const { start, length, flags, source, offset, crc } = c;

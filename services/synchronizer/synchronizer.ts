@@ -1,16 +1,18 @@
 // The synchronizer: decides when each volume's MIM moves, by interval, time of day, marks, journal space and
 // request, and lets snapshots go by the policy. One thing at a time per volume.
-import { MidmirrorError, messageOf, Turns } from '@midmirror/basis';
+import { MidmirrorError, untilAvailable } from '@midmirror/basis';
 import { answer, ask } from '@midmirror/bus';
 import { type VolumeRow, volumeById } from '@midmirror/catalog';
 import { eventOf, Streams } from '@midmirror/events';
 import { parsePolicy } from '@midmirror/policy';
 import { Cron } from 'croner';
+import { forgetGiven } from './backward-objects.ts';
 import { limits } from './limits.ts';
 import { NewestVrmos } from './newest-vrmos.ts';
 import { reportSyncs } from './sync-metrics.ts';
 import { dropSnapshot, droppable, type Drop, retentionBasis } from './retain.ts';
 import { type SyncResult, VolumeSync, type VolumeSyncContext } from './volume-sync.ts';
+import { VolumeWork } from './volume-work.ts';
 import type { Subscription } from '@midmirror/bus';
 
 export type { SyncStep } from './volume-sync.ts';
@@ -23,33 +25,62 @@ export interface SynchronizerContext extends VolumeSyncContext {
 interface Entry {
   name: string;
   sync: VolumeSync;
-  /** Work of this volume, in order. */
-  turns: Turns;
+  work: VolumeWork;
   timer: NodeJS.Timeout | null;
   cron: Cron | null;
   cronText: string | null;
-  relieving: boolean;
   /** What retention went by when it last dropped all that may go. */
   retainedBy: string | null;
 }
-
-const RELIEVE_AGAIN_MS = 1000;
-/** Of the ring's bytes, how much a sync for space leaves in use. */
-const RELIEVED_SHARE = 0.5;
 
 export class Synchronizer {
   readonly #context: SynchronizerContext;
   readonly #entries = new Map<string, Entry>();
   readonly #vrmos = new NewestVrmos(limits.newestVrmosBytesMax);
   #timeline: Subscription | null = null;
-  #stopping = false;
+  readonly #stop = new AbortController();
 
   constructor(context: SynchronizerContext) {
-    this.#context = context;
+    this.#context = { ...context, signal: this.#stop.signal };
   }
 
+  /** Resolves when bus and catalogue are there, however long that takes, and what was begun has been tried. */
   async start(): Promise<void> {
-    const { bus, catalog } = this.#context;
+    this.#answer();
+    const { bus, catalog, log } = this.#context;
+    const { signal } = this.#stop;
+    const look = async () => {
+      await bus.ready();
+      // Before the volumes: of those made in between the timeline tells.
+      const after = await bus.lastPosition(Streams.timeline);
+      await forgetGiven(catalog.db);
+      const active = catalog.db.selectFrom('volume').selectAll().where('state', '=', 'active');
+      return { after, volumes: await active.execute() };
+    };
+    const found = await untilAvailable(look, { what: 'synchronizer: its start', log, signal }).catch(
+      (error: unknown) => {
+        if (signal.aborted) return null;
+        throw error;
+      },
+    );
+    if (found === null) return;
+    await Promise.all(found.volumes.map((volume) => this.#add(volume)));
+    if (signal.aborted) return;
+    this.#timeline = bus.consume({
+      stream: Streams.timeline,
+      after: found.after,
+      handler: async (message) => {
+        const event = eventOf(message);
+        if (event.type === 'volume.created') await this.#created(event.volumeId);
+        if (event.type === 'policy.changed') await this.#policyChanged(event.volumeId);
+        if (event.type === 'mark.set') await this.#marked(event.volumeId, event.data.seq, event.data.kind);
+      },
+    });
+    this.#tellOfIt();
+  }
+
+  #answer(): void {
+    const { bus } = this.#context;
     answer(bus, 'synchronizer.sync', ({ volumeId, upToSeq, closeSnapshot }) =>
       this.#request(volumeId, upToSeq, closeSnapshot),
     );
@@ -61,32 +92,13 @@ export class Synchronizer {
     answer(bus, 'synchronizer.drop-snapshot', async ({ volumeId, snapshot }) => {
       const entry = await this.#entry(volumeId);
       return {
-        freedBytes: await entry.turns.take(() => dropSnapshot(entry.sync, snapshot, this.#context)),
+        freedBytes: await entry.work.take(() => dropSnapshot(entry.sync, snapshot, this.#context)),
       };
     });
     answer(bus, 'synchronizer.forget', async ({ volumeId }) => {
       await this.#forget(volumeId);
       return { forgotten: true };
     });
-    await bus.ready();
-    const after = await bus.lastPosition(Streams.timeline);
-    for (const volume of await catalog.db
-      .selectFrom('volume')
-      .selectAll()
-      .where('state', '=', 'active')
-      .execute())
-      await this.#add(volume);
-    this.#timeline = bus.consume({
-      stream: Streams.timeline,
-      after,
-      handler: async (message) => {
-        const event = eventOf(message);
-        if (event.type === 'volume.created') await this.#created(event.volumeId);
-        if (event.type === 'policy.changed') await this.#policyChanged(event.volumeId);
-        if (event.type === 'mark.set') await this.#marked(event.volumeId, event.data.seq, event.data.kind);
-      },
-    });
-    this.#tellOfIt();
   }
 
   #tellOfIt(): void {
@@ -104,13 +116,9 @@ export class Synchronizer {
   }
 
   async stop(): Promise<void> {
-    this.#stopping = true;
+    this.#stop.abort();
     await this.#timeline?.stop();
-    for (const entry of this.#entries.values()) {
-      if (entry.timer !== null) clearInterval(entry.timer);
-      entry.cron?.stop();
-    }
-    await Promise.all([...this.#entries.values()].map((entry) => entry.turns.ended()));
+    await Promise.all([...this.#entries.values()].map(endWork));
   }
 
   async #add(volume: VolumeRow): Promise<Entry> {
@@ -121,17 +129,18 @@ export class Synchronizer {
     const entry: Entry = {
       name: volume.name,
       sync,
-      turns: new Turns(),
+      work: new VolumeWork((message) => this.#context.log(`volume ${volume.name}: ${message}`)),
       timer: null,
       cron: null,
       cronText: null,
-      relieving: false,
       retainedBy: null,
     };
     this.#entries.set(volume.id, entry);
-    this.#background(entry, volume.name, () => sync.resume());
-    await entry.turns.ended();
+    // Tried again whatever it fails with: nobody else asks for it.
+    entry.work.background('what was begun', () => sync.resume(), { always: true });
+    entry.work.background('a look at its journal', () => this.#lookAtPressure(volume.id), { always: true });
     this.#schedule(volume);
+    await entry.work.ended();
     return entry;
   }
 
@@ -147,8 +156,16 @@ export class Synchronizer {
   }
 
   async #policyChanged(volumeId: string): Promise<void> {
-    const volume = await volumeById(this.#context.catalog.db, volumeId).catch(() => null);
+    const volume = await this.#unlessGone(volumeId);
     if (volume !== null) this.#schedule(volume);
+  }
+
+  /** Null: it has been deleted. */
+  async #unlessGone(volumeId: string): Promise<VolumeRow | null> {
+    return await volumeById(this.#context.catalog.db, volumeId).catch((error: unknown) => {
+      if (error instanceof MidmirrorError && error.code === 'not-found') return null;
+      throw error;
+    });
   }
 
   #schedule(volume: VolumeRow): void {
@@ -157,7 +174,7 @@ export class Synchronizer {
     const policy = parsePolicy(JSON.parse(volume.policy));
     if (entry.timer !== null) clearInterval(entry.timer);
     entry.timer = setInterval(
-      () => this.#background(entry, volume.name, () => this.#byPolicy(volume.id)),
+      () => entry.work.background('its sync by the interval', () => this.#byPolicy(volume.id)),
       policy.syncEverySeconds * 1000,
     );
     entry.timer.unref();
@@ -168,7 +185,9 @@ export class Synchronizer {
       policy.syncAt === null
         ? null
         : new Cron(policy.syncAt, { timezone: 'UTC', unref: true }, () =>
-            this.#background(entry, volume.name, () => this.#syncNow(volume.id, true, 'time of day')),
+            entry.work.background('its sync by the time of day', () =>
+              this.#syncNow(volume.id, true, 'time of day'),
+            ),
           );
   }
 
@@ -179,11 +198,14 @@ export class Synchronizer {
     return await this.#add(await volumeById(this.#context.catalog.db, volumeId));
   }
 
-  #background(entry: Entry, name: string, act: () => Promise<unknown>): void {
-    if (this.#stopping) return;
-    entry.turns.take(act).catch((error: unknown) => {
-      this.#context.log(`volume ${name}: sync waits for its next turn: ${messageOf(error)}`);
-    });
+  /** In a turn. Step 8, when the owner of the journal is away, is made up for in the background. */
+  async #syncUpTo(entry: Entry, seq: number, closeSnapshot: boolean, cause: string): Promise<SyncResult> {
+    try {
+      return await entry.sync.syncUpTo(seq, closeSnapshot, cause);
+    } finally {
+      if (entry.sync.recycleOwed)
+        entry.work.background('recycling of its journal', () => entry.sync.recycle(), { always: true });
+    }
   }
 
   async #request(volumeId: string, upToSeq: number | null, closeSnapshot: boolean): Promise<SyncResult> {
@@ -197,7 +219,7 @@ export class Synchronizer {
     }
     const target = upToSeq ?? seq;
     if (target === seq) await ask(this.#context.bus, 'ingest.rotate', { volumeId });
-    return await entry.turns.take(() => entry.sync.syncUpTo(target, closeSnapshot, 'requested'));
+    return await entry.work.take(() => this.#syncUpTo(entry, target, closeSnapshot, 'requested'));
   }
 
   /** What the interval does: move the MIM up to the start of the journal window, then let snapshots go. */
@@ -223,52 +245,53 @@ export class Synchronizer {
       .where('volume_id', '=', volumeId)
       .where('last_ns', '<', beforeNs.toString().padStart(20, '0'))
       .executeTakeFirst();
-    if (row?.seq != null) await (await this.#entry(volumeId)).sync.syncUpTo(row.seq, false, 'interval');
+    if (row?.seq != null) await this.#syncUpTo(await this.#entry(volumeId), row.seq, false, 'interval');
   }
 
   async #syncNow(volumeId: string, closeSnapshot: boolean, cause: string): Promise<void> {
     const { seq } = await ask(this.#context.bus, 'ingest.publish', { volumeId });
-    await (await this.#entry(volumeId)).sync.syncUpTo(seq, closeSnapshot, cause);
+    await this.#syncUpTo(await this.#entry(volumeId), seq, closeSnapshot, cause);
   }
 
   async #marked(volumeId: string, seq: number, kind: string): Promise<void> {
-    const volume = await volumeById(this.#context.catalog.db, volumeId).catch(() => null);
+    const volume = await this.#unlessGone(volumeId);
     const entry = this.#entries.get(volumeId);
     if (volume === null || entry === undefined) return;
     const policy = parsePolicy(JSON.parse(volume.policy));
     if ((policy.syncAtMarks as string[]).includes(kind)) {
-      this.#background(entry, volume.name, () => entry.sync.syncUpTo(seq, false, `mark of kind ${kind}`));
+      const cause = `mark of kind ${kind}`;
+      entry.work.background(`its sync by a ${cause}`, () => this.#syncUpTo(entry, seq, false, cause));
     }
   }
 
-  /** The ring fills: the oldest sealed segments go to the MIM until enough is free. */
+  /** Writers that wait for space have asked an earlier process, and will not ask again. */
+  async #lookAtPressure(volumeId: string): Promise<void> {
+    const status = await ask(this.#context.bus, 'ingest.status', { volumeId });
+    if (status.journalBytesUsed >= status.journalBytesMax * limits.pressedShare) this.#relieve(volumeId);
+  }
+
+  /** The ring fills: the oldest sealed segments go to the MIM until enough is free. Writers ask once. */
   #relieve(volumeId: string): void {
     const entry = this.#entries.get(volumeId);
-    if (entry === undefined || entry.relieving) return;
-    entry.relieving = true;
-    this.#background(entry, volumeId, async () => {
-      try {
-        const status = await ask(this.#context.bus, 'ingest.status', { volumeId });
-        const { db } = this.#context.catalog;
-        const segments = await db
-          .selectFrom('segment')
-          .select('last_seq')
-          .where('volume_id', '=', volumeId)
-          .orderBy('segment')
-          .execute();
-        const wanted = status.journalBytesUsed - status.journalBytesMax * RELIEVED_SHARE;
-        const share = Math.max(0, wanted) / Math.max(1, status.journalBytesUsed);
-        const count = Math.min(segments.length, Math.ceil(segments.length * share));
-        const target = segments[count - 1];
-        if (target !== undefined) await entry.sync.syncUpTo(target.last_seq, false, 'journal space');
-      } catch (error) {
-        // Writers may be waiting for this: they have asked once and will not ask again.
-        setTimeout(() => this.#relieve(volumeId), RELIEVE_AGAIN_MS).unref();
-        throw error;
-      } finally {
-        entry.relieving = false;
-      }
+    if (entry === undefined) return;
+    entry.work.background('its sync for journal space', () => this.#syncForSpace(entry, volumeId), {
+      always: true,
     });
+  }
+
+  async #syncForSpace(entry: Entry, volumeId: string): Promise<void> {
+    const status = await ask(this.#context.bus, 'ingest.status', { volumeId });
+    const segments = await this.#context.catalog.db
+      .selectFrom('segment')
+      .select('last_seq')
+      .where('volume_id', '=', volumeId)
+      .orderBy('segment')
+      .execute();
+    const wanted = status.journalBytesUsed - status.journalBytesMax * limits.relievedShare;
+    const share = Math.max(0, wanted) / Math.max(1, status.journalBytesUsed);
+    const count = Math.min(segments.length, Math.ceil(segments.length * share));
+    const target = segments[count - 1];
+    if (target !== undefined) await this.#syncUpTo(entry, target.last_seq, false, 'journal space');
   }
 
   async #retention(
@@ -293,7 +316,7 @@ export class Synchronizer {
       }
       return { drops, freedBytes };
     };
-    return await (inTurnAlready ? drop() : entry.turns.take(drop));
+    return await (inTurnAlready ? drop() : entry.work.take(drop));
   }
 
   /** Null: somebody has opened it since the policy was asked; the others go all the same. */
@@ -310,9 +333,14 @@ export class Synchronizer {
     const entry = this.#entries.get(volumeId);
     if (entry === undefined) return;
     this.#entries.delete(volumeId);
-    if (entry.timer !== null) clearInterval(entry.timer);
-    entry.cron?.stop();
-    await entry.turns.ended();
+    await endWork(entry);
     this.#vrmos.forget(volumeId);
   }
+}
+
+async function endWork(entry: Entry): Promise<void> {
+  if (entry.timer !== null) clearInterval(entry.timer);
+  entry.cron?.stop();
+  entry.work.stop();
+  await entry.work.ended();
 }

@@ -1,7 +1,8 @@
 // The syncs of one volume, one after the other, in eight steps; each may be the last before a crash, and a
 // restart goes on from what the catalogue and mim.state say. Step names are those of the fault port.
-import { type Clock, MidmirrorError } from '@midmirror/basis';
-import { type Bus, ask, tell } from '@midmirror/bus';
+import { setTimeout as pause } from 'node:timers/promises';
+import { type Clock, isUnavailable, MidmirrorError } from '@midmirror/basis';
+import { type Bus, ask, askReaders, tell } from '@midmirror/bus';
 import {
   type Catalog,
   type CatalogReader,
@@ -21,17 +22,19 @@ import type { ExtentMap } from '@midmirror/extent-map';
 import { parsePolicy, type VolumePolicy } from '@midmirror/policy';
 import {
   MimWriter,
-  objectName,
   PieceReader,
   type PoolFiles,
-  parseObjectName,
+  poolLimits,
   readMimState,
   volumePaths,
   writeMimState,
   type VolumePaths,
 } from '@midmirror/pool';
+import type { MimState } from '@midmirror/journal';
 import { TreeVrmo } from '@midmirror/vrmo';
 import type { Telemetry } from '@midmirror/telemetry';
+import { BackwardObjects } from './backward-objects.ts';
+import { limits } from './limits.ts';
 import { applyMoves, saveRanges } from './move-data.ts';
 import { forwardMovelist } from './movelist.ts';
 import type { NewestVrmos } from './newest-vrmos.ts';
@@ -48,6 +51,10 @@ export interface VolumeSyncContext {
   /** Called after each step; tests stop the world there. */
   reached: (step: SyncStep) => void | Promise<void>;
   telemetry: Telemetry;
+  /** How long readers may leave a request unanswered before this goes on without them. Default: 5000. */
+  leaseMs?: number;
+  /** Aborted when it stops. */
+  signal?: AbortSignal;
 }
 
 export type SyncResult = Requests['synchronizer.sync']['answer'];
@@ -57,10 +64,11 @@ const SOURCE = '/midmirror/synchronizer';
 export class VolumeSync {
   readonly id: string;
   readonly watch: SyncWatch;
+  readonly objects: BackwardObjects;
   readonly #context: VolumeSyncContext;
   readonly #vrmos: NewestVrmos;
   readonly #paths: VolumePaths;
-  #nextObject = 1;
+  #recycleOwed = false;
 
   constructor(id: string, directory: string, context: VolumeSyncContext, vrmos: NewestVrmos) {
     this.id = id;
@@ -68,6 +76,7 @@ export class VolumeSync {
     this.#context = context;
     this.#vrmos = vrmos;
     this.#paths = volumePaths(directory);
+    this.objects = new BackwardObjects(id, this.#paths.backward, context.files, context.catalog);
   }
 
   get paths(): VolumePaths {
@@ -76,15 +85,35 @@ export class VolumeSync {
 
   /** Ends what a crash interrupted. */
   async resume(): Promise<void> {
-    await this.#removeOrphans();
     await this.#finishBegun();
+    await this.recycle();
+  }
+
+  /** The journal may hold what the MIM has: nobody answered when the last sync told of it. */
+  get recycleOwed(): boolean {
+    return this.#recycleOwed;
+  }
+
+  /** Step 8, for whatever the MIM holds by now. */
+  async recycle(): Promise<void> {
     const { mim_seq } = await volumeById(this.#context.catalog.db, this.id);
     await ask(this.#context.bus, 'ingest.recycle', { volumeId: this.id, seq: mim_seq });
+    this.#recycleOwed = false;
+  }
+
+  /**
+   * Asks readers to get out of the way. False: nobody has answered for long enough; they find out by the pool.
+   */
+  async askReaders(name: 'mapping-index.prepare' | 'mapping-index.advance', syncId = 0): Promise<boolean> {
+    const { bus, leaseMs = limits.leaseMsDefault, signal } = this.#context;
+    const options = { leaseMs, ...(signal === undefined ? {} : { signal }) };
+    return (await askReaders(bus, name, { volumeId: this.id, syncId }, options)) !== null;
   }
 
   /** A sync that failed on its way, of an earlier process or of this one (a full disk), goes first. One that was
    *  only planned is given up. */
   async #finishBegun(): Promise<void> {
+    await this.objects.begin();
     const row = await syncUnderWay(this.#context.catalog.db, this.id);
     if (row === undefined) return;
     if (row.state === 'planned') return await this.#abandon(row.sync_id);
@@ -99,7 +128,7 @@ export class VolumeSync {
       .where('sync_id', '=', syncId)
       .where('state', '=', 'planned')
       .execute();
-    await this.#removeOrphans();
+    await this.objects.removeOrphans();
   }
 
   /** Moves the MIM up to `toSeq`, which is durable. Points that must stay are stations on the way. */
@@ -154,12 +183,6 @@ export class VolumeSync {
   async #reached(step: SyncStep): Promise<void> {
     this.watch.reached(step);
     await this.#context.reached(step);
-  }
-
-  /** Where backward objects go, and their next free number. */
-  get place() {
-    const { files } = this.#context;
-    return { files, directory: this.#paths.backward, takeObject: () => this.#nextObject++ };
   }
 
   // ── step 1 ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -313,7 +336,7 @@ export class VolumeSync {
     const span = { fromSeq: volume.mim_seq, toSeq: volume.mim_seq };
     const row = { volume_id: this.id, snapshot, seq: volume.mim_seq, time_ns: volume.mim_ns, reason };
     const header = await objectHeader(catalog.db, row, 0n, 0, span);
-    const objects = await writeObjects(this.place, header, async () => {});
+    const objects = await writeObjects(this.objects, header, async () => {});
     await catalog.transaction(async (tx) => {
       await this.#openSnapshot(tx, volume, reason, open?.snapshot ?? null);
       await insertSaved(tx, this.id, snapshot, span, objects);
@@ -329,7 +352,7 @@ export class VolumeSync {
   // ── steps 2 to 8 ───────────────────────────────────────────────────────────────────────────────────────
 
   async #perform(plan: SyncRow): Promise<{ extents: number; bytes: number }> {
-    const { files, bus } = this.#context;
+    const { files } = this.#context;
     const pieces = new PieceReader(files, this.#paths);
     const mim = await MimWriter.open(files, this.#paths);
     try {
@@ -345,8 +368,9 @@ export class VolumeSync {
         await this.#saveAndPrepare(done, moves, mim, firstNs);
         await this.#reached('prepared');
       }
-      await ask(bus, 'mapping-index.prepare', { volumeId: this.id, syncId: plan.sync_id });
+      const heard = await this.askReaders('mapping-index.prepare', plan.sync_id);
       await this.#reached('switched');
+      await this.#tellOfMim(done, heard);
       await this.#apply(done, moves, mim, pieces, lastNs);
       return { extents: moves.size, bytes: moves.coveredBytes };
     } finally {
@@ -367,7 +391,7 @@ export class VolumeSync {
     const span = { fromSeq: plan.from_seq, toSeq: plan.to_seq };
     const header = await objectHeader(catalog.db, snapshot, untilNs, plan.sync_id, span);
     const ranges = vrmo.backwardMovelist(moves);
-    const objects = await writeObjects(this.place, header, (writer) => saveRanges(mim, ranges, writer));
+    const objects = await writeObjects(this.objects, header, (writer) => saveRanges(mim, ranges, writer));
     await this.#reached('saved');
     await catalog.transaction(async (tx) => {
       await insertSaved(tx, this.id, plan.snapshot, span, objects);
@@ -409,6 +433,22 @@ export class VolumeSync {
     return new TreeVrmo(await savedFor(db, this.id, snapshot), { sizeBytes: size_bytes });
   }
 
+  async #mimState(): Promise<MimState> {
+    const state = await readMimState(this.#context.files, this.#paths);
+    if (state !== null) return state;
+    throw new MidmirrorError('corrupt', `${this.#paths.mimState}: both slots are damaged`);
+  }
+
+  /**
+   * Before the first byte of step 6: mim.state says what will be written. Readers that have not heard of it see it there
+   * before what they read then counts (MimWatch).
+   */
+  async #tellOfMim(plan: SyncRow, heard: boolean): Promise<void> {
+    const writing = { syncId: plan.sync_id, targetSeq: plan.to_seq };
+    await writeMimState(this.#context.files, this.#paths, await this.#mimState(), writing);
+    if (!heard) await pause(poolLimits.readerSettleMs);
+  }
+
   /** Steps 6 to 8. */
   async #apply(
     plan: SyncRow,
@@ -417,16 +457,9 @@ export class VolumeSync {
     pieces: PieceReader,
     lastNs: bigint,
   ): Promise<void> {
-    const { files, catalog, bus, clock } = this.#context;
-    const before = await readMimState(files, this.#paths);
-    if (before === null)
-      throw new MidmirrorError('corrupt', `${this.#paths.mimState}: both slots are damaged`);
-    const writing = await writeMimState(files, this.#paths, before, {
-      syncId: plan.sync_id,
-      targetSeq: plan.to_seq,
-    });
+    const { files, catalog, clock } = this.#context;
     await applyMoves(mim, moves, pieces);
-    await writeMimState(files, this.#paths, writing, {
+    await writeMimState(files, this.#paths, await this.#mimState(), {
       mimSeq: plan.to_seq,
       mimNs: lastNs,
       syncId: 0,
@@ -469,33 +502,16 @@ export class VolumeSync {
       });
     });
     await this.#reached('told');
-    await ask(bus, 'ingest.recycle', { volumeId: this.id, seq: plan.to_seq });
-    await this.#reached('recycled');
-  }
-
-  /** Objects that no run names were half-made when a crash came, or are left from a drop. */
-  async #removeOrphans(): Promise<void> {
-    const { files, catalog } = this.#context;
-    const runs = await catalog.db
-      .selectFrom('run')
-      .select('source')
-      .where('volume_id', '=', this.id)
-      .where('side', '=', 'backward')
-      .where('level', '=', 0)
-      .execute();
-    const known = new Set(runs.map((run) => run.source));
-    for (const name of await files.list(this.#paths.backward)) {
-      const object = parseObjectName(name);
-      if (object !== null) this.#nextObject = Math.max(this.#nextObject, object + 1);
-      const unfinished = name.endsWith('.obj.new');
-      if (unfinished || (object !== null && !known.has(object)))
-        await files.unlink(`${this.#paths.backward}/${name}`);
+    try {
+      await ask(this.#context.bus, 'ingest.recycle', { volumeId: this.id, seq: plan.to_seq });
+      this.#recycleOwed = false;
+    } catch (error) {
+      // Its owner may be changing. The sync is done all the same; whoever made it asks again.
+      if (!isUnavailable(error)) throw error;
+      this.#recycleOwed = true;
+      return;
     }
-    for (const object of known) this.#nextObject = Math.max(this.#nextObject, object + 1);
-  }
-
-  async removeObject(object: number): Promise<void> {
-    await this.#context.files.unlink(`${this.#paths.backward}/${objectName(object)}`);
+    await this.#reached('recycled');
   }
 
   async #snapshot(snapshot: number) {

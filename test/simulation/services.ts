@@ -35,6 +35,8 @@ export interface ServicesOptions {
   requestBytesMax: number;
   indexCacheBytes: number;
   headMapBytesMax: number;
+  /** How long readers may leave a request of the synchronizer unanswered. */
+  leaseMs?: number;
 }
 
 const READER_LEASE_MS = 5000;
@@ -62,7 +64,11 @@ export async function openServices(options: ServicesOptions): Promise<Services> 
   });
   const { syncIntervalMs } = config;
   const mapping = new MappingIndex({ ...shared, syncIntervalMs, requestBytesMax, pages });
-  const synchronizer = new Synchronizer({ ...shared, reached: (step) => reached(`sync:${step}`) });
+  const synchronizer = new Synchronizer({
+    ...shared,
+    ...(options.leaseMs === undefined ? {} : { leaseMs: options.leaseMs }),
+    reached: (step) => reached(`sync:${step}`),
+  });
   return { catalog, bus, ingest, mapping, synchronizer };
 }
 

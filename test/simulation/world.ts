@@ -6,7 +6,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { MidmirrorError, SeededRandom } from '@midmirror/basis';
 import type { BlockDevice, OpenedExport, WriteCommand } from '@midmirror/block-device';
-import { ask } from '@midmirror/bus';
+import { ask, type Bus, openEmbeddedBus } from '@midmirror/bus';
 import { snapshotsOf } from '@midmirror/catalog';
 import { parsePolicy } from '@midmirror/policy';
 import { printTime } from '@midmirror/point';
@@ -60,6 +60,8 @@ export class World {
   killAt: { place: string; death: Death } | { changes: number; death: Death } | null = null;
   /** Lets a test look on at what is asked of the catalogue. */
   watched: (catalog: Catalog) => Catalog = (catalog) => catalog;
+  openBus: (catalog: Catalog) => Bus = openEmbeddedBus;
+  leaseMs = 5000;
   /** Of the maps that live reads go by. */
   readonly headMapBytesMax: number;
   #nowNs = 1_700_000_000_000_000_000n;
@@ -99,6 +101,8 @@ export class World {
       poolDirectory,
       openCatalog: this.#catalog.open,
       watched: this.watched,
+      openBus: this.openBus,
+      leaseMs: this.leaseMs,
       clock: { nowNs: () => (this.#nowNs += 1000n) },
       log: () => {},
       reached: (place) => this.#place(place),

@@ -55,8 +55,6 @@ interface Volume {
   sought: boolean;
   state: 'no' | 'taking' | 'held';
   creating: boolean;
-  /** Somebody else has it, which is told when the take has ended. */
-  lostMeanwhile: boolean;
   takeFromMs: number;
   pauseMs: number;
   freeSinceMs: number | null;
@@ -73,12 +71,13 @@ export class OwnershipCore {
   /** The buckets have been read, and their changes come. */
   #looking = true;
   #stopping = false;
-  readonly #inFlight = new Map<string, Write>();
+  readonly #inFlight = new Map<string, { write: Write; sentMs: number }>();
   /** Writes that failed: not again before, unless the entry changes. */
   readonly #notBefore = new Map<string, { untilMs: number; previous: number }>();
   /** Volumes being won or taken. */
   #takes = 0;
   #sentMs = Number.NEGATIVE_INFINITY;
+  #nowMs: number;
   #tickedMs: number;
   /** Somebody's silence is long enough, if only NATS were heard now. */
   #wantsToHear = false;
@@ -90,6 +89,7 @@ export class OwnershipCore {
     this.#self = self;
     this.#times = leaseTimes(self.leaseMs);
     this.#silence = new Silence(this.#times.gapMsMax);
+    this.#nowMs = nowMs;
     this.#tickedMs = nowMs;
   }
 
@@ -132,6 +132,7 @@ export class OwnershipCore {
 
   step(input: Input, nowMs: number): Effect[] {
     this.#effects = [];
+    this.#nowMs = nowMs;
     this.#apply(input, nowMs);
     if (!this.#looking) this.#tend(nowMs);
     return this.#effects;
@@ -192,6 +193,9 @@ export class OwnershipCore {
     const sleptMs = nowMs - this.#tickedMs;
     this.#tickedMs = nowMs;
     if (this.#looking) return;
+    // An answer that is as late as this is not waited for: who does not renew is soon dead.
+    for (const { write, sentMs } of this.#inFlight.values())
+      if (nowMs - sentMs > this.#times.gapMsMax) this.#written(write, { kind: 'unknown' }, nowMs);
     const deaf = nowMs - this.#silence.heardMs > 2 * this.#times.silenceMs;
     // After a stop of the process, what was read before it says nothing.
     if (sleptMs > this.#times.gapMsMax || deaf) {
@@ -264,7 +268,7 @@ export class OwnershipCore {
   #written(write: Write, result: WriteResult, nowMs: number): void {
     const name = `${write.bucket}/${write.key}`;
     // One of before a look says nothing about now.
-    if (this.#looking || this.#inFlight.get(name) !== write) return;
+    if (this.#looking || this.#inFlight.get(name)?.write !== write) return;
     this.#inFlight.delete(name);
     if (result.kind === 'stored') {
       const { key, value } = write;
@@ -272,12 +276,9 @@ export class OwnershipCore {
       if (write.bucket === 'nodes')
         this.#learnNode({ key, value: value as NodeEntry | null, revision }, nowMs);
       else this.#learnOwner({ key, value: value as OwnerEntry | null, revision }, nowMs);
-    } else {
+    } else if (write.previous === this.#revisionOf(write)) {
       const before = this.#notBefore.get(name);
-      this.#notBefore.set(name, {
-        untilMs: nowMs + this.#times.renewMs,
-        previous: write.previous,
-      });
+      this.#notBefore.set(name, { untilMs: nowMs + this.#times.renewMs, previous: write.previous });
       // The change that was in its way should have come by now.
       if (result.kind === 'refused' && before?.previous === write.previous) {
         this.#look();
@@ -326,8 +327,6 @@ export class OwnershipCore {
   #took(volumeId: string, opened: boolean, nowMs: number): void {
     const volume = this.#volumes.get(volumeId);
     if (volume?.state !== 'taking') return;
-    const { lostMeanwhile } = volume;
-    volume.lostMeanwhile = false;
     volume.state = 'no';
     if (!opened) {
       volume.pauseMs = Math.min(Math.max(volume.pauseMs * 2, limits.takeAgainMsMin), limits.takeAgainMsMax);
@@ -335,14 +334,13 @@ export class OwnershipCore {
       return;
     }
     volume.pauseMs = 0;
-    if (lostMeanwhile) this.#do({ kind: 'lose', volumeId });
-    else if (volume.sought) volume.state = 'held';
+    if (volume.sought) volume.state = 'held';
   }
 
   #tend(nowMs: number): void {
     this.#wantsToHear = false;
     this.#takes = this.#takesInFlight();
-    if (this.#isRegistered()) this.#bury(nowMs);
+    this.#bury(nowMs);
     for (const [volumeId, volume] of this.#volumes) this.#tendVolume(volumeId, volume, nowMs);
     this.#tendOwnEntry(nowMs);
   }
@@ -353,7 +351,11 @@ export class OwnershipCore {
     if (this.#stopping) {
       // Volumes first: they are free then, without anybody asking who this node is.
       if (this.#isRegistered() && !this.#ownsAny()) this.#writeNode(known!.revision, null);
-    } else if (known === undefined || known.missing || known.value === null) {
+    } else if (
+      known === undefined ||
+      known.value === null ||
+      (known.missing && this.#rivalOf(known) === null)
+    ) {
       if (this.#writeNode(known?.revision ?? 0, this.#self)) this.#sentMs = nowMs;
     } else if (this.#isRegistered()) {
       if (isDue && this.#writeNode(known.revision, this.#self)) this.#sentMs = nowMs;
@@ -377,7 +379,7 @@ export class OwnershipCore {
       if (known.missing) {
         this.#nodes.delete(known.key);
         this.#do({ kind: 'changed' });
-      } else if (this.#writeNode(known.revision, null, known.key)) {
+      } else if (this.#isRegistered() && this.#writeNode(known.revision, null, known.key)) {
         const why = known.gone ? 'its process is gone' : 'it is silent';
         this.#log(`node ${known.key} is dead: ${why}`);
       }
@@ -397,13 +399,17 @@ export class OwnershipCore {
     if (volume.state !== 'no') {
       if (isOurs) return;
       if (known === undefined || known.missing) this.#writeOwner(volumeId, 0);
-      else this.#lost(volumeId, volume);
+      else if (volume.state === 'held') {
+        // A take is told of it when it has ended.
+        volume.state = 'no';
+        this.#do({ kind: 'lose', volumeId });
+      }
     } else if (isOurs) {
       if (volume.creating) return;
       if (!volume.sought || nowMs < volume.takeFromMs) {
         this.#write({ bucket: 'owners', key: volumeId, previous: known.revision, value: null });
       } else if (!this.#inFlight.has(`owners/${volumeId}`)) {
-        Object.assign(volume, { state: 'taking', freeSinceMs: null, lostMeanwhile: false });
+        Object.assign(volume, { state: 'taking', freeSinceMs: null });
         this.#do({ kind: 'take', volumeId });
       }
     } else if (volume.sought) {
@@ -411,15 +417,6 @@ export class OwnershipCore {
     } else if (!volume.creating && !this.#inFlight.has(`owners/${volumeId}`)) {
       this.#volumes.delete(volumeId);
     }
-  }
-
-  #lost(volumeId: string, volume: Volume): void {
-    if (volume.state === 'taking') {
-      volume.lostMeanwhile = true;
-      return;
-    }
-    volume.state = 'no';
-    this.#do({ kind: 'lose', volumeId });
   }
 
   #tryToWin(volumeId: string, volume: Volume, nowMs: number): void {
@@ -469,7 +466,7 @@ export class OwnershipCore {
   #takesInFlight(): number {
     let takes = 0;
     for (const volume of this.#volumes.values()) if (volume.state === 'taking') takes += 1;
-    for (const { bucket } of this.#inFlight.values()) if (bucket === 'owners') takes += 1;
+    for (const { write } of this.#inFlight.values()) if (write.bucket === 'owners') takes += 1;
     return takes;
   }
 
@@ -503,7 +500,7 @@ export class OwnershipCore {
     let volume = this.#volumes.get(volumeId);
     if (volume === undefined) {
       volume = {
-        ...{ sought: false, state: 'no', creating: false, lostMeanwhile: false },
+        ...{ sought: false, state: 'no', creating: false },
         ...{ takeFromMs: Number.NEGATIVE_INFINITY, pauseMs: 0, freeSinceMs: null },
       };
       this.#volumes.set(volumeId, volume);
@@ -523,15 +520,19 @@ export class OwnershipCore {
     return this.#write({ bucket: 'owners', key: volumeId, previous, value });
   }
 
+  #revisionOf({ bucket, key }: Write): number {
+    return (bucket === 'nodes' ? this.#nodes : this.#owners).get(key)?.revision ?? 0;
+  }
+
   /** False: not now. Called again at the next tick. */
   #write(write: Write): boolean {
     const name = `${write.bucket}/${write.key}`;
     if (this.#inFlight.has(name)) return false;
     if (write.bucket === 'owners' && this.#inFlight.size >= limits.writesInFlightMax) return false;
     const failed = this.#notBefore.get(name);
-    if (failed !== undefined && failed.untilMs > this.#tickedMs) return false;
+    if (failed !== undefined && failed.untilMs > this.#nowMs) return false;
     assert(write.value !== null || write.previous > 0, `${name}: what is deleted has a revision`);
-    this.#inFlight.set(name, write);
+    this.#inFlight.set(name, { write, sentMs: this.#nowMs });
     this.#do({ kind: 'write', write });
     return true;
   }

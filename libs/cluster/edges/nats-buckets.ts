@@ -225,11 +225,9 @@ export class NatsBuckets {
       return { kind: 'stored', revision: await inSession(open.session, put) };
     } catch (error) {
       if (isRefusal(error)) return { kind: 'refused' };
-      if (!open.session.ended.aborted && !this.#closed) {
+      // Whatever ails the buckets themselves, their reading meets it too.
+      if (!open.session.ended.aborted && !this.#closed)
         this.#sayOnce(`NATS: ${bucket} ${key} can't be written: ${messageOf(error)}`);
-        // The bucket may have been deleted: making it again is part of reading it.
-        if (open === this.#open) this.look();
-      }
       return { kind: 'unknown' };
     }
   }

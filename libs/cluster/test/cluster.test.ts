@@ -179,6 +179,27 @@ withCluster('buckets deleted under the members are made again', async (here) => 
   assert.equal(two.cluster.ownerOf('v')!.node, 'n1');
 });
 
+withCluster('NATS stops answering for longer than a silence: nobody is dead', async (here) => {
+  const one = here.member('n1');
+  const two = here.member('n2');
+  await one.cluster.create('v');
+  two.cluster.seek('v');
+  await two.sees((cluster) => cluster.ownerOf('v') !== null);
+  process.kill(here.server.pid, 'SIGSTOP');
+  try {
+    // Each waits for an answer in vain, for half a silence.
+    for (const id of ['w0', 'w1', 'w2']) await assert.rejects(two.cluster.create(id), hasCode('unavailable'));
+  } finally {
+    process.kill(here.server.pid, 'SIGCONT');
+  }
+  await one.cluster.create('x');
+  await two.sees((cluster) => cluster.ownerOf('x')?.node === 'n1');
+  await two.cluster.create('y');
+  // What was stored late is removed.
+  await one.sees((cluster) => ['w0', 'w1', 'w2'].every((id) => cluster.ownerOf(id) === null));
+  for (const member of [one, two]) assert.deepEqual(member.lines, []);
+});
+
 withCluster('opened while NATS is away', async (here) => {
   await here.server.stop();
   const one = here.member('n1');

@@ -243,16 +243,20 @@ async function servicesOf(
     };
     services.set(name, new ServiceProcess(name, service, options, environment));
   };
-  const given = options.environment['MIM_NBD_LISTEN'];
+  const { MIM_NBD_LISTEN: disks = '127.0.0.1:10809', MIM_API_LISTEN: api = '127.0.0.1:8080' } =
+    options.environment;
   for (let i = 1; i <= options.ingests; i += 1) {
-    // The first has the address that is given; ports stay the same over restarts.
-    const listen = i === 1 ? (given ?? '127.0.0.1:10809') : `127.0.0.1:${await freePort()}`;
-    await add(`ingest-${i}`, 'ingest', {
-      MIM_NBD_LISTEN: listen.endsWith(':0') ? listen.replace(/0$/, String(await freePort())) : listen,
-    });
+    // The first has the address that is given.
+    const listen = i === 1 ? disks : '127.0.0.1:0';
+    await add(`ingest-${i}`, 'ingest', { MIM_NBD_LISTEN: await lasting(listen) });
   }
   await add('mapping-index', 'mapping-index', { MIM_NBD_LISTEN: `127.0.0.1:${await freePort()}` });
   await add('synchronizer', 'synchronizer', {});
-  await add('console', 'console', {});
+  await add('console', 'console', { MIM_API_LISTEN: await lasting(api) });
   return services;
+}
+
+/** The same over restarts: a port of its own instead of any. */
+async function lasting(listen: string): Promise<string> {
+  return /^[^/]+:0$/.test(listen) ? listen.replace(/0$/, String(await freePort())) : listen;
 }
