@@ -9,6 +9,7 @@ const { openCluster } = await import('@midmirror/cluster');
 const { parseNbdUri } = await import('@midmirror/nbd');
 const { natsOptions, runService, VERSION } = await import('@midmirror/service');
 const { startConsole } = await import('./console.ts');
+const { whyNotReady } = await import('./readiness.ts');
 
 runService('console', process.env, { job: false }, async (edges) => {
   const { config, node, log } = edges;
@@ -31,6 +32,7 @@ runService('console', process.env, { job: false }, async (edges) => {
     { ...edges, nbdUri: () => nbdOf('ingest'), readFrom, version: VERSION },
     config.MIM_API_LISTEN,
   );
+  edges.telemetry.ready(() => whyNotReady(edges));
   return {
     says: { 'API (HTTP)': `${console.address}/v1` },
     async stop() {
