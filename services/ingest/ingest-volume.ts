@@ -32,6 +32,7 @@ import { writeBatchSpan } from './write-batch-span.ts';
 const MESSAGE_BYTES_MAX = 512 << 10;
 const RETRY_MS = 500;
 const PUBLISH_EVERY_MS = 100;
+const RELIEVE_EVERY_MS = 200;
 /** Of the ring, how much is in use when a sync is asked for and people are warned, and when they may be warned anew. */
 const RELIEVE_SHARE = 0.75;
 const RELIEVED_SHARE = 0.6;
@@ -452,25 +453,24 @@ export class IngestVolume {
     this.#relieve();
   }
 
-  /** Asks until it is heard: writers may be waiting for it. */
   #relieve(): void {
     this.#relieving ??= this.#askForSpace().finally(() => {
       this.#relieving = null;
     });
   }
 
+  /** Until there is space: writers may be waiting, and what was asked before a segment was told of frees nothing. */
   async #askForSpace(): Promise<void> {
     let said = '';
     while (!this.#closing && !this.#lost.signal.aborted && this.disk.ringShare >= RELIEVE_SHARE) {
       try {
         await ask(this.#context.bus, 'synchronizer.relieve', { volumeId: this.id });
-        return;
       } catch (error) {
         if (messageOf(error) !== said)
           this.#context.log(`volume ${this.name}: no sync for space yet: ${messageOf(error)}`);
         said = messageOf(error);
-        await new Promise((resolve) => setTimeout(resolve, RETRY_MS).unref());
       }
+      await new Promise((resolve) => setTimeout(resolve, RELIEVE_EVERY_MS).unref());
     }
   }
 

@@ -48,7 +48,13 @@ export class FioLoad {
 
   async #run(): Promise<void> {
     const what = ['--rw=randwrite', '--bs=4096', '--iodepth=8', '--size=16m', '--io_size=8m', '--fsync=64'];
-    const how = ['--rate_iops=400', '--verify=crc32c', '--do_verify=1', '--verify_fatal=1'];
+    const how = [
+      '--rate_iops=400',
+      '--verify=crc32c',
+      '--do_verify=1',
+      '--verify_fatal=1',
+      '--verify_state_save=0',
+    ];
     while (!this.#stopping)
       await succeed('fio', [
         ...['--name=load', '--ioengine=nbd', `--uri=nbd+unix:///?socket=${this.#socket}`],

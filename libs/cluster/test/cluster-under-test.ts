@@ -3,6 +3,8 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { test } from 'node:test';
+import { MidmirrorError } from '@midmirror/basis';
 import { type NatsServer, startNats } from '@midmirror/local-servers';
 import { type Cluster, openCluster } from '../index.ts';
 
@@ -126,3 +128,19 @@ export class ClusterUnderTest {
     rmSync(this.folder, { recursive: true, force: true });
   }
 }
+
+export function withCluster(title: string, act: (here: ClusterUnderTest) => Promise<void>): void {
+  test(title, async () => {
+    const here = await ClusterUnderTest.start();
+    try {
+      await act(here);
+    } finally {
+      await here.end();
+    }
+  });
+}
+
+export const hasCode =
+  (code: string) =>
+  (error: unknown): boolean =>
+    error instanceof MidmirrorError && error.code === code;
