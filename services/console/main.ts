@@ -6,7 +6,7 @@ import type { NbdAddress } from '@midmirror/nbd';
 enableCompileCache();
 const { MidmirrorError } = await import('@midmirror/basis');
 const { openCluster } = await import('@midmirror/cluster');
-const { parseNbdUri } = await import('@midmirror/nbd');
+const { parseNbdUri, serverUri } = await import('@midmirror/nbd');
 const { natsOptions, runService, VERSION } = await import('@midmirror/service');
 const { startConsole } = await import('./console.ts');
 const { whyNotReady } = await import('./readiness.ts');
@@ -28,10 +28,10 @@ runService('console', process.env, { job: false }, async (edges) => {
       hint: 'see whether its process runs and reaches NATS; /readyz of its metrics address tells',
     });
   };
-  const console = await startConsole(
-    { ...edges, nbdUri: () => nbdOf('ingest'), readFrom, version: VERSION },
-    config.MIM_API_LISTEN,
-  );
+  // Guests may be elsewhere than the services, and have another address for the disks.
+  const told = config.MIM_NBD_ADVERTISE;
+  const nbdUri = (): string | null => (told === null ? nbdOf('ingest') : serverUri(told));
+  const console = await startConsole({ ...edges, nbdUri, readFrom, version: VERSION }, config.MIM_API_LISTEN);
   edges.telemetry.ready(() => whyNotReady(edges));
   return {
     says: { 'API (HTTP)': `${console.address}/v1` },

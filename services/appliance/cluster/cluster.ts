@@ -30,7 +30,7 @@ export interface ClusterOptions {
   directory: string;
   /** `MIM_*` and what else the services are to see. */
   environment: Readonly<Record<string, string | undefined>>;
-  /** How many ingests share the pool. */
+  /** How many ingests share the pool; none: NATS and PostgreSQL alone. */
   ingests: number;
   /** Those that end by themselves are started again. */
   restart: boolean;
@@ -254,6 +254,7 @@ async function servicesOf(
         : { MIM_NBD_LISTEN: await lasting('127.0.0.1:0') };
     await add(`ingest-${i}`, 'ingest', own);
   }
+  if (options.ingests === 0) return services;
   await add('mapping-index', 'mapping-index', { MIM_NBD_LISTEN: `127.0.0.1:${await freePort()}` });
   await add('synchronizer', 'synchronizer', {});
   await add('console', 'console', { MIM_API_LISTEN: await lasting(api) });
