@@ -10,7 +10,7 @@ import { type ClusterUnderTest, eventually, withCluster } from './cluster-under-
 const SIZE_BYTES = 64 << 20;
 const RING_BYTES = 144 << 20;
 const WRITE_BYTES = 1 << 20;
-const SETTINGS = { MIM_SEGMENT_BYTES: '36MiB', MIM_JOURNAL_BYTES: '144MiB', MIM_LEASE_MS: '3000' };
+const SETTINGS = { MIM_SEGMENT_BYTES: '36MiB', MIM_JOURNAL_BYTES: '144MiB' };
 const RATIO = 'midmirror_journal_ring_used_ratio{volume="db"';
 const WAIT_MS = 3000;
 

@@ -162,6 +162,20 @@ test('a disk that is passed on is lost when its owner changes', () =>
     await opened.release();
   }));
 
+test('a point is read on while its server is silent, and lost when another one has taken its place', () =>
+  inWorld(async ({ exports, peers, nbd }) => {
+    peers.index = [{ instance: 'first', nbd }];
+    const opened = await exports.open('db@seq:1');
+    peers.index = [];
+    peers.changed();
+    assert.equal(opened.lost!.aborted, false);
+    const lost = once(opened.lost!, 'abort');
+    peers.index = [{ instance: 'second', nbd }];
+    peers.changed();
+    await lost;
+    await opened.release();
+  }));
+
 test('known names are found while the catalogue is away, others are not said to be missing', async () => {
   const catalog = await openEmbeddedCatalog(':memory:');
   let away = false;
