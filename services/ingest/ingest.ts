@@ -15,7 +15,7 @@ import {
 import { IngestVolume, type VolumeContext } from './ingest-volume.ts';
 import { limits } from './limits.ts';
 import { answerFor } from './volume-requests.ts';
-import { reportState, reportVolume, whyNotReady } from './volume-metrics.ts';
+import { reportState, reportVolume, troubleOf } from './volume-metrics.ts';
 
 const SIZE_BYTES_MAX = 2 ** 44;
 const SOURCE = '/midmirror/ingest';
@@ -89,11 +89,13 @@ export class Ingest implements ExportDirectory {
         if (volume !== null) reportVolume(report, volume, at);
         else reportState(report, name, 'broken', telemetry.node);
     });
-    telemetry.ready(() =>
+    const troubles = (): string[] =>
       [...this.#served.values()].flatMap(({ name, volume, error }) =>
-        volume === null ? [`volume ${name} can't be opened: ${messageOf(error)}`] : whyNotReady(volume),
-      ),
-    );
+        volume === null ? [`volume ${name} can't be opened: ${messageOf(error)}`] : troubleOf(volume),
+      );
+    // One of several is not to be left by the guests of all its volumes, who find the same trouble elsewhere.
+    if (this.#owners === null) telemetry.ready(troubles);
+    else telemetry.warn(troubles);
   }
 
   get #volumes(): IngestVolume[] {
