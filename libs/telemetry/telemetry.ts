@@ -41,6 +41,24 @@ export interface Telemetry {
   continueSpan(traceparent: string | undefined, name: string, attributes?: Attributes): Span;
 }
 
+/** Does it as a step of a trace that came with a message; without a trace it is only done. */
+export async function asStep<T>(
+  telemetry: Telemetry,
+  traceparent: string | undefined,
+  name: string,
+  act: (span: Span) => Promise<T>,
+): Promise<T> {
+  const span = telemetry.continueSpan(traceparent, name);
+  try {
+    const done = await act(span);
+    span.end();
+    return done;
+  } catch (error) {
+    span.end(error);
+    throw error;
+  }
+}
+
 export const NO_SPAN: Span = { traceparent: undefined, child: () => NO_SPAN, end: () => {} };
 
 /** Nobody looks. */

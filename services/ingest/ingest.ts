@@ -155,6 +155,7 @@ export class Ingest implements ExportDirectory {
     const responders = answerFor({
       bus: this.#context.bus,
       catalog: this.#context.catalog,
+      telemetry: this.#context.telemetry,
       volumeId: id,
       volume: () => {
         if (volume === null) throw error;
