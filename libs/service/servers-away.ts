@@ -1,4 +1,4 @@
-// What /readyz says of the servers that a process stands on. Whether it is ready without one is a matter of its job: one
+// What /readyz and a metric say of the servers that a process stands on. Whether it is ready without one is a matter of its job: one
 // that guests' disks hang on goes on without NATS and PostgreSQL, and must not be cut off from them for it.
 import { messageOf } from '@midmirror/basis';
 import type { Bus } from '@midmirror/bus';
@@ -19,15 +19,18 @@ export interface Servers {
 }
 
 export function tellOfServers(telemetry: Telemetry, { catalog, catalogAway, bus, busAway }: Servers): void {
-  const tell = (job: JobWithout, server: ServerLook): void => {
-    const check = (): Promise<string[]> => server.whyAway();
+  const tell = (server: 'catalogue' | 'bus', job: JobWithout, look: ServerLook): void => {
+    const check = (): Promise<string[]> => look.whyAway();
     if (job === 'stops') telemetry.ready(check);
     else telemetry.warn(check);
+    telemetry.observe(async (report) => {
+      report('midmirror_server_away', { server }, Math.min(1, (await check()).length));
+    });
   };
   const readVolume = (): Promise<unknown> => catalog.db.selectFrom('volume').select('id').limit(1).execute();
-  tell(catalogAway, new ServerLook("the catalogue can't be read", readVolume));
+  tell('catalogue', catalogAway, new ServerLook("the catalogue can't be read", readVolume));
   if (bus === null) return;
-  tell(busAway, new ServerLook('NATS is away', () => bus.lastPosition(Streams.timeline)));
+  tell('bus', busAway, new ServerLook('NATS is away', () => bus.lastPosition(Streams.timeline)));
 }
 
 /** One question at a time, however often it is looked: it may take long to fail. */

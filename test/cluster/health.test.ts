@@ -17,15 +17,23 @@ function metricsOf(cluster: ClusterUnderTest, service: string): string {
 }
 
 async function allWell(cluster: ClusterUnderTest): Promise<void> {
-  for (const name of ALL)
-    await eventually(`${name} is ready`, ANSWER_MS_MAX, async () =>
-      assert.deepEqual(await readyz(metricsOf(cluster, name)), WELL),
-    );
+  await Promise.all(
+    ALL.map((name) =>
+      eventually(`${name} is ready`, ANSWER_MS_MAX, async () =>
+        assert.deepEqual(await readyz(metricsOf(cluster, name)), WELL),
+      ),
+    ),
+  );
 }
 
 /** What a server's absence does to each: those named are not ready, the others warn; all of them live. */
-async function allSay(cluster: ClusterUnderTest, said: RegExp, notReady: readonly string[]): Promise<void> {
-  for (const name of ALL) {
+async function allSay(
+  cluster: ClusterUnderTest,
+  server: 'bus' | 'catalogue',
+  said: RegExp,
+  notReady: readonly string[],
+): Promise<void> {
+  const says = async (name: string): Promise<void> => {
     const isReady = !notReady.includes(name);
     await eventually(`${name} says ${said}`, ANSWER_MS_MAX, async () => {
       const answer = await readyz(metricsOf(cluster, name));
@@ -37,7 +45,9 @@ async function allSay(cluster: ClusterUnderTest, said: RegExp, notReady: readonl
       );
     });
     assert.equal((await fetch(`${metricsOf(cluster, name)}/healthz`)).status, 200);
-  }
+    assert.equal(await cluster.metric(name, `midmirror_server_away{server="${server}"}`), 1);
+  };
+  await Promise.all(ALL.map(says));
 }
 
 test('NATS and PostgreSQL go away and come back: each process says so, and guests keep their ingest', () =>
@@ -48,13 +58,17 @@ test('NATS and PostgreSQL go away and come back: each process says so, and guest
     await allWell(cluster);
 
     await cluster.local.nats.kill();
-    await allSay(cluster, /^NATS is away: /, ['synchronizer', 'console']);
+    await allSay(cluster, 'bus', /^NATS is away: /, ['synchronizer', 'console']);
     await guest.write(16, ANSWER_MS_MAX);
     await cluster.local.nats.restart();
     await allWell(cluster);
 
     await cluster.local.postgres.kill();
-    await allSay(cluster, /^the catalogue can't be read: /, ['mapping-index', 'synchronizer', 'console']);
+    await allSay(cluster, 'catalogue', /^the catalogue can't be read: /, [
+      'mapping-index',
+      'synchronizer',
+      'console',
+    ]);
     await guest.write(16, ANSWER_MS_MAX);
     await cluster.local.restartPostgres();
     await allWell(cluster);

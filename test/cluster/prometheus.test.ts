@@ -88,13 +88,19 @@ test('each query is answered by the processes together, before and after a takeo
       assert.equal(Number(answering[0]!.value[1]), targets.length);
 
       const displaced = cluster.local.service(owners[1]!);
-      await displaced.kill();
+      // It wakes with the volume in its hands, and must tell of it no more.
+      displaced.signal('SIGSTOP');
       await eventually('both are at one', ANSWER_MS_MAX, async () => {
         const found = await prometheus.query(`midmirror_volume_owner{node="${owners[0]}"} == 1`);
         assert.deepEqual(found.map(({ metric }) => metric['volume']).sort(), VOLUMES);
       });
-      await displaced.start();
+      displaced.signal('SIGCONT');
       await eventually('nothing is wrong', ANSWER_MS_MAX, async () => {
+        for (const metric of ['owner', 'state']) {
+          const told = await prometheus.query(`midmirror_volume_${metric}{volume="${VOLUMES[1]}"}`);
+          assert.equal(new Set(told.map(({ metric: { instance } }) => instance)).size, 1);
+        }
+        assert.deepEqual(await prometheus.query('up{job="midmirror"} < 1'), []);
         assert.deepEqual(await alertsOf(prometheus), []);
       });
       await everyQueryAnswers(prometheus, VOLUMES);

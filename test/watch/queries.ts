@@ -8,6 +8,12 @@ const DATA_MS_MAX = 90_000;
 const AGAIN_MS = 250;
 const COMPARISON = /\s*[<>]=?\s*[\d.]+$/;
 
+/** Of alerts that are not of a volume. */
+const LEGENDS: Readonly<Record<string, string>> = {
+  MidmirrorDown: '{{instance}}',
+  MidmirrorServerAway: '{{server}}',
+};
+
 interface WantedQuery {
   of: string;
   expression: string;
@@ -47,7 +53,7 @@ async function wantedQueries(
     })),
     ...rules.map(({ name, query }) => {
       assert.match(query, COMPARISON, `${name} compares with a number`);
-      const legend = name === 'MidmirrorDown' ? '{{instance}}' : '{{volume}} {{state}}';
+      const legend = LEGENDS[name] ?? '{{volume}} {{state}}';
       return { of: `alert ${name}`, expression: query.replace(COMPARISON, ''), legend };
     }),
   ];
