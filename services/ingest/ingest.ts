@@ -46,6 +46,8 @@ export class Ingest implements ExportDirectory {
   readonly #owners: Owners | null;
   readonly #served = new Map<string, Served>();
   readonly #turns = new Map<string, Turns>();
+  /** Names of the volumes that another ingest has taken from this one, by id. */
+  readonly #displaced = new Map<string, string>();
   #known = 0;
   #looking: Promise<void> | null = null;
   #lookTimer: NodeJS.Timeout | null = null;
@@ -111,7 +113,11 @@ export class Ingest implements ExportDirectory {
       await this.#letGo(id);
       const { db } = this.#context.catalog;
       const row = await db.selectFrom('volume').selectAll().where('id', '=', id).executeTakeFirst();
-      if (row === undefined) return await this.#owners?.forget(id);
+      if (row === undefined) {
+        this.#displaced.delete(id);
+        return await this.#owners?.forget(id);
+      }
+      this.#displaced.delete(id);
       // A crash came while it was made or removed.
       if (row.state !== 'active') return await this.#removeFiles(id, row.name);
       this.#known = Math.max(this.#known, this.#served.size + 1);
@@ -167,13 +173,20 @@ export class Ingest implements ExportDirectory {
     const served: Served = { name, volume, error, responders, connections: 0 };
     this.#served.set(id, served);
     volume?.lost.addEventListener('abort', () => {
-      if (this.#served.get(id) === served) void this.lose(id);
+      if (this.#served.get(id) !== served) return;
+      this.#displaced.set(id, name);
+      void this.lose(id);
     });
   }
 
   #refuse(id: string, name: string, error: unknown): void {
     this.#context.log(`volume ${name} can't be opened: ${messageOf(error)}`);
     this.#serve(id, name, null, error);
+  }
+
+  /** Those that others have taken from here and that have not been taken back. */
+  get displaced(): ReadonlyMap<string, string> {
+    return this.#displaced;
   }
 
   serves(name: string): boolean {
@@ -394,6 +407,7 @@ export class Ingest implements ExportDirectory {
       });
     });
     await this.#owners?.forget(id);
+    this.#displaced.delete(id);
     this.#turns.delete(id);
   }
 

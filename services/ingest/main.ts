@@ -65,6 +65,12 @@ runService('ingest', process.env, options, async (edges) => {
     () => {}, // it is stopping
   );
   telemetry.ready(() => (metNats ? [] : ['NATS has not been there since the start']));
+  // It is cut off, and the others are not: they serve what it can neither serve nor pass on.
+  telemetry.ready(() =>
+    [...ingest.displaced]
+      .filter(([id]) => cluster.ownerOf(id)?.self === true)
+      .map(([, name]) => `volume ${name} has been taken over, and it is not heard by whom`),
+  );
   return {
     says: { 'disks (NBD)': nbdUri },
     async stop() {

@@ -8,7 +8,7 @@ import { readyz, WELL } from '../watch/readyz.ts';
 import { type ClusterUnderTest, eventually, FailoverGuest, withCluster } from './cluster-under-test.ts';
 
 const SIZE_BYTES = 4 << 20;
-const SETTINGS = { MIM_SEGMENT_BYTES: '36MiB' };
+const SETTINGS = { MIM_SEGMENT_BYTES: '36MiB', MIM_LEASE_MS: '3000' };
 const ANSWER_MS_MAX = 30_000;
 const ALL = ['ingest-1', 'ingest-2', 'mapping-index', 'synchronizer', 'console'];
 
@@ -51,7 +51,7 @@ async function allSay(
 }
 
 test('NATS and PostgreSQL go away and come back: each process says so, and guests keep their ingest', () =>
-  withCluster(SETTINGS, { ingests: 2, restart: false }, async (cluster) => {
+  withCluster(SETTINGS, { ingests: 2, restart: false, cable: true }, async (cluster) => {
     await cluster.post('/volumes', { name: 'db', sizeBytes: SIZE_BYTES });
     const guest = new FailoverGuest(cluster.uri('db'), SIZE_BYTES, new SeededRandom(5));
     await guest.write(16, ANSWER_MS_MAX);
@@ -76,6 +76,20 @@ test('NATS and PostgreSQL go away and come back: each process says so, and guest
     assert.equal(guest.reconnects, 0);
     await guest.check(cluster.uri('db'), guest.model, 'the live disk');
     await guest.close();
+
+    // One ingest alone is cut off from NATS, and loses its volume: guests had better be sent to the other one.
+    const owns = await cluster.metric('ingest-1', 'midmirror_volume_owner{volume="db"');
+    const [owner, other] = owns === 1 ? ['ingest-1', 'ingest-2'] : ['ingest-2', 'ingest-1'];
+    cluster.cables.get(owner)!.cut();
+    await eventually('it is not ready', ANSWER_MS_MAX, async () => {
+      const { status, reasons, warnings } = await readyz(metricsOf(cluster, owner));
+      assert.equal(status, 503);
+      assert.deepEqual(reasons, ['volume db has been taken over, and it is not heard by whom']);
+      assert.match(warnings[0]!, /^NATS is away: /);
+    });
+    assert.deepEqual(await readyz(metricsOf(cluster, other)), WELL);
+    cluster.cables.get(owner)!.mend();
+    await allWell(cluster);
   }));
 
 test('an ingest that starts without NATS is not ready until NATS has been there; a damaged volume is a warning', () =>
