@@ -11,7 +11,8 @@ const { natsOptions, runService, VERSION } = await import('@midmirror/service');
 const { startConsole } = await import('./console.ts');
 const { whyNotReady } = await import('./readiness.ts');
 
-runService('console', process.env, { job: false }, async (edges) => {
+const options = { job: false, withoutNats: 'stops', withoutPostgres: 'stops' } as const;
+runService('console', process.env, options, async (edges) => {
   const { config, node, log } = edges;
   const cluster = openCluster({
     nats: { ...natsOptions(config, `midmirror-console-${node}-nodes`), log },
