@@ -70,6 +70,12 @@ export async function startPostgres(options: PostgresServerOptions): Promise<Pos
   });
 }
 
+/** As `15.14`. Throws saying what to install. */
+export function postgresVersion(): string {
+  const said = execFileSync(`${findPrograms()}/postgres`, ['--version'], { encoding: 'utf8' });
+  return /\) (\d[\w.]*)/.exec(said)?.[1] ?? said.trim();
+}
+
 function settingsOf(directory: string, { durable = true, settings }: PostgresServerOptions): string[] {
   const socket = Buffer.byteLength(directory) <= SOCKET_DIRECTORY_BYTES_MAX ? directory : '';
   const all: Record<string, string> = {
