@@ -22,7 +22,7 @@ const SCHEME = /^(?:nats|tls):\/\//;
 /** The library gives it for a server without a name, and so does Node. */
 const NAMELESS = 'localhost';
 
-/** Undefined: TLS when the server demands it, with the machine's authorities. */
+/** Undefined: TLS when the server demands it, with the authorities that Node brings. */
 export function tlsOptions(url: string, files: NatsTlsFiles | undefined): CheckedTlsOptions | undefined {
   const servers = url.split(',').map((server) => server.trim());
   if (files === undefined && !servers.some((server) => server.startsWith('tls://'))) return undefined;
