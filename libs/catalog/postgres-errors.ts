@@ -46,6 +46,9 @@ const TLS_HINTS: readonly (readonly [RegExp, string])[] = [
   ],
 ];
 
+/** How to start Node, which is not how Midmirror is told of an authority. */
+const NODES_ADVICE = /; if the root CA is installed locally, .*/;
+
 /** `database`: how messages name it. */
 export function postgresFailure(error: unknown, database: string): MidmirrorError {
   if (error instanceof MidmirrorError) return error;
@@ -74,5 +77,5 @@ export function endsConnection(error: unknown): boolean {
 /** A host with several addresses gives an error for each, and no message of its own. */
 function wordsOf(error: unknown): string {
   if (error instanceof AggregateError) return error.errors.map(messageOf).join(', ');
-  return messageOf(error);
+  return messageOf(error).replace(NODES_ADVICE, '');
 }
