@@ -146,8 +146,8 @@ export class NatsLink {
 
   async #connect(): Promise<NatsConnection | null> {
     const { url, name, credsFile, tls: files } = this.#options;
-    const tls = tlsOptions(url, files);
     try {
+      const tls = tlsOptions(url, files);
       const nc = await connect({
         servers: url.split(','),
         name,

@@ -101,8 +101,9 @@ async function handshakeRefusal(url: string, files: NatsTlsFiles = {}): Promise<
   const deadline = AbortSignal.timeout(limits.tlsProbeMsMax);
   const socket = connectTcp(port, host);
   try {
-    await once(socket, 'data', { signal: deadline }); // INFO
-    return await refusalOf(socket, files, deadline);
+    const [info] = (await once(socket, 'data', { signal: deadline })) as [Buffer];
+    const offersTls = /"tls_(required|available)":true/.test(info.toString());
+    return offersTls ? await refusalOf(socket, files, deadline) : null;
   } finally {
     socket.destroy();
   }
@@ -120,10 +121,10 @@ async function refusalOf(socket: Socket, files: NatsTlsFiles, deadline: AbortSig
   try {
     // A server that is content waits for the client's word.
     await once(secured, 'close', { signal: deadline });
-    return 'it ends the connection';
+    return null;
   } catch (error) {
-    const { reason, code } = error as { reason?: string; code?: string };
-    return code?.startsWith('ERR_SSL') === true ? (reason ?? code) : null;
+    const { reason = '' } = error as { reason?: string };
+    return /alert/.test(reason) ? reason : null;
   } finally {
     secured.destroy();
   }

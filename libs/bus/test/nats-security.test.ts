@@ -123,6 +123,10 @@ withServers(
     await isRefused({ url: `tls://127.0.0.1:${port}` }, /offers no TLS/);
     const tls = { caFile: new Authority(folder, 'authority').caFile };
     await isRefused({ url: `nats://127.0.0.1:${port}`, tls }, /offers no TLS/);
+    await isRefused(
+      { url: 'tls://127.0.0.1:none' },
+      /NATS at tls:\/\/127\.0\.0\.1:none: Invalid URL; it is tried again/,
+    );
   },
 );
 
