@@ -17,7 +17,8 @@ runService('console', process.env, options, async (edges) => {
   const cluster = openCluster({
     nats: { ...natsOptions(config, `midmirror-console-${node}-nodes`), log },
     ...{ service: 'console', node, nbd: null, http: null, version: VERSION },
-    ...{ leaseMs: config.MIM_LEASE_MS, monotonicMs: () => performance.now(), log },
+    ...{ leaseMs: config.MIM_LEASE_MS, replicas: config.MIM_NATS_REPLICAS },
+    ...{ monotonicMs: () => performance.now(), log },
   });
   /** Of those that live, the first in the order of their names; null: there is none. */
   const nbdOf = (service: string): string | null =>

@@ -36,7 +36,7 @@ runService('ingest', process.env, options, async (edges) => {
   const cluster = openCluster({
     nats: { ...natsOptions(config, `midmirror-ingest-${node}-owners`), log },
     ...{ service: 'ingest', node, nbd: nbdUri, http: null, version: VERSION, leaseMs: config.MIM_LEASE_MS },
-    ...{ monotonicMs, log },
+    ...{ replicas: config.MIM_NATS_REPLICAS, monotonicMs, log },
     ownership: { take: (id) => ingest.take(id), lose: (id) => void ingest.lose(id) },
   });
   const ingest = new Ingest(

@@ -31,7 +31,8 @@ runService('mapping-index', process.env, options, async (edges) => {
   const cluster = openCluster({
     nats: { ...natsOptions(config, `midmirror-mapping-index-${node}-nodes`), log },
     ...{ service: 'mapping-index', node, nbd: nbdUri, http: null, version: VERSION },
-    ...{ leaseMs: config.MIM_LEASE_MS, monotonicMs: () => performance.now(), log },
+    ...{ leaseMs: config.MIM_LEASE_MS, replicas: config.MIM_NATS_REPLICAS },
+    ...{ monotonicMs: () => performance.now(), log },
   });
   return {
     says: { 'mirrors (NBD)': nbdUri },
