@@ -61,6 +61,9 @@ async function walk(seed: number, deafness: Deafness): Promise<void> {
     for (let round = 0; round < ROUNDS; round += 1) {
       for (let i = 0; i < 20; i += 1) await world.write();
       while (world.mirrors.length < MIRRORS) await world.openMirror();
+      // After the sync it lies on the MIM as a whole, and all that it lay in before is recycled.
+      const latest = { seq: world.answered, opened: (await world.openPoint(world.answered))! };
+      world.mirrors.push(latest);
       if (round === 0) await world.createClone();
       const holds = (seed + round) % 2 === 0;
       if (holds) deafness.hold();
@@ -83,7 +86,12 @@ async function walk(seed: number, deafness: Deafness): Promise<void> {
       for (let i = 0; i < 40; i += 1) await world.write();
       await world.readMirrors();
       deafness.letGo();
+      // Syncs for space have their turn before.
+      for (let i = 0; i < 2; i += 1)
+        await ask(world.running.bus, 'synchronizer.sync', { ...sync, upToSeq: 0 });
       await world.checkAll();
+      world.mirrors.splice(world.mirrors.indexOf(latest), 1);
+      await latest.opened.release();
       await world.closeMirror();
     }
     await world.stop();
