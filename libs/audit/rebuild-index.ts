@@ -25,23 +25,35 @@ export interface RebuildIndexReport {
   refused: { where: string; what: string }[];
 }
 
-/** The data directory is locked by the caller. */
-export async function rebuildIndex(files: PoolFiles, dataDirectory: string): Promise<RebuildIndexReport> {
+/** The caller sees to it that nobody else uses the catalogue. */
+export async function rebuildIndex(
+  files: PoolFiles,
+  poolDirectory: string,
+  catalog: Catalog,
+): Promise<RebuildIndexReport> {
   const report: RebuildIndexReport = { volumes: [], refused: [] };
+  const volumes = await catalog.db.selectFrom('volume').selectAll().where('state', '=', 'active').execute();
+  for (const { id, name } of volumes) {
+    const paths = volumePaths(`${poolDirectory}/volumes/${id}`);
+    const made = { name, runs: 0, extents: 0 };
+    const runs = await catalog.db.selectFrom('run').selectAll().where('volume_id', '=', id).execute();
+    for (const run of runs) {
+      if (run.level !== 0) await deleteRunById(catalog.db, run.id);
+      else await makeAgain(files, catalog, paths, run, made, report);
+    }
+    report.volumes.push(made);
+  }
+  return report;
+}
+
+/** The data directory is locked by the caller. */
+export async function rebuildEmbeddedIndex(
+  files: PoolFiles,
+  dataDirectory: string,
+): Promise<RebuildIndexReport> {
   const catalog = await openEmbeddedCatalog(`${dataDirectory}/catalog.db`);
   try {
-    const volumes = await catalog.db.selectFrom('volume').selectAll().where('state', '=', 'active').execute();
-    for (const { id, name } of volumes) {
-      const paths = volumePaths(`${dataDirectory}/pool/volumes/${id}`);
-      const made = { name, runs: 0, extents: 0 };
-      const runs = await catalog.db.selectFrom('run').selectAll().where('volume_id', '=', id).execute();
-      for (const run of runs) {
-        if (run.level !== 0) await deleteRunById(catalog.db, run.id);
-        else await makeAgain(files, catalog, paths, run, made, report);
-      }
-      report.volumes.push(made);
-    }
-    return report;
+    return await rebuildIndex(files, `${dataDirectory}/pool`, catalog);
   } finally {
     await catalog.close();
   }

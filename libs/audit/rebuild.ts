@@ -1,14 +1,7 @@
-// The catalogue from the pool alone (I7): volumes, points of the MIMs, snapshots, marks, clones and their pins.
-// What segments hold is learnt again when the appliance starts. Written beside the old catalogue and put in its
-// place only when it is whole; the old one is kept.
+// The catalogue's rows from the pool alone (I7): volumes, points of the MIMs, snapshots, marks, clones and their
+// pins. What segments hold is learnt again when the appliance starts.
 import { MidmirrorError, messageOf } from '@midmirror/basis';
-import {
-  type CatalogTransaction,
-  clonePinId,
-  insertRun,
-  openEmbeddedCatalog,
-  toNs,
-} from '@midmirror/catalog';
+import { type CatalogTransaction, clonePinId, insertRun, toNs } from '@midmirror/catalog';
 import type { ExtentMap } from '@midmirror/extent-map';
 import {
   type MimState,
@@ -18,6 +11,7 @@ import {
   type ObjectHeader,
 } from '@midmirror/journal';
 import {
+  type CloneFile,
   parseObjectName,
   segmentsOf,
   type PoolFiles,
@@ -48,107 +42,145 @@ interface FoundObject {
   dataBytes: number;
 }
 
-/** The data directory is locked by the caller. `stamp` names the old catalogue's copy. */
-export async function rebuildCatalog(
+type InTransaction = <T>(act: (tx: CatalogTransaction) => Promise<T>) => Promise<T>;
+
+/**
+ * Puts what the pool holds into an empty catalogue, one volume or clone in each `transaction`. What can't be read of
+ * the pool is refused by name and the rest goes on; a fault of the catalogue ends it.
+ */
+export async function fillCatalog(
   files: PoolFiles,
-  dataDirectory: string,
-  stamp: string,
+  poolDirectory: string,
+  transaction: InTransaction,
 ): Promise<RebuildReport> {
-  const poolDirectory = `${dataDirectory}/pool`;
-  const path = `${dataDirectory}/catalog.db`;
-  const fresh = `${path}.rebuild`;
-  for (const name of [fresh, `${fresh}-wal`, `${fresh}-shm`])
-    if (await files.exists(name)) await files.unlink(name);
   const report: RebuildReport = { volumes: [], clones: [], refused: [], previous: null };
-  const catalog = await openEmbeddedCatalog(fresh);
-  try {
-    const found = new Set<string>();
-    for (const id of await files.list(`${poolDirectory}/volumes`)) {
-      await taking(report, `${poolDirectory}/volumes/${id}`, async () => {
-        const volume = await rebuildVolume(files, `${poolDirectory}/volumes/${id}`, (act) =>
-          catalog.transaction(act),
-        );
-        report.volumes.push(volume);
-        found.add(id);
+  const ids = new Set<string>();
+  const names = new Map<string, string>();
+  const each = async <T extends { file: { id: string; name: string } }>(
+    folder: string,
+    read: (directory: string) => Promise<T | null>,
+    store: (tx: CatalogTransaction, found: T) => Promise<void>,
+  ): Promise<void> => {
+    for (const id of await files.list(`${poolDirectory}/${folder}`)) {
+      const directory = `${poolDirectory}/${folder}/${id}`;
+      const found = await taking(report, directory, async () => {
+        const there = await read(directory);
+        if (there !== null) refuseTaken(there.file, id, names);
+        return there;
       });
+      if (found === null) continue;
+      await transaction((tx) => store(tx, found));
+      names.set(found.file.name, directory);
     }
-    for (const id of await files.list(`${poolDirectory}/clones`)) {
-      await taking(report, `${poolDirectory}/clones/${id}`, async () => {
-        const name = await rebuildClone(files, `${poolDirectory}/clones/${id}`, found, (act) =>
-          catalog.transaction(act),
-        );
-        if (name !== null) report.clones.push(name);
-      });
-    }
-  } finally {
-    await catalog.close();
-  }
-  if (await files.exists(path)) {
-    report.previous = `${path}.before-${stamp}`;
-    for (const suffix of ['-wal', '-shm', ''])
-      if (await files.exists(path + suffix)) await files.rename(path + suffix, report.previous + suffix);
-  }
-  await files.rename(fresh, path);
-  await files.syncDirectory(dataDirectory);
+  };
+  await each(
+    'volumes',
+    (directory) => readVolume(files, directory),
+    async (tx, found) => {
+      await storeVolume(tx, found);
+      ids.add(found.file.id);
+      report.volumes.push(told(found));
+    },
+  );
+  await each(
+    'clones',
+    (directory) => readClone(files, directory, ids),
+    async (tx, found) => {
+      await storeClone(tx, found.file);
+      report.clones.push(found.file.name);
+    },
+  );
   return report;
 }
 
-type InTransaction = <T>(act: (tx: CatalogTransaction) => Promise<T>) => Promise<T>;
-
-async function taking(report: RebuildReport, where: string, act: () => Promise<void>): Promise<void> {
+/** Null: it was refused, or there is nothing to take. */
+async function taking<T>(
+  report: RebuildReport,
+  where: string,
+  read: () => Promise<T | null>,
+): Promise<T | null> {
   try {
-    await act();
+    return await read();
   } catch (error) {
     report.refused.push({ where, what: messageOf(error) });
+    return null;
   }
 }
 
-async function rebuildVolume(
-  files: PoolFiles,
-  directory: string,
-  transaction: InTransaction,
-): Promise<RebuildReport['volumes'][number]> {
+/** A folder that was copied within the pool has a name and an id that another one has. */
+function refuseTaken(
+  file: { id: string; name: string },
+  folder: string,
+  names: ReadonlyMap<string, string>,
+): void {
+  if (file.id !== folder)
+    throw new MidmirrorError(
+      'corrupt',
+      `says that its id is ${file.id}: the folder is not where it was made`,
+    );
+  const other = names.get(file.name);
+  if (other !== undefined)
+    throw new MidmirrorError('conflict', `its name "${file.name}" is that of ${other}`);
+}
+
+interface FoundVolume {
+  file: VolumeFile;
+  createdNs: bigint;
+  state: MimState;
+  objects: FoundObject[];
+  marks: FoundMark[];
+  /** What the sync that was writing to the MIM had saved; null: none was. */
+  underWay: ObjectHeader | null;
+  lost: string[];
+}
+
+async function readVolume(files: PoolFiles, directory: string): Promise<FoundVolume> {
   const paths = volumePaths(directory);
   if (!(await files.exists(paths.volumeFile)))
     throw new MidmirrorError('not-found', 'has no volume.json: its making or removal was interrupted');
-  const volume = await readVolumeFile(files, paths);
+  const file = await readVolumeFile(files, paths);
   const state = await readMimState(files, paths);
   if (state === null) throw new MidmirrorError('corrupt', `${paths.mimState}: both slots are damaged`);
   const lost: string[] = [];
-  const objects = await readObjects(files, paths, lost);
-  const kept = contiguous(objects, state, lost);
-  const marks = [...marksOfObjects(kept), ...(await marksOfSegments(files, paths, lost))];
-  return await transaction(async (tx) => {
-    await insertVolume(tx, volume, state);
-    await insertObjects(tx, volume.id, kept);
-    for (const mark of marks) {
-      const row = {
-        volume_id: volume.id,
-        name: mark.name,
-        kind: mark.kind,
-        seq: mark.seq,
-        time_ns: toNs(mark.timeNs),
-      };
-      await tx
-        .insertInto('mark')
-        .values(row)
-        .onConflict((c) => c.columns(['volume_id', 'name']).doNothing())
-        .execute();
-    }
-    if (state.syncId !== 0) await insertSync(tx, volume.id, state, kept);
-    const names = new Set(marks.map((mark) => mark.name));
-    return {
-      name: volume.name,
-      mimSeq: state.mimSeq,
-      snapshots: new Set(kept.map(({ header }) => header.snapshot)).size,
-      marks: names.size,
-      lost,
-    };
-  });
+  const objects = contiguous(await readObjects(files, paths, lost), state, lost);
+  const marks = [...marksOfObjects(objects), ...(await marksOfSegments(files, paths, lost))];
+  const underWay = state.syncId === 0 ? null : syncOf(state, objects);
+  return { file, createdNs: BigInt(file.createdNs), state, objects, marks, underWay, lost };
 }
 
-async function insertVolume(tx: CatalogTransaction, volume: VolumeFile, state: MimState): Promise<void> {
-  const { id, name, sizeBytes, createdNs, policy } = volume;
+async function storeVolume(tx: CatalogTransaction, found: FoundVolume): Promise<void> {
+  const { file, state, objects, marks, underWay } = found;
+  await insertVolume(tx, found);
+  await insertObjects(tx, file.id, objects);
+  for (const mark of marks) {
+    const row = {
+      volume_id: file.id,
+      name: mark.name,
+      kind: mark.kind,
+      seq: mark.seq,
+      time_ns: toNs(mark.timeNs),
+    };
+    await tx
+      .insertInto('mark')
+      .values(row)
+      .onConflict((c) => c.columns(['volume_id', 'name']).doNothing())
+      .execute();
+  }
+  if (underWay !== null) await insertSync(tx, file.id, state, underWay);
+}
+
+function told({ file, state, objects, marks, lost }: FoundVolume): RebuildReport['volumes'][number] {
+  return {
+    name: file.name,
+    mimSeq: state.mimSeq,
+    snapshots: new Set(objects.map(({ header }) => header.snapshot)).size,
+    marks: new Set(marks.map((mark) => mark.name)).size,
+    lost,
+  };
+}
+
+async function insertVolume(tx: CatalogTransaction, { file, createdNs, state }: FoundVolume): Promise<void> {
+  const { id, name, sizeBytes, policy } = file;
   await tx
     .insertInto('volume')
     .values({
@@ -157,7 +189,7 @@ async function insertVolume(tx: CatalogTransaction, volume: VolumeFile, state: M
       size_bytes: sizeBytes,
       policy: JSON.stringify(policy),
       state: 'active',
-      created_ns: toNs(BigInt(createdNs)),
+      created_ns: toNs(createdNs),
       mim_seq: state.mimSeq,
       mim_ns: toNs(state.mimNs),
     })
@@ -269,21 +301,24 @@ async function insertObjects(
   }
 }
 
+function syncOf(state: MimState, objects: FoundObject[]): ObjectHeader {
+  const object = objects.find(
+    ({ header }) => header.syncId === state.syncId && header.toSeq === state.targetSeq,
+  );
+  if (object !== undefined) return object.header;
+  throw new MidmirrorError(
+    'corrupt',
+    `sync ${state.syncId} was writing to the MIM and what it had saved is missing`,
+  );
+}
+
 /** A sync was writing to the MIM: it is repeated from the journal when the appliance starts. */
 async function insertSync(
   tx: CatalogTransaction,
   volumeId: string,
   state: MimState,
-  objects: FoundObject[],
+  saved: ObjectHeader,
 ): Promise<void> {
-  const object = objects.find(
-    ({ header }) => header.syncId === state.syncId && header.toSeq === state.targetSeq,
-  );
-  if (object === undefined)
-    throw new MidmirrorError(
-      'corrupt',
-      `sync ${state.syncId} was writing to the MIM and what it had saved is missing`,
-    );
   const times = {
     from_ns: toNs(state.mimNs),
     to_ns: toNs(state.mimNs),
@@ -295,7 +330,7 @@ async function insertSync(
     .values({
       volume_id: volumeId,
       sync_id: state.syncId,
-      snapshot: object.header.snapshot,
+      snapshot: saved.snapshot,
       from_seq: state.mimSeq,
       to_seq: state.targetSeq,
       state: 'prepared',
@@ -350,39 +385,42 @@ async function marksOfSegments(files: PoolFiles, paths: VolumePaths, lost: strin
   return marks;
 }
 
-async function rebuildClone(
+/** Null: its making was interrupted. */
+async function readClone(
   files: PoolFiles,
   directory: string,
   volumes: ReadonlySet<string>,
-  transaction: InTransaction,
-): Promise<string | null> {
+): Promise<{ file: CloneFile } | null> {
   if (!(await files.exists(`${directory}/clone.json`))) return null;
-  const clone = await readCloneFile(files, directory);
-  if (!volumes.has(clone.volumeId))
-    throw new MidmirrorError('not-found', `its volume ${clone.volumeId} is not in the pool`);
-  await transaction(async (tx) => {
-    const { id, name, volumeId, seq } = clone;
-    await tx
-      .insertInto('clone')
-      .values({
-        id,
-        name,
-        volume_id: volumeId,
-        seq,
-        time_ns: toNs(BigInt(clone.timeNs)),
-        created_ns: toNs(BigInt(clone.createdNs)),
-      })
-      .execute();
-    await tx
-      .insertInto('pin')
-      .values({
-        id: clonePinId(id),
-        volume_id: volumeId,
-        seq,
-        holder: 'clone',
-        since_ns: toNs(BigInt(clone.createdNs)),
-      })
-      .execute();
-  });
-  return clone.name;
+  const file = await readCloneFile(files, directory);
+  if (!volumes.has(file.volumeId))
+    throw new MidmirrorError('not-found', `its volume ${file.volumeId} is not in the pool`);
+  for (const time of [file.timeNs, file.createdNs])
+    if (!/^\d+$/.test(time)) throw new MidmirrorError('corrupt', `clone.json: "${time}" is not a time`);
+  return { file };
+}
+
+async function storeClone(tx: CatalogTransaction, clone: CloneFile): Promise<void> {
+  const { id, name, volumeId, seq } = clone;
+  await tx
+    .insertInto('clone')
+    .values({
+      id,
+      name,
+      volume_id: volumeId,
+      seq,
+      time_ns: toNs(BigInt(clone.timeNs)),
+      created_ns: toNs(BigInt(clone.createdNs)),
+    })
+    .execute();
+  await tx
+    .insertInto('pin')
+    .values({
+      id: clonePinId(id),
+      volume_id: volumeId,
+      seq,
+      holder: 'clone',
+      since_ns: toNs(BigInt(clone.createdNs)),
+    })
+    .execute();
 }

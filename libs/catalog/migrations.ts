@@ -224,8 +224,19 @@ const lookups: Migration = {
   },
 };
 
+/** What a displaced writer of a journal still wants to tell is refused. */
+const epochs: Migration = {
+  async up(db: Kysely<unknown>) {
+    await db.schema
+      .alterTable('volume')
+      .addColumn('epoch', 'bigint', (c) => c.notNull().defaultTo(0))
+      .execute();
+  },
+};
+
 export const migrations: Record<string, Migration> = {
   '001-initial': initial,
   '002-tiers': tiers,
   '003-lookups': lookups,
+  '004-epochs': epochs,
 };

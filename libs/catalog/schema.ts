@@ -13,6 +13,8 @@ export interface VolumeRow {
   /** Point of the MIM as of the last applied sync. */
   mim_seq: number;
   mim_ns: string;
+  /** Of the claim whose holder writes the journal (I5): rows of an older one are refused. */
+  epoch: number;
 }
 
 export interface MarkRow {
@@ -140,7 +142,7 @@ export interface MessageRow {
 }
 
 export interface CatalogSchema {
-  volume: VolumeRow;
+  volume: Omit<VolumeRow, 'epoch'> & { epoch: Generated<number> };
   mark: MarkRow;
   segment: SegmentRow;
   sync: SyncRow;

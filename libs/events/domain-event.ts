@@ -16,6 +16,8 @@ export interface EventBodies {
     firstTimeNs: string;
     lastTimeNs: string;
   };
+  /** Three quarters of the ring are in use: the oldest writes must reach the MIM soon, or writers will wait. */
+  'journal.filling': { bytesUsed: number; bytesMax: number };
   /** This segment and all before it. */
   'segment.recycled': { segment: number };
   'sync.prepared': { syncId: number; fromSeq: number; toSeq: number; snapshot: number };

@@ -112,7 +112,7 @@ export class Journal {
   /** Time of the latest write on stable storage, and of the oldest that is not; 0: all are. */
   get durability(): { latestNs: bigint; waitingSinceNs: bigint } {
     // Sealing syncs too.
-    if (this.#state !== 'failed' && this.#dirty.size === 0 && !this.#committing)
+    if (!this.#hasEnded && this.#dirty.size === 0 && !this.#committing)
       return { latestNs: this.#lastNs, waitingSinceNs: 0n };
     return { latestNs: this.#durable.timeNs, waitingSinceNs: this.#durable.waitingSinceNs };
   }

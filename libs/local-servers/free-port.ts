@@ -1,30 +1,48 @@
-// A TCP port of 127.0.0.1 that nobody listens on at the moment.
+// A TCP port of 127.0.0.1 that nobody listens on at the moment, and that the system gives to no connection by itself.
 import { once } from 'node:events';
-import { type AddressInfo, createServer } from 'node:net';
+import { createServer } from 'node:net';
 
-const PORTS_TRIED_MAX = 5;
+const PORTS_TRIED_MAX = 50;
+/** Below those that Linux gives to outgoing connections (32768 and above, net.ipv4.ip_local_port_range). */
+const PORT_MIN = 20_000;
+const PORT_MAX = 32_767;
+/** Given out before: none of this process's servers gets that of another. */
+const given = new Set<number>();
 
 /** Another process may take it before it is used: who starts a server on it must be ready to try again. */
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
+  for (let attempt = 1; attempt <= PORTS_TRIED_MAX; attempt += 1) {
+    const port = PORT_MIN + Math.floor(Math.random() * (PORT_MAX - PORT_MIN + 1));
+    if (given.has(port) || !(await isFree(port))) continue;
+    given.add(port);
+    return port;
+  }
+  throw new Error(`no free port of 127.0.0.1 was found from ${PORT_MIN} to ${PORT_MAX}`);
+}
+
+async function isFree(port: number): Promise<boolean> {
+  const server = createServer().listen(port, '127.0.0.1');
+  try {
+    await once(server, 'listening');
+  } catch {
+    return false; // somebody listens there
+  }
   server.close();
   await once(server, 'close');
-  return port;
+  return true;
 }
 
 /** Starts a server on the port that is given, or on a free one; `taken` knows its complaint that another has it. */
 export async function onFreePort<T>(
-  given: number | undefined,
+  wanted: number | undefined,
   taken: RegExp,
   start: (port: number) => Promise<T>,
 ): Promise<T> {
   for (let attempt = 1; ; attempt += 1) {
     try {
-      return await start(given ?? (await freePort()));
+      return await start(wanted ?? (await freePort()));
     } catch (error) {
-      if (given !== undefined || !taken.test(String(error)) || attempt === PORTS_TRIED_MAX) throw error;
+      if (wanted !== undefined || !taken.test(String(error)) || attempt === PORTS_TRIED_MAX) throw error;
     }
   }
 }

@@ -44,7 +44,10 @@ export async function startPostgres(options: PostgresServerOptions): Promise<Pos
   const programs = findPrograms();
   const user = process.getuid?.() === 0 ? unprivilegedUser() : undefined;
   mkdirSync(directory, { recursive: true, mode: 0o700 });
-  if (user !== undefined) chownSync(directory, user.uid, user.gid);
+  if (user !== undefined) {
+    chownSync(directory, user.uid, user.gid);
+    refuseUnlessReached(directory, user);
+  }
   const password = initialize(directory, programs, user);
   return await onFreePort(options.port, /Address already in use/, async (port) => {
     const server = await startServerProcess({
@@ -131,6 +134,17 @@ function isProgram(folder: string, name: string): boolean {
     return true;
   } catch {
     return false;
+  }
+}
+
+function refuseUnlessReached(directory: string, user: { uid: number; gid: number }): void {
+  try {
+    execFileSync('test', ['-w', directory], { ...user, cwd: '/' });
+  } catch (cause) {
+    throw new Error(
+      `PostgreSQL runs as the user "postgres", as it refuses to run as root, and that user can't get to ${directory}; use a directory whose parents all may enter, for example /var/lib/midmirror`,
+      { cause },
+    );
   }
 }
 

@@ -19,6 +19,8 @@ export interface RemoteExportsOptions {
 
 export interface Upstream {
   address: NbdAddress;
+  /** Its name there. Default: the same. */
+  exportName?: string;
   /** Aborted when the export is known to have left that address, which may be long before its silence tells. */
   lost?: AbortSignal;
 }
@@ -31,7 +33,7 @@ export function remoteExports(options: RemoteExportsOptions): ExportDirectory {
       if (upstream === null) throw new MidmirrorError('not-found', `there is no volume or clone "${name}"`);
       const signals = [options.signal, upstream.lost].filter((signal) => signal !== undefined);
       const client = await connectNbd(
-        { address: upstream.address, exportName: name },
+        { address: upstream.address, exportName: upstream.exportName ?? name },
         {
           contexts: contexts ?? [],
           listContexts: contexts !== undefined,

@@ -61,8 +61,10 @@ export function off<T>(setting: Setting<T>): Setting<T | null> {
   return { default: null, parse: (given, name) => (given === 'off' ? null : setting.parse(given, name)) };
 }
 
+export type Settings = Record<string, Setting<unknown>>;
+
 /** Throws `bad-request` naming the variable. */
-export function readSettings<T extends Record<string, Setting<unknown>>>(
+export function readSettings<T extends Settings>(
   environment: Readonly<Record<string, string | undefined>>,
   settings: T,
 ): { [K in keyof T]: T[K]['default'] } {

@@ -238,6 +238,12 @@ export const metrics = {
     help: 'Positions from what the consumer has handled to the end of its stream; 0: it has caught up.',
     labels: ['consumer'],
   },
+  midmirror_server_away: {
+    kind: 'gauge',
+    unit: '1',
+    help: '1: this process does not get an answer of the catalogue, or of the bus; 0: it does.',
+    labels: ['server'],
+  },
   midmirror_verify_last_timestamp_seconds: {
     kind: 'gauge',
     unit: 's',

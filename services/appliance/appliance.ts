@@ -1,22 +1,26 @@
-// All services in one process on the embedded adapters: one catalogue file, which is the bus too, one pool.
+// All services in one process: one pool, one catalogue file, which is the bus too, unless it is told of PostgreSQL and NATS.
 import { resolve } from 'node:path';
-import { type Clock, MidmirrorError, messageOf } from '@midmirror/basis';
+import { type Clock, MidmirrorError } from '@midmirror/basis';
 import type { ExportDirectory } from '@midmirror/block-device';
-import { openEmbeddedBus } from '@midmirror/bus';
-import { type Catalog, openEmbeddedCatalog } from '@midmirror/catalog';
+import { type Bus, openEmbeddedBus, openNatsBus } from '@midmirror/bus';
+import { type Catalog, openEmbeddedCatalog, openPostgresCatalog } from '@midmirror/catalog';
 import { startConsole } from '@midmirror/console';
-import { Ingest, ingestDefaults } from '@midmirror/ingest';
+import { checkPool, Ingest, ingestConfigOf } from '@midmirror/ingest';
 import { MappingIndex } from '@midmirror/mapping-index';
 import { serverUri, startNbdServer } from '@midmirror/nbd';
 import { nodeFiles, type PoolFiles, soleWriter } from '@midmirror/pool';
 import { PageCache } from '@midmirror/runs';
 import { lockDirectory } from '@midmirror/runtime';
+import {
+  type Config,
+  natsOptions,
+  natsStreamLimits,
+  serviceLimits,
+  tellOfServers,
+  VERSION,
+} from '@midmirror/service';
 import { Synchronizer } from '@midmirror/synchronizer';
 import type { Telemetry } from '@midmirror/telemetry';
-import type { ApplianceConfig } from './config.ts';
-
-export const VERSION = '0.1.0';
-const NBD_DEADLINE_MS = 3000;
 
 export interface Appliance {
   readonly nbdUri: string;
@@ -35,7 +39,7 @@ export interface ApplianceEdges {
   telemetry: Telemetry;
 }
 
-export async function startAppliance(config: ApplianceConfig, edges: ApplianceEdges): Promise<Appliance> {
+export async function startAppliance(config: Config, edges: ApplianceEdges): Promise<Appliance> {
   const { clock, log, reached, telemetry } = edges;
   let started = false;
   telemetry.ready(() => (started ? [] : ['the appliance is starting']));
@@ -50,19 +54,18 @@ export async function startAppliance(config: ApplianceConfig, edges: ApplianceEd
     for (let close = closing.pop(); close !== undefined; close = closing.pop()) await close();
   };
   try {
-    await refuseLostCatalog(files, dataDirectory);
-    const catalog = await openEmbeddedCatalog(`${dataDirectory}/catalog.db`);
+    const catalog = await openCatalog(config, files, dataDirectory);
     closing.push(() => catalog.close());
-    const bus = openEmbeddedBus(catalog);
+    const bus = openBus(config, catalog, log);
     closing.push(() => bus.close());
-    const ingestConfig = {
-      ...ingestDefaults,
-      syncIntervalMs: config.MIM_SYNC_INTERVAL_MS,
-      segmentBytes: config.MIM_SEGMENT_BYTES,
-      journalBytesMax: config.MIM_JOURNAL_BYTES,
-      headMapBytesMax: config.MIM_HEAD_MAP_BYTES,
-    };
-    telemetry.ready(() => whyUnreadable(catalog));
+    const ingestConfig = ingestConfigOf(config);
+    tellOfServers(telemetry, {
+      catalog,
+      // A file that can't be read is damage; a server that is away comes back, and guests go on until then (I6).
+      catalogAway: config.MIM_POSTGRES_URL === '' ? 'stops' : 'goes on',
+      bus: config.MIM_NATS_URL === '' ? null : bus,
+      busAway: 'goes on',
+    });
     const shared = { files, catalog, bus, clock, poolDirectory, log, telemetry };
     const pages = new PageCache(catalog.db, config.MIM_INDEX_CACHE_BYTES);
     const ingest = new Ingest(poolDirectory, {
@@ -70,6 +73,7 @@ export async function startAppliance(config: ApplianceConfig, edges: ApplianceEd
       pages,
       config: ingestConfig,
       writer: soleWriter(),
+      readerLeaseMs: config.MIM_LEASE_MS,
       reached: (place) => reached(`journal:${place}`),
     });
     const mapping = new MappingIndex({
@@ -78,23 +82,27 @@ export async function startAppliance(config: ApplianceConfig, edges: ApplianceEd
       syncIntervalMs: ingestConfig.syncIntervalMs,
       requestBytesMax: ingestConfig.requestBytesMax,
     });
-    const synchronizer = new Synchronizer({ ...shared, reached: (step) => reached(`sync:${step}`) });
+    const synchronizer = new Synchronizer({
+      ...shared,
+      leaseMs: config.MIM_LEASE_MS,
+      reached: (step) => reached(`sync:${step}`),
+    });
+    await checkPool(shared);
     await ingest.start();
     closing.push(() => ingest.stop());
     await mapping.start();
     closing.push(() => mapping.stop());
     await synchronizer.start();
     closing.push(() => synchronizer.stop());
-    await logUnknown(files, catalog, poolDirectory, log);
     const nbd = await startNbdServer({
       listen: config.MIM_NBD_LISTEN,
       directory: exportsOf(ingest, mapping),
       onError: (error) => log(`NBD: ${error instanceof Error ? error.message : String(error)}`),
     });
-    closing.push(() => nbd.close(NBD_DEADLINE_MS));
+    closing.push(() => nbd.close(serviceLimits.nbdStopMsMax));
     const nbdUri = serverUri(nbd.address);
     const console = await startConsole(
-      { ...shared, reader: mapping, nbdUri, version: VERSION },
+      { ...shared, readFrom: () => nbd.address, nbdUri: () => nbdUri, version: VERSION },
       config.MIM_API_LISTEN,
     );
     closing.push(() => console.close());
@@ -107,13 +115,19 @@ export async function startAppliance(config: ApplianceConfig, edges: ApplianceEd
   }
 }
 
-async function whyUnreadable(catalog: Catalog): Promise<string[]> {
-  try {
-    await catalog.db.selectFrom('volume').select('id').limit(1).execute();
-    return [];
-  } catch (error) {
-    return [`the catalogue can't be read: ${messageOf(error)}`];
-  }
+async function openCatalog(config: Config, files: PoolFiles, dataDirectory: string): Promise<Catalog> {
+  if (config.MIM_POSTGRES_URL !== '')
+    return await openPostgresCatalog(config.MIM_POSTGRES_URL, { poolMax: config.MIM_POSTGRES_POOL });
+  await refuseLostCatalog(files, dataDirectory);
+  return await openEmbeddedCatalog(`${dataDirectory}/catalog.db`);
+}
+
+function openBus(config: Config, catalog: Catalog, log: (message: string) => void): Bus {
+  if (config.MIM_NATS_URL === '') return openEmbeddedBus(catalog);
+  return openNatsBus({
+    ...{ ...natsOptions(config, 'midmirror'), ...natsStreamLimits(config) },
+    ...{ catalog, log },
+  });
 }
 
 /** A name with an `@` is a past point; a clone's name is the clone; any other is a volume. */
@@ -136,22 +150,4 @@ async function refuseLostCatalog(files: PoolFiles, dataDirectory: string): Promi
       hint: `run \`npx mim rebuild --data-dir ${dataDirectory}\`: it makes the catalogue again from the pool`,
     },
   );
-}
-
-async function logUnknown(
-  files: PoolFiles,
-  catalog: Catalog,
-  poolDirectory: string,
-  log: (message: string) => void,
-): Promise<void> {
-  const known = new Set((await catalog.db.selectFrom('volume').select('id').execute()).map((row) => row.id));
-  for (const row of await catalog.db.selectFrom('clone').select('id').execute()) known.add(row.id);
-  for (const folder of ['volumes', 'clones']) {
-    for (const id of await files.list(`${poolDirectory}/${folder}`)) {
-      if (!known.has(id))
-        log(
-          `${poolDirectory}/${folder}/${id} is not in the catalogue and is left alone; \`mim rebuild\` takes it in`,
-        );
-    }
-  }
 }

@@ -1,2 +1,2 @@
 export { type Appliance, startAppliance } from './appliance.ts';
-export { type ApplianceConfig, readConfig } from './config.ts';
+export { type ClusterOptions, LocalCluster, ServiceProcess } from './cluster/cluster.ts';

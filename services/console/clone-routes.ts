@@ -2,10 +2,9 @@
 import { MidmirrorError } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
 import { type CloneRow, volumeByName } from '@midmirror/catalog';
-import { exportUri } from '@midmirror/nbd';
 import type { FastifyInstance } from 'fastify';
 import { type ConsoleContext, shownPoint } from './console.ts';
-import { timeOf } from './volume-view.ts';
+import { timeOf, uriOf } from './volume-view.ts';
 
 const nameParam = { type: 'object', properties: { name: { type: 'string' } }, required: ['name'] } as const;
 
@@ -23,7 +22,7 @@ export function cloneRoutes(routes: FastifyInstance, context: ConsoleContext): v
       volume: volume.name,
       point: { seq: row.seq, time: timeOf(row.time_ns) },
       created: timeOf(row.created_ns),
-      uri: exportUri(context.nbdUri, row.name),
+      uri: uriOf(context.nbdUri, row.name),
     };
   };
 

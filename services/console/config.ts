@@ -6,7 +6,12 @@ export const limits = {
   pointsMax: 10_000,
   /** One answer of `bytes`. */
   readBytesMax: 1 << 30,
-  readStepBytes: 1 << 20,
+  /** Answers of `bytes` at one time: each has a connection to the NBD server, which guests need too. */
+  readsMax: 32,
+  /** A point that is gone when its bytes are wanted is asked for again. */
+  readTriesMax: 3,
+  /** Volumes that a list asks about at one time: one whose owner is away takes some seconds. */
+  volumesAskedMax: 16,
   changesDefault: 1000,
   historyDefault: 1000,
   answersMax: 10_000,

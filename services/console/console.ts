@@ -4,6 +4,7 @@ import { type Clock, MidmirrorError } from '@midmirror/basis';
 import type { Bus } from '@midmirror/bus';
 import type { Catalog } from '@midmirror/catalog';
 import type { ChosenPoint } from '@midmirror/events';
+import type { NbdAddress } from '@midmirror/nbd';
 import { printTime } from '@midmirror/point';
 import type { PoolFiles } from '@midmirror/pool';
 import type { Telemetry } from '@midmirror/telemetry';
@@ -16,30 +17,16 @@ import { problemOf } from './problem.ts';
 import { Verifications } from './verifications.ts';
 import { volumeRoutes } from './volume-routes.ts';
 
-/** Reads a past point; the guests' bytes do not travel over the bus. */
-export interface PointReader {
-  openPoint(
-    volumeId: string,
-    at: string,
-  ): Promise<{
-    point: ChosenPoint;
-    mirror: {
-      sizeBytes: number;
-      read(start: number, length: number, target: Uint8Array, targetOffset: number): Promise<void>;
-    };
-    release: () => Promise<void>;
-  }>;
-}
-
 export interface ConsoleContext {
   catalog: Catalog;
   bus: Bus;
   clock: Clock;
   files: PoolFiles;
   poolDirectory: string;
-  reader: PointReader;
-  /** The NBD server, as a URI without a name. */
-  nbdUri: string;
+  /** An NBD server that has the past points of every volume: guests' bytes do not travel over the bus. Throws `unavailable`. */
+  readFrom: () => NbdAddress;
+  /** Where guests connect, as a URI without a name; null while no server for them is known. */
+  nbdUri: () => string | null;
   version: string;
   log: (message: string) => void;
   telemetry: Telemetry;
@@ -108,10 +95,18 @@ function applianceRoutes(routes: FastifyInstance, context: ConsoleContext): void
     { schema: { summary: 'Where this appliance is reached, and its version' } },
     async () => ({
       version: context.version,
-      nbd: context.nbdUri,
+      nbd: context.nbdUri(),
       time: printTime(context.clock.nowNs()),
-      deadLetters: (await context.bus.deadLetters()).length,
+      deadLetters: await deadLetterCount(context),
     }),
+  );
+}
+
+/** Null: the bus is away, and nobody knows. */
+async function deadLetterCount({ bus }: ConsoleContext): Promise<number | null> {
+  return await bus.deadLetters().then(
+    (letters) => letters.length,
+    () => null,
   );
 }
 

@@ -1,1 +1,1 @@
-export { type ConsoleContext, type ConsoleServer, type PointReader, startConsole } from './console.ts';
+export { type ConsoleContext, type ConsoleServer, startConsole } from './console.ts';

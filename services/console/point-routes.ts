@@ -1,4 +1,5 @@
 // Points: listing, resolving, reading, comparing them.
+import type { ServerResponse } from 'node:http';
 import { MidmirrorError } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
 import { volumeByName } from '@midmirror/catalog';
@@ -6,6 +7,7 @@ import { parsePoint, printTime } from '@midmirror/point';
 import type { FastifyInstance } from 'fastify';
 import { limits } from './config.ts';
 import { type ConsoleContext, shownPoint } from './console.ts';
+import { type PointReading, readPoint } from './read-point.ts';
 import { pointsView } from './volume-view.ts';
 
 const volumeParam = { type: 'object', properties: { v: { type: 'string' } }, required: ['v'] } as const;
@@ -14,6 +16,7 @@ const END_NS = 10n ** 19n;
 export function pointRoutes(routes: FastifyInstance, context: ConsoleContext): void {
   const { bus, catalog } = context;
   const byName = (name: string) => volumeByName(catalog.db, name);
+  let readings = 0;
 
   routes.get<{ Params: { v: string }; Querystring: { from?: string; to?: string; limit?: number } }>(
     '/volumes/:v/points',
@@ -94,30 +97,21 @@ export function pointRoutes(routes: FastifyInstance, context: ConsoleContext): v
           { hint: `the volume is ${volume.size_bytes} bytes long` },
         );
       }
-      const opened = await context.reader.openPoint(volume.id, at);
-      const steps = readSteps(opened, offset, length);
+      if (readings === limits.readsMax) {
+        throw new MidmirrorError('unavailable', `${limits.readsMax} ranges are being read already`, {
+          hint: 'try again, or read over NBD: `mim mirror` prints the URI',
+        });
+      }
+      const gone = new AbortController();
+      reply.raw.once('close', () => gone.abort(new MidmirrorError('unavailable', 'the client has gone')));
+      readings += 1;
       try {
         // A fault in the first bytes is still an error status; a later one breaks the answer off.
-        const first = await steps.next();
+        const reading = await readPoint(context, volume, at, { offset, length }, gone.signal);
         reply.hijack();
-        const { seq, timeNs: pointNs, distanceMs } = opened.point;
-        reply.raw.writeHead(200, {
-          'content-type': 'application/octet-stream',
-          'content-length': length,
-          'midmirror-seq': seq,
-          'midmirror-time': printTime(BigInt(pointNs)),
-          ...(distanceMs === null ? {} : { 'midmirror-distance-ms': distanceMs }),
-        });
-        for (let step = first; step.done !== true; step = await steps.next()) {
-          if (reply.raw.destroyed) break;
-          if (!reply.raw.write(step.value)) await drained(reply.raw);
-        }
-        reply.raw.end();
-      } catch (error) {
-        if (!reply.raw.headersSent) throw error;
-        reply.raw.destroy(error as Error);
+        await send(reading, length, reply.raw);
       } finally {
-        await opened.release();
+        readings -= 1;
       }
     },
   );
@@ -205,22 +199,25 @@ function timeNs(text: string, nowNs: bigint): bigint {
   });
 }
 
-async function* readSteps(
-  opened: Awaited<ReturnType<ConsoleContext['reader']['openPoint']>>,
-  offset: number,
-  length: number,
-): AsyncGenerator<Uint8Array> {
-  const { mirror } = opened;
-  for (let done = 0; done < length; ) {
-    // Disks are read in whole sectors; people may ask for any byte.
-    const at = offset + done;
-    const skip = at % 512;
-    const count = Math.min(length - done, limits.readStepBytes - skip);
-    const whole = Math.ceil((skip + count) / 512) * 512;
-    const bytes = new Uint8Array(whole);
-    await mirror.read(at - skip, whole, bytes, 0);
-    yield bytes.subarray(skip, skip + count);
-    done += count;
+async function send({ point, first, rest }: PointReading, length: number, to: ServerResponse): Promise<void> {
+  const { seq, timeNs: pointNs, distanceMs } = point;
+  try {
+    to.writeHead(200, {
+      'content-type': 'application/octet-stream',
+      'content-length': length,
+      'midmirror-seq': seq,
+      'midmirror-time': printTime(BigInt(pointNs)),
+      ...(distanceMs === null ? {} : { 'midmirror-distance-ms': distanceMs }),
+    });
+    for (let step = first; step.done !== true; step = await rest.next()) {
+      if (to.destroyed) break;
+      if (!to.write(step.value)) await drained(to);
+    }
+    to.end();
+  } catch (error) {
+    to.destroy(error as Error);
+  } finally {
+    await rest.return(undefined);
   }
 }
 

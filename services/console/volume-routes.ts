@@ -2,7 +2,7 @@
 import { verifyVolume } from '@midmirror/audit';
 import { MidmirrorError } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
-import { volumeById, volumeByName } from '@midmirror/catalog';
+import { volumeById, volumeByName, type VolumeRow } from '@midmirror/catalog';
 import { type MarkKind, markKinds, type OpenMirrorView } from '@midmirror/events';
 import { parsePolicy } from '@midmirror/policy';
 import { printTime } from '@midmirror/point';
@@ -63,19 +63,18 @@ export function volumeRoutes(
       .where('state', '=', 'active')
       .orderBy('name')
       .execute();
+    // One that can't be served is shown with what is wrong, and hides no other.
+    const shown = (row: VolumeRow) =>
+      volumeView(context, row).catch((error: unknown) => ({
+        name: row.name,
+        id: row.id,
+        sizeBytes: row.size_bytes,
+        state: 'broken',
+        problem: problemOf(error),
+      }));
     const volumes = [];
-    for (const row of rows) {
-      // One that can't be served is shown with what is wrong, and hides no other.
-      volumes.push(
-        await volumeView(context, row).catch((error: unknown) => ({
-          name: row.name,
-          id: row.id,
-          sizeBytes: row.size_bytes,
-          state: 'broken',
-          problem: problemOf(error),
-        })),
-      );
-    }
+    for (let i = 0; i < rows.length; i += limits.volumesAskedMax)
+      volumes.push(...(await Promise.all(rows.slice(i, i + limits.volumesAskedMax).map(shown))));
     return { volumes };
   });
 

@@ -16,7 +16,7 @@ import { printTime } from '@midmirror/point';
 export interface ViewContext {
   catalog: Catalog;
   bus: Bus;
-  nbdUri: string;
+  nbdUri: () => string | null;
 }
 
 export async function volumeView({ catalog, bus, nbdUri }: ViewContext, volume: VolumeRow) {
@@ -43,7 +43,7 @@ export async function volumeView({ catalog, bus, nbdUri }: ViewContext, volume: 
     sizeBytes: volume.size_bytes,
     created: timeOf(volume.created_ns),
     state: status.state,
-    uri: exportUri(nbdUri, volume.name),
+    uri: uriOf(nbdUri, volume.name),
     latest: { seq: status.seq, time: printTime(latestNs) },
     durableSeq: status.durableSeq,
     mim: { seq: volume.mim_seq, time: printTime(mimNs) },
@@ -191,6 +191,12 @@ async function activity(
     .sort(([a], [b]) => (a > b ? -1 : 1))
     .slice(0, limit)
     .map(([at, minute]) => ({ time: printTime(at), seconds: 60, ...minute }));
+}
+
+/** Where guests connect to a volume or clone; null while no server for them is known. */
+export function uriOf(nbdUri: ViewContext['nbdUri'], name: string): string | null {
+  const server = nbdUri();
+  return server === null ? null : exportUri(server, name);
 }
 
 export function timeOf(column: string): string {

@@ -1,5 +1,7 @@
 // What ingest can be told, with bounds; names are those of the environment without the prefix.
 
+import type { Config } from '@midmirror/service';
+
 export interface IngestConfig {
   syncIntervalMs: number;
   segmentBytes: number;
@@ -16,3 +18,13 @@ export const ingestDefaults: IngestConfig = {
   requestBytesMax: 32 << 20,
   headMapBytesMax: 48 << 20,
 };
+
+export function ingestConfigOf(config: Config): IngestConfig {
+  return {
+    ...ingestDefaults,
+    syncIntervalMs: config.MIM_SYNC_INTERVAL_MS,
+    segmentBytes: config.MIM_SEGMENT_BYTES,
+    journalBytesMax: config.MIM_JOURNAL_BYTES,
+    headMapBytesMax: config.MIM_HEAD_MAP_BYTES,
+  };
+}

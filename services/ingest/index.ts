@@ -1,2 +1,3 @@
-export { type IngestConfig, ingestDefaults } from './config.ts';
-export { Ingest } from './ingest.ts';
+export { type IngestConfig, ingestConfigOf, ingestDefaults } from './config.ts';
+export { Ingest, type Owners } from './ingest.ts';
+export { checkPool } from './pool-check.ts';

@@ -1,8 +1,8 @@
 // One volume as ingest serves it: the live disk, and the publisher that tells the others what became durable.
 // The journal is the outbox: it is written first, events follow, and a restart publishes what is lacking.
-import { type Clock, messageOf } from '@midmirror/basis';
-import { type Bus, ask, tell } from '@midmirror/bus';
-import { type Catalog, toNs } from '@midmirror/catalog';
+import { type Clock, MidmirrorError, messageOf } from '@midmirror/basis';
+import { type Bus, ask, askReaders, tell } from '@midmirror/bus';
+import { type Catalog, type CatalogTransaction, toNs } from '@midmirror/catalog';
 import {
   type DomainEvent,
   encodeDescriptors,
@@ -32,8 +32,10 @@ import { writeBatchSpan } from './write-batch-span.ts';
 const MESSAGE_BYTES_MAX = 512 << 10;
 const RETRY_MS = 500;
 const PUBLISH_EVERY_MS = 100;
-/** Of the ring, how much is in use when a sync is asked for. */
+const RELIEVE_EVERY_MS = 200;
+/** Of the ring, how much is in use when a sync is asked for and people are warned, and when they may be warned anew. */
 const RELIEVE_SHARE = 0.75;
+const RELIEVED_SHARE = 0.6;
 const SOURCE = '/midmirror/ingest';
 
 export type IngestPlace = 'durable' | 'sealed' | 'published' | 'recycling' | 'recycled';
@@ -52,6 +54,17 @@ export interface VolumeContext {
   reached: (place: IngestPlace) => void;
   log: (message: string) => void;
   telemetry: Telemetry;
+  /** How long a mapping index that does not answer keeps segments from being recycled. */
+  readerLeaseMs: number;
+}
+
+interface OpenedVolume {
+  id: string;
+  name: string;
+  sizeBytes: number;
+  segmentBytes: number;
+  mimSeq: number;
+  mimNs: bigint;
 }
 
 export class IngestVolume {
@@ -74,6 +87,10 @@ export class IngestVolume {
   #compare = false;
   readonly #busAway = Promise.withResolvers<void>();
   #lastPosition = 0;
+  /** What publishing waits for, as it was last said. */
+  #waitsFor = '';
+  #filling: 'no' | 'to be told' | 'told' = 'no';
+  #relieving: Promise<void> | null = null;
   #publishTimer: NodeJS.Timeout | null = null;
   #closing = false;
 
@@ -84,21 +101,15 @@ export class IngestVolume {
     this.#paths = volumePaths(directory);
   }
 
+  /** Throws `unavailable` when somebody else has just taken it. */
   static async open(
-    volume: {
-      id: string;
-      name: string;
-      sizeBytes: number;
-      segmentBytes: number;
-      mimSeq: number;
-      mimNs: bigint;
-    },
+    volume: OpenedVolume,
     directory: string,
     context: VolumeContext,
     headBytesMax: number,
   ): Promise<IngestVolume> {
     const opened = new IngestVolume(volume.id, volume.name, directory, context);
-    const { files, clock, config } = context;
+    const { files } = context;
     const segments = segmentsOf(await files.list(opened.#paths.forward));
     opened.#claim = await claimEpoch({
       ...context.writer,
@@ -106,11 +117,22 @@ export class IngestVolume {
       directory: opened.#paths.claims,
       epochSeen: segments.at(-1)?.epoch ?? 0,
     });
-    opened.#mim = await MimImage.open(files, opened.#paths);
-    opened.#mimSeq = volume.mimSeq;
-    opened.disk = await LiveDisk.open({
+    try {
+      await opened.#begin(volume, headBytesMax);
+      return opened;
+    } catch (error) {
+      await opened.#giveUp();
+      throw error;
+    }
+  }
+
+  async #begin(volume: OpenedVolume, headBytesMax: number): Promise<void> {
+    const { files, clock, config, catalog, pages, log, reached, telemetry } = this.#context;
+    this.#mim = await MimImage.open(files, this.#paths);
+    this.#mimSeq = volume.mimSeq;
+    this.disk = await LiveDisk.open({
       files,
-      directory: opened.#paths.forward,
+      directory: this.#paths.forward,
       volumeId: volume.id,
       sizeBytes: volume.sizeBytes,
       segmentBytes: volume.segmentBytes,
@@ -119,45 +141,91 @@ export class IngestVolume {
       syncIntervalMs: config.syncIntervalMs,
       clock,
       floor: { seq: volume.mimSeq, timeNs: volume.mimNs, anyFirst: false },
-      claim: opened.#claim,
-      base: opened.#mim,
-      older: new OlderRuns(volume.id, context.catalog, context.pages),
+      claim: this.#claim,
+      base: this.#mim,
+      older: new OlderRuns(volume.id, catalog, pages),
       headBytesMax,
       listener: {
         durable: () => {
-          context.reached('durable');
-          opened.#publishSoon();
+          reached('durable');
+          this.#publishSoon();
         },
         sealed: (segment) => {
-          context.reached('sealed');
-          opened.#sealed.push(segment);
-          void opened.publish();
+          reached('sealed');
+          this.#sealed.push(segment);
+          void this.publish();
         },
-        pressure: (share) => {
-          if (share >= RELIEVE_SHARE) opened.#relieve();
-        },
+        pressure: (share) => this.#pressure(share),
         stateChanged: (state, reason) => {
-          if (state !== 'closed') context.log(`volume ${volume.name}: ${state}: ${reason}`);
-          if (state === 'lost') opened.#lost.abort();
+          if (state !== 'closed') log(`volume ${volume.name}: ${state}: ${reason}`);
+          if (state === 'lost') this.#lost.abort();
         },
       },
     });
-    if (context.telemetry.tracing) opened.disk.batchWatch.arm();
-    for (const mark of opened.disk.recoveredMarks)
-      await opened.#recordMark(mark.name, mark.kind as MarkKind, mark.seq, mark.timeNs);
-    await opened.#forgetRecycled();
-    opened.#sealed.unshift(...opened.disk.segments.filter((segment) => segment.sealed));
+    if (telemetry.tracing) this.disk.batchWatch.arm();
+    await this.#takeRows();
+    for (const mark of this.disk.recoveredMarks)
+      await this.#recordMark(mark.name, mark.kind as MarkKind, mark.seq, mark.timeNs);
+    await this.#forgetRecycled();
+    this.#sealed.unshift(...this.disk.segments.filter((segment) => segment.sealed));
     // Guests are served although the bus is away: what it lacks is published when it is back (I6).
-    await Promise.race([opened.publish(), opened.#busAway.promise]);
-    return opened;
+    await Promise.race([this.publish(), this.#busAway.promise]);
   }
 
-  /** Aborted when another process has taken the volume over: clients must connect anew, and get no answer here. */
+  /** Could not be opened, which is told instead of what comes of this. The claim stays when something may go on under it. */
+  async #giveUp(): Promise<void> {
+    this.#closing = true;
+    const disk = this.disk as LiveDisk | undefined;
+    const closing = disk === undefined ? Promise.reject(new Error('it was not open')) : disk.close();
+    await closing.then(() => this.#claim.release()).catch(() => {});
+    await (this.#mim as MimImage | undefined)?.close();
+  }
+
+  /** From now on the catalogue takes no rows of those who wrote the journal before. */
+  async #takeRows(): Promise<void> {
+    await this.#context.catalog.transaction(async (tx) => {
+      await this.#refuseDisplaced(tx);
+      await tx.updateTable('volume').set({ epoch: this.#claim.epoch }).where('id', '=', this.id).execute();
+    });
+  }
+
+  async #refuseDisplaced(tx: CatalogTransaction): Promise<void> {
+    const row = await tx.selectFrom('volume').select('epoch').where('id', '=', this.id).executeTakeFirst();
+    if (row === undefined || row.epoch <= this.#claim.epoch) return;
+    this.#lost.abort();
+    throw this.#displaced();
+  }
+
+  #displaced(): MidmirrorError {
+    return new MidmirrorError('unavailable', `volume "${this.name}" has been taken over by another process`, {
+      hint: 'try again: the request goes to the new one',
+    });
+  }
+
+  /** Throws when what is found here is no longer what the volume is. */
+  #refuseUnlessOurs(): void {
+    if (!this.#claim.holds()) throw this.#displaced();
+  }
+
+  /** Whether somebody else has taken it over is seen with each answer; and here, when there is none to give. */
+  look(): void {
+    if (this.#claim.holds() || this.#lost.signal.aborted) return;
+    this.#context.log(this.#displaced().message);
+    this.hangUp();
+  }
+
+  /** Clients must connect anew, and get no answer here. */
+  hangUp(): void {
+    this.#lost.abort();
+  }
+
+  /** Aborted when another process has taken the volume over. */
   get lost(): AbortSignal {
     return this.#lost.signal;
   }
 
   async mark(name: string, kind: MarkKind): Promise<{ seq: number; timeNs: bigint }> {
+    this.#refuseUnlessOurs();
     const point = await this.disk.mark({ name, kind });
     await this.#recordMark(name, kind, point.seq, point.timeNs);
     return point;
@@ -168,7 +236,9 @@ export class IngestVolume {
     const seq = this.disk.lastSeq;
     const timeNs = this.disk.lastNs;
     await this.disk.flush();
-    return { seq, timeNs, position: await this.publish() };
+    const position = await this.publish();
+    this.#refuseUnlessOurs();
+    return { seq, timeNs, position };
   }
 
   /** The bus was away. */
@@ -179,16 +249,22 @@ export class IngestVolume {
     if (this.disk.ringShare >= RELIEVE_SHARE) this.#relieve();
   }
 
-  /** The MIM holds everything up to `seq`. */
-  async recycle(seq: number): Promise<number> {
+  /** The MIM holds everything up to `seq`. `traceparent`: of the sync that made it so. */
+  async recycle(seq: number, traceparent?: string): Promise<number> {
+    this.#refuseUnlessOurs();
     this.#mimSeq = Math.max(this.#mimSeq, seq);
     await this.#mim.reload();
     await this.publish();
     if (!this.disk.segments.some((segment) => segment.sealed && segment.lastSeq <= this.#mimSeq)) return 0;
-    await ask(this.#context.bus, 'mapping-index.advance', { volumeId: this.id });
+    // One that does not answer sees by the pool that it is behind: it fences itself.
+    const { bus, readerLeaseMs } = this.#context;
+    const signal = this.#lost.signal;
+    const options = { leaseMs: readerLeaseMs, signal, traceparent };
+    await askReaders(bus, 'mapping-index.advance', { volumeId: this.id }, options);
+    this.#refuseUnlessOurs();
     this.#context.reached('recycling');
     const numbers = await this.disk.recycle(this.#mimSeq);
-    if (numbers.length > 0) await this.#forgetSegments(numbers);
+    if (numbers.length > 0) await this.#forgetSegments(numbers, traceparent);
     this.#context.reached('recycled');
     return numbers.length;
   }
@@ -203,7 +279,7 @@ export class IngestVolume {
       closed = true;
     } finally {
       await this.publish();
-      if (closed) await this.#claim.release();
+      if (closed && this.#claim.holds()) await this.#claim.release();
       await this.#mim.close();
     }
   }
@@ -234,11 +310,14 @@ export class IngestVolume {
         this.#publishAgain = false;
         try {
           await this.#publishRound();
+          this.#waitsFor = '';
         } catch (error) {
           this.#busAway.resolve();
-          if (this.#closing) break;
+          if (this.#closing || this.#lost.signal.aborted) break;
           // The bus or the catalogue is away: guests go on, the journal keeps what is to be told (I6).
-          this.#context.log(`volume ${this.name}: publishing waits: ${messageOf(error)}`);
+          if (messageOf(error) !== this.#waitsFor)
+            this.#context.log(`volume ${this.name}: publishing waits: ${messageOf(error)}`);
+          this.#waitsFor = messageOf(error);
           await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
           this.#publishAgain = !this.#closing;
         }
@@ -250,6 +329,8 @@ export class IngestVolume {
   }
 
   async #publishRound(): Promise<void> {
+    // Whoever has taken the volume over has found all that was stored here, and tells of it.
+    if (!this.#claim.holds()) return;
     // What becomes durable or is sealed meanwhile is the next round's: else a flushing guest would keep this one
     // going, and a segment would be told of before its last descriptors.
     if (this.#compare) await this.#forgetLost();
@@ -260,6 +341,15 @@ export class IngestVolume {
       await this.#publishSealed(this.#sealed[0]!);
       this.#sealed.shift();
     }
+    if (this.#filling === 'to be told') await this.#tellOfFilling();
+  }
+
+  async #tellOfFilling(): Promise<void> {
+    const { journalBytesUsed: bytesUsed, journalBytesMax: bytesMax } = this.disk;
+    const timeNs = this.#context.clock.nowNs().toString();
+    const data = { bytesUsed, bytesMax };
+    await this.#commit({ type: 'journal.filling', volumeId: this.id, timeNs, data }, async () => {});
+    this.#filling = 'told';
   }
 
   /** What the stream has lost is not published: all descriptors of segments that nobody was told of come again. */
@@ -351,10 +441,38 @@ export class IngestVolume {
     });
   }
 
+  #pressure(share: number): void {
+    if (share < RELIEVED_SHARE) this.#filling = 'no';
+    if (share < RELIEVE_SHARE) return;
+    if (this.#filling === 'no') {
+      this.#filling = 'to be told';
+      this.#context.log(
+        `volume ${this.name}: the journal is ${Math.round(share * 100)} % full; at 100 % writers wait until a sync frees space`,
+      );
+      this.#publishSoon();
+    }
+    this.#relieve();
+  }
+
   #relieve(): void {
-    ask(this.#context.bus, 'synchronizer.relieve', { volumeId: this.id }).catch((error: unknown) => {
-      this.#context.log(`volume ${this.name}: no sync for space yet: ${messageOf(error)}`);
+    this.#relieving ??= this.#askForSpace().finally(() => {
+      this.#relieving = null;
     });
+  }
+
+  /** Until there is space: writers may be waiting, and what was asked before a segment was told of frees nothing. */
+  async #askForSpace(): Promise<void> {
+    let said = '';
+    while (!this.#closing && !this.#lost.signal.aborted && this.disk.ringShare >= RELIEVE_SHARE) {
+      try {
+        await ask(this.#context.bus, 'synchronizer.relieve', { volumeId: this.id });
+      } catch (error) {
+        if (messageOf(error) !== said)
+          this.#context.log(`volume ${this.name}: no sync for space yet: ${messageOf(error)}`);
+        said = messageOf(error);
+      }
+      await new Promise((resolve) => setTimeout(resolve, RELIEVE_EVERY_MS).unref());
+    }
   }
 
   async #recordMark(name: string, kind: MarkKind, seq: number, timeNs: bigint): Promise<void> {
@@ -387,7 +505,7 @@ export class IngestVolume {
     if (gone.length > 0) await this.#forgetSegments(gone);
   }
 
-  async #forgetSegments(numbers: number[]): Promise<void> {
+  async #forgetSegments(numbers: number[], traceparent?: string): Promise<void> {
     await this.#commit(
       {
         type: 'segment.recycled',
@@ -402,14 +520,20 @@ export class IngestVolume {
           .where('segment', 'in', numbers)
           .execute();
       },
+      traceparent,
     );
   }
 
-  async #commit(event: DomainEvent, change: Parameters<Catalog['transaction']>[0]): Promise<void> {
+  async #commit(
+    event: DomainEvent,
+    change: Parameters<Catalog['transaction']>[0],
+    traceparent?: string,
+  ): Promise<void> {
     const { catalog, bus } = this.#context;
     await catalog.transaction(async (tx) => {
+      await this.#refuseDisplaced(tx);
       await change(tx);
-      await tell(bus, tx, SOURCE, event);
+      await tell(bus, tx, SOURCE, event, traceparent);
     });
   }
 }

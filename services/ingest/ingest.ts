@@ -1,10 +1,9 @@
 // Ingest: owns the live exports and the forward journals of its volumes.
 import { randomUUID } from 'node:crypto';
-import { MidmirrorError, messageOf } from '@midmirror/basis';
+import { MidmirrorError, messageOf, Turns } from '@midmirror/basis';
 import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
-import { answer, ask, tell } from '@midmirror/bus';
+import { answer, ask, type Responder, tell } from '@midmirror/bus';
 import { checkName, fromNs, refuseTakenName, toNs, volumeById } from '@midmirror/catalog';
-import { markKinds } from '@midmirror/events';
 import {
   createMim,
   readMimState,
@@ -15,94 +14,191 @@ import {
 } from '@midmirror/pool';
 import { IngestVolume, type VolumeContext } from './ingest-volume.ts';
 import { limits } from './limits.ts';
-import { reportState, reportVolume, whyNotReady } from './volume-metrics.ts';
+import { answerFor } from './volume-requests.ts';
+import { reportState, reportVolume, troubleOf } from './volume-metrics.ts';
 
 const SIZE_BYTES_MAX = 2 ** 44;
 const SOURCE = '/midmirror/ingest';
 
+/** Who of several ingests serves which volume of the pool. */
+export interface Owners {
+  /** From now on `Ingest.take` is called whenever nobody else serves the volume. */
+  seek(volumeId: string): void;
+  /** Before a volume is made: it is this ingest's, and `take` is not called. */
+  create(volumeId: string): Promise<void>;
+  /** The volume is gone. */
+  forget(volumeId: string): Promise<void>;
+}
+
+interface Served {
+  name: string;
+  /** Null: it could not be opened, see `error`. */
+  volume: IngestVolume | null;
+  error: unknown;
+  responders: Responder[];
+  connections: number;
+}
+
 export class Ingest implements ExportDirectory {
   readonly #context: VolumeContext;
   readonly #poolDirectory: string;
-  readonly #volumes = new Map<string, IngestVolume>();
-  /** Volumes that could not be opened, and why. */
-  readonly #broken = new Map<string, { name: string; error: unknown }>();
-  readonly #open = new Map<string, number>();
+  /** Null: all volumes are served here. */
+  readonly #owners: Owners | null;
+  readonly #served = new Map<string, Served>();
+  readonly #turns = new Map<string, Turns>();
+  /** Names of the volumes that another ingest has taken from this one, by id. */
+  readonly #displaced = new Map<string, string>();
+  #known = 0;
   #looking: Promise<void> | null = null;
-  #headTimer: NodeJS.Timeout | null = null;
+  #lookTimer: NodeJS.Timeout | null = null;
 
-  constructor(poolDirectory: string, context: VolumeContext) {
+  constructor(poolDirectory: string, context: VolumeContext, owners: Owners | null = null) {
     this.#poolDirectory = poolDirectory;
     this.#context = context;
+    this.#owners = owners;
   }
 
-  /** Opens every volume of the catalogue. One that is damaged is reported and refused; the others are served. */
+  /** Opens every volume of the catalogue, or seeks to. One that is damaged is reported and refused; the others are served. */
   async start(): Promise<void> {
-    const { bus, catalog, log, telemetry } = this.#context;
-    const rows = await catalog.db.selectFrom('volume').selectAll().execute();
-    const headShare = Math.floor(this.#context.config.headMapBytesMax / Math.max(1, rows.length));
-    for (const row of rows) {
-      // A crash came while it was made or removed.
-      if (row.state !== 'active') {
-        await this.#removeFiles(row.id, row.name);
-        continue;
-      }
-      try {
-        await this.#openVolume(row.id, headShare);
-      } catch (error) {
-        this.#broken.set(row.id, { name: row.name, error });
-        log(`volume ${row.name} can't be opened: ${messageOf(error)}`);
-      }
+    const { bus, catalog } = this.#context;
+    const rows = await catalog.db.selectFrom('volume').select(['id', 'name']).execute();
+    this.#known = rows.length;
+    for (const { id, name } of rows) {
+      if (this.#owners !== null) this.#owners.seek(id);
+      else await this.take(id).catch((error: unknown) => this.#refuse(id, name, error));
     }
-    this.#headTimer = setInterval(() => void this.limitHeads(), limits.headLookMs);
-    this.#headTimer.unref();
+    this.#lookTimer = setInterval(() => {
+      for (const volume of this.#volumes) volume.look();
+      void this.limitHeads();
+    }, limits.lookMs);
+    this.#lookTimer.unref();
     bus.onReturn(() => {
-      for (const volume of this.#volumes.values()) volume.busReturned();
+      for (const volume of this.#volumes) volume.busReturned();
     });
     answer(bus, 'ingest.create-volume', (body) => this.#create(body.name, body.sizeBytes, body.policy));
-    answer(bus, 'ingest.delete-volume', (body) => this.#delete(body.volumeId));
-    answer(bus, 'ingest.set-policy', ({ volumeId, policy }) => this.#setPolicy(volumeId, policy));
-    answer(bus, 'ingest.mark', async ({ volumeId, name, kind }) => {
-      checkName('mark', name);
-      if (!markKinds.includes(kind))
-        throw new MidmirrorError('bad-request', `a mark is one of ${markKinds.join(', ')}, not "${kind}"`);
-      await this.#refuseTakenMark(volumeId, name);
-      const point = await this.#volume(volumeId).mark(name, kind);
-      return { seq: point.seq, timeNs: point.timeNs.toString() };
-    });
-    answer(bus, 'ingest.publish', async ({ volumeId }) => {
-      const { seq, timeNs, position } = await this.#volume(volumeId).flushAndPublish();
-      return { seq, timeNs: timeNs.toString(), position };
-    });
-    answer(bus, 'ingest.recycle', async ({ volumeId, seq }) => ({
-      segments: await this.#volume(volumeId).recycle(seq),
-    }));
-    answer(bus, 'ingest.rotate', async ({ volumeId }) => {
-      const { disk } = this.#volume(volumeId);
-      disk.rotate();
-      return { seq: disk.lastSeq };
-    });
-    answer(bus, 'ingest.status', async ({ volumeId }) => this.#status(volumeId));
+    this.#tellOfIt();
+  }
+
+  #tellOfIt(): void {
+    const { telemetry } = this.#context;
     telemetry.observe((report) => {
       const at = {
         clock: this.#context.clock,
         node: telemetry.node,
         syncIntervalMs: this.#context.config.syncIntervalMs,
       };
-      for (const volume of this.#volumes.values()) reportVolume(report, volume, at);
-      for (const { name } of this.#broken.values()) reportState(report, name, 'broken', telemetry.node);
+      for (const { name, volume } of this.#served.values())
+        if (volume !== null) reportVolume(report, volume, at);
+        else reportState(report, name, 'broken', telemetry.node);
     });
-    telemetry.ready(() => [
-      ...[...this.#volumes.values()].flatMap(whyNotReady),
-      ...[...this.#broken.values()].map(
-        ({ name, error }) => `volume ${name} can't be opened: ${messageOf(error)}`,
-      ),
-    ]);
+    const troubles = (): string[] =>
+      [...this.#served.values()].flatMap(({ name, volume, error }) =>
+        volume === null ? [`volume ${name} can't be opened: ${messageOf(error)}`] : troubleOf(volume),
+      );
+    // One of several is not to be left by the guests of all its volumes, who find the same trouble elsewhere.
+    if (this.#owners === null) telemetry.ready(troubles);
+    else telemetry.warn(troubles);
+  }
+
+  get #volumes(): IngestVolume[] {
+    return [...this.#served.values()].flatMap(({ volume }) => volume ?? []);
+  }
+
+  /**
+   * Serves a volume that nobody else serves. One that is damaged is reported and refused from here. Rejects with
+   * `unavailable` when it may be opened another time.
+   */
+  take(id: string): Promise<void> {
+    return this.#inTurn(id, async () => {
+      await this.#letGo(id);
+      const { db } = this.#context.catalog;
+      const row = await db.selectFrom('volume').selectAll().where('id', '=', id).executeTakeFirst();
+      if (row === undefined) {
+        this.#displaced.delete(id);
+        return await this.#owners?.forget(id);
+      }
+      this.#displaced.delete(id);
+      // A crash came while it was made or removed.
+      if (row.state !== 'active') return await this.#removeFiles(id, row.name);
+      this.#known = Math.max(this.#known, this.#served.size + 1);
+      const headShare = Math.floor(this.#context.config.headMapBytesMax / this.#known);
+      try {
+        this.#serve(id, row.name, await this.#openVolume(id, headShare));
+      } catch (error) {
+        if (error instanceof MidmirrorError && error.code === 'unavailable') throw error;
+        this.#refuse(id, row.name, error);
+      }
+    });
+  }
+
+  /** Somebody else serves the volume, or shall: its clients must connect anew. */
+  lose(id: string): Promise<void> {
+    return this.#inTurn(id, () => this.#letGo(id));
+  }
+
+  #inTurn(id: string, act: () => Promise<void>): Promise<void> {
+    let turns = this.#turns.get(id);
+    if (turns === undefined) this.#turns.set(id, (turns = new Turns()));
+    return turns.take(act);
+  }
+
+  async #letGo(id: string): Promise<void> {
+    const served = this.#served.get(id);
+    if (served === undefined) return;
+    this.#served.delete(id);
+    await this.#close(served);
+  }
+
+  async #close({ name, volume, responders }: Served): Promise<void> {
+    await Promise.all(responders.map((responder) => responder.stop()));
+    volume?.hangUp();
+    await volume?.close().catch((error: unknown) => {
+      this.#context.log(`volume ${name} is let go of: ${messageOf(error)}`);
+    });
+  }
+
+  #serve(id: string, name: string, volume: IngestVolume | null, error: unknown = null): void {
+    const responders = answerFor({
+      bus: this.#context.bus,
+      catalog: this.#context.catalog,
+      telemetry: this.#context.telemetry,
+      volumeId: id,
+      volume: () => {
+        if (volume === null) throw error;
+        return volume;
+      },
+      setPolicy: (policy) => this.#setPolicy(id, policy),
+      remove: () => this.#delete(id),
+    });
+    const served: Served = { name, volume, error, responders, connections: 0 };
+    this.#served.set(id, served);
+    volume?.lost.addEventListener('abort', () => {
+      if (this.#served.get(id) !== served) return;
+      this.#displaced.set(id, name);
+      void this.lose(id);
+    });
+  }
+
+  #refuse(id: string, name: string, error: unknown): void {
+    this.#context.log(`volume ${name} can't be opened: ${messageOf(error)}`);
+    this.#serve(id, name, null, error);
+  }
+
+  /** Those that others have taken from here and that have not been taken back. */
+  get displaced(): ReadonlyMap<string, string> {
+    return this.#displaced;
+  }
+
+  serves(name: string): boolean {
+    return [...this.#served.values()].some((served) => served.name === name);
   }
 
   async open(name: string): Promise<OpenedExport> {
-    for (const volume of this.#volumes.values()) {
-      if (volume.name !== name) continue;
-      this.#open.set(volume.id, (this.#open.get(volume.id) ?? 0) + 1);
+    for (const served of this.#served.values()) {
+      if (served.name !== name) continue;
+      const { volume, error } = served;
+      if (volume === null) throw error;
+      served.connections += 1;
       return {
         device: volume.disk,
         description: `volume ${name}`,
@@ -110,16 +206,15 @@ export class Ingest implements ExportDirectory {
         lost: volume.lost,
         ...(this.#context.telemetry.on ? { meter: volume.meter } : {}),
         release: () => {
-          this.#open.set(volume.id, this.#open.get(volume.id)! - 1);
+          served.connections -= 1;
         },
       };
     }
-    for (const broken of this.#broken.values()) if (broken.name === name) throw broken.error;
     throw new MidmirrorError('not-found', `there is no volume "${name}"`);
   }
 
   async list(): Promise<{ name: string; description: string }[]> {
-    return [...this.#volumes.values()].map(({ name }) => ({ name, description: `volume ${name}` }));
+    return this.#volumes.map(({ name }) => ({ name, description: `volume ${name}` }));
   }
 
   /**
@@ -138,7 +233,7 @@ export class Ingest implements ExportDirectory {
   async #limitHeads(): Promise<void> {
     const stuck = new Set<IngestVolume>();
     for (;;) {
-      const volumes = [...this.#volumes.values()];
+      const volumes = this.#volumes;
       const bytes = volumes.reduce((sum, { disk }) => sum + disk.headBytes, 0);
       if (bytes <= this.#context.config.headMapBytesMax) return;
       const [largest] = volumes
@@ -150,20 +245,13 @@ export class Ingest implements ExportDirectory {
   }
 
   async stop(): Promise<void> {
-    if (this.#headTimer !== null) clearInterval(this.#headTimer);
+    if (this.#lookTimer !== null) clearInterval(this.#lookTimer);
     await this.#looking;
-    await Promise.all([...this.#volumes.values()].map((volume) => volume.close()));
+    const served = [...this.#served.values()];
+    await Promise.all(served.map(({ volume }) => volume?.close()));
   }
 
-  #volume(id: string): IngestVolume {
-    const volume = this.#volumes.get(id);
-    if (volume !== undefined) return volume;
-    const broken = this.#broken.get(id);
-    if (broken !== undefined) throw broken.error;
-    throw new MidmirrorError('not-found', `ingest serves no volume with the id ${id}`);
-  }
-
-  async #openVolume(id: string, headBytesMax: number): Promise<void> {
+  async #openVolume(id: string, headBytesMax: number): Promise<IngestVolume> {
     const { files } = this.#context;
     const directory = this.#directory(id);
     const paths = volumePaths(directory);
@@ -182,7 +270,7 @@ export class Ingest implements ExportDirectory {
       );
     }
     const volume = { id, name, sizeBytes, segmentBytes, mimSeq: row.mim_seq, mimNs: fromNs(row.mim_ns) };
-    this.#volumes.set(id, await IngestVolume.open(volume, directory, this.#context, headBytesMax));
+    return await IngestVolume.open(volume, directory, this.#context, headBytesMax);
   }
 
   async #create(name: string, sizeBytes: number, policy: unknown): Promise<{ volumeId: string }> {
@@ -221,10 +309,16 @@ export class Ingest implements ExportDirectory {
       mim_seq: 0,
       mim_ns: toNs(createdNs),
     };
-    await catalog.transaction(async (tx) => {
-      await refuseTakenName(tx, name);
-      await tx.insertInto('volume').values(row).execute();
-    });
+    await this.#owners?.create(id);
+    try {
+      await catalog.transaction(async (tx) => {
+        await refuseTakenName(tx, name);
+        await tx.insertInto('volume').values(row).execute();
+      });
+    } catch (error) {
+      await this.#owners?.forget(id);
+      throw error;
+    }
     try {
       await files.makeDirectory(volumePaths(directory).forward);
       await files.makeDirectory(volumePaths(directory).backward);
@@ -232,7 +326,7 @@ export class Ingest implements ExportDirectory {
       // volume.json comes last: a folder without it is not a volume.
       await writeVolumeFile(files, volumePaths(directory), volumeFile);
       // Served before it is told of: who hears of a volume may use it.
-      await this.#openVolume(id, config.headMapBytesMax);
+      this.#serve(id, name, await this.#openVolume(id, config.headMapBytesMax));
       await catalog.transaction(async (tx) => {
         await tx.updateTable('volume').set({ state: 'active' }).where('id', '=', id).execute();
         await tell(this.#context.bus, tx, SOURCE, {
@@ -243,8 +337,7 @@ export class Ingest implements ExportDirectory {
         });
       });
     } catch (error) {
-      await this.#volumes.get(id)?.close();
-      this.#volumes.delete(id);
+      await this.lose(id);
       await this.#removeFiles(id, name);
       throw error;
     }
@@ -252,9 +345,8 @@ export class Ingest implements ExportDirectory {
   }
 
   /** The pool first: the catalogue can be rebuilt from it. */
-  async #setPolicy(id: string, policy: unknown): Promise<{ changed: true }> {
+  async #setPolicy(id: string, policy: unknown): Promise<void> {
     const { files, catalog, clock } = this.#context;
-    this.#volume(id);
     const paths = volumePaths(this.#directory(id));
     await writeVolumeFile(files, paths, { ...(await readVolumeFile(files, paths)), policy });
     await catalog.transaction(async (tx) => {
@@ -270,13 +362,12 @@ export class Ingest implements ExportDirectory {
         data: { policy },
       });
     });
-    return { changed: true };
   }
 
-  async #delete(id: string): Promise<{ deleted: true }> {
+  async #delete(id: string): Promise<void> {
     const { bus, catalog } = this.#context;
     const row = await volumeById(catalog.db, id);
-    const connections = this.#open.get(id) ?? 0;
+    const connections = this.#served.get(id)?.connections ?? 0;
     if (connections > 0) {
       throw new MidmirrorError(
         'conflict',
@@ -294,12 +385,8 @@ export class Ingest implements ExportDirectory {
       await catalog.db.updateTable('volume').set({ state: 'active' }).where('id', '=', id).execute();
       throw error;
     }
-    const volume = this.#volumes.get(id);
-    this.#volumes.delete(id);
-    this.#broken.delete(id);
-    await volume?.close();
+    await this.lose(id);
     await this.#removeFiles(id, row.name);
-    return { deleted: true };
   }
 
   async #removeFiles(id: string, name: string): Promise<void> {
@@ -319,37 +406,9 @@ export class Ingest implements ExportDirectory {
         data: { name },
       });
     });
-  }
-
-  async #refuseTakenMark(volumeId: string, name: string): Promise<void> {
-    const { db } = this.#context.catalog;
-    const mark = await db
-      .selectFrom('mark')
-      .select('seq')
-      .where('volume_id', '=', volumeId)
-      .where('name', '=', name)
-      .executeTakeFirst();
-    if (mark !== undefined) {
-      throw new MidmirrorError('conflict', `the mark "${name}" exists already, at write ${mark.seq}`, {
-        hint: 'marks never move; choose another name',
-      });
-    }
-  }
-
-  #status(volumeId: string) {
-    const { disk } = this.#volume(volumeId);
-    return {
-      seq: disk.lastSeq,
-      timeNs: disk.lastNs.toString(),
-      durableSeq: disk.durableSeq,
-      journalBytesUsed: disk.journalBytesUsed,
-      journalBytesMax: disk.journalBytesMax,
-      segments: disk.segments.length,
-      headExtents: disk.headExtents,
-      headBytes: disk.headBytes,
-      segmentsEvicted: disk.segmentsEvicted,
-      state: disk.state.state,
-    };
+    await this.#owners?.forget(id);
+    this.#displaced.delete(id);
+    this.#turns.delete(id);
   }
 
   #directory(id: string): string {

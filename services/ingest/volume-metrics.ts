@@ -1,10 +1,10 @@
-// What ingest tells of its volumes when somebody looks, and why it is not ready.
+// What ingest tells of its volumes when somebody looks, and what is wrong with them.
 import type { Clock } from '@midmirror/basis';
 import type { Report } from '@midmirror/telemetry';
 import type { IngestVolume } from './ingest-volume.ts';
 
-/** As the metric has them: those of the journal, and of a volume that could not be opened. */
-const STATES = ['open', 'full', 'failed', 'broken'] as const;
+/** As the metric has them: those of a journal that is not closed, and of a volume that could not be opened. */
+const STATES = ['open', 'full', 'failed', 'lost', 'broken'] as const;
 
 export function reportVolume(
   report: Report,
@@ -35,10 +35,12 @@ export function reportVolume(
 export function reportState(report: Report, name: string, state: string, node: string): void {
   for (const each of STATES)
     report('midmirror_volume_state', { volume: name, state: each }, each === state ? 1 : 0);
-  report('midmirror_volume_owner', { volume: name, node }, state === 'broken' ? 0 : 1);
+  const owned = state === 'open' || state === 'full' || state === 'failed';
+  report('midmirror_volume_owner', { volume: name, node }, owned ? 1 : 0);
 }
 
-export function whyNotReady({ name, disk }: IngestVolume): string[] {
+/** A volume that is lost is another's now: this process can do the rest of its job. */
+export function troubleOf({ name, disk }: IngestVolume): string[] {
   const { state, reason } = disk.state;
   return state === 'full' || state === 'failed' ? [`volume ${name} is ${state}: ${reason}`] : [];
 }

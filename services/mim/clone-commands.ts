@@ -1,6 +1,6 @@
 // mim clone create, list, show, delete.
 import type { Command } from 'commander';
-import { printPoint, type ShownPoint, table } from './output.ts';
+import { connectTo, printPoint, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
 import type { Session } from './session.ts';
 
@@ -9,7 +9,7 @@ interface Clone {
   volume: string;
   point: ShownPoint;
   created: string;
-  uri: string;
+  uri: string | null;
 }
 
 export function cloneCommands(program: Command, open: () => Session): void {
@@ -27,7 +27,7 @@ export function cloneCommands(program: Command, open: () => Session): void {
       });
       session.answer(
         made,
-        (c) => `Clone ${c.name} of ${volume} as of ${printPoint(c.point)} is ready. Connect to ${c.uri}`,
+        (c) => `Clone ${c.name} of ${volume} as of ${printPoint(c.point)} is ready. ${connectTo(c.uri)}`,
       );
     });
   clone
@@ -40,7 +40,7 @@ export function cloneCommands(program: Command, open: () => Session): void {
         if (clones.length === 0) return 'There is no clone.';
         return table(
           ['NAME', 'VOLUME', 'POINT', 'TIME', 'URI'],
-          clones.map((c) => [c.name, c.volume, `write ${c.point.seq}`, c.point.time, c.uri]),
+          clones.map((c) => [c.name, c.volume, `write ${c.point.seq}`, c.point.time, c.uri ?? '-']),
         );
       });
     });
@@ -53,7 +53,7 @@ export function cloneCommands(program: Command, open: () => Session): void {
       session.answer(
         shown,
         (c) =>
-          `Clone ${c.name} of ${c.volume} as of ${printPoint(c.point)}, made ${c.created}. Connect to ${c.uri}`,
+          `Clone ${c.name} of ${c.volume} as of ${printPoint(c.point)}, made ${c.created}. ${connectTo(c.uri)}`,
       );
     });
   clone

@@ -26,6 +26,11 @@ export function printPoint(point: ShownPoint): string {
   return `write ${seq}, ${time}, ${distance === 'exactly' ? 'exactly what was asked' : `${distance} the time asked for`}`;
 }
 
+/** Where guests find it; in a cluster of which no server for them lives, nowhere yet. */
+export function connectTo(uri: string | null): string {
+  return uri === null ? 'No server for guests is running yet' : `Connect to ${uri}`;
+}
+
 export function printSeconds(seconds: number): string {
   if (seconds < 120) return `${seconds} s`;
   if (seconds < 7200) return `${Math.floor(seconds / 60)} min`;

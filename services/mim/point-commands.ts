@@ -2,7 +2,7 @@
 import { createWriteStream } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 import { exportUri } from '@midmirror/nbd';
-import { parseBytes, printBytes } from '@midmirror/basis';
+import { MidmirrorError, parseBytes, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
 import { volumePath } from './api.ts';
 import { hexDump, printPoint, type ShownPoint, table } from './output.ts';
@@ -82,7 +82,12 @@ export function pointCommands(program: Command, open: () => Session): void {
         'GET',
         `${volumePath(volume)}/resolve?at=${at(options.at)}`,
       );
-      const { nbd } = await session.api.json<{ nbd: string }>('GET', '/appliance');
+      const { nbd } = await session.api.json<{ nbd: string | null }>('GET', '/appliance');
+      if (nbd === null) {
+        throw new MidmirrorError('unavailable', 'no server for guests is known to the appliance now', {
+          hint: 'is an ingest running? Try again when one is',
+        });
+      }
       session.note(`${volume} as of ${printPoint(point)}`);
       session.answer({ uri: exportUri(nbd, `${volume}@seq:${point.seq}`), point }, ({ uri }) => uri);
     });

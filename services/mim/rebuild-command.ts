@@ -1,19 +1,34 @@
-// mim rebuild: works on the data directory itself, so the appliance must not be running on it.
+// mim rebuild: works on the data directory itself, so nothing else may be running on it.
 import { resolve } from 'node:path';
-import { rebuildCatalog, rebuildIndex, type RebuildIndexReport, type RebuildReport } from '@midmirror/audit';
+import {
+  rebuildCatalog,
+  rebuildEmbeddedIndex,
+  rebuildPostgresCatalog,
+  rebuildPostgresIndex,
+  type RebuildIndexReport,
+  type RebuildReport,
+} from '@midmirror/audit';
 import { MidmirrorError } from '@midmirror/basis';
 import { nodeFiles } from '@midmirror/pool';
 import { lockDirectory } from '@midmirror/runtime';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import type { Session } from './session.ts';
 
 export function rebuildCommand(program: Command, open: () => Session): void {
   program
     .command('rebuild')
-    .description('make the catalogue again from the pool alone; the appliance must be stopped')
-    .option('--data-dir <path>', 'the data directory', './data')
+    .description(
+      'make the catalogue again from the pool alone; the appliance, or all services, must be stopped',
+    )
+    .addOption(new Option('--data-dir <path>', 'the data directory').env('MIM_DATA_DIR').default('./data'))
+    .addOption(
+      new Option(
+        '--postgres <url>',
+        'the catalogue is on PostgreSQL: make it in this database, which must be empty',
+      ).env('MIM_POSTGRES_URL'),
+    )
     .option('--index', 'only the index of where bytes lie; points, snapshots and marks stay')
-    .action(async (options: { dataDir: string; index?: true }) => {
+    .action(async (options: { dataDir: string; postgres?: string; index?: true }) => {
       const session = open();
       const directory = resolve(options.dataDir);
       const files = nodeFiles();
@@ -24,14 +39,21 @@ export function rebuildCommand(program: Command, open: () => Session): void {
       }
       const lock = lockDirectory(directory);
       try {
+        const postgres = options.postgres === '' ? undefined : options.postgres;
         if (options.index) {
-          const report = await rebuildIndex(files, directory);
+          const report =
+            postgres === undefined
+              ? await rebuildEmbeddedIndex(files, directory)
+              : await rebuildPostgresIndex(files, `${directory}/pool`, postgres);
           session.answer(report, printIndexReport);
           if (report.refused.length > 0) process.exitCode = 1;
           return;
         }
         const stamp = new Date().toISOString().replaceAll(/[:.]/g, '-');
-        const report = await rebuildCatalog(files, directory, stamp);
+        const report =
+          postgres === undefined
+            ? await rebuildCatalog(files, directory, stamp)
+            : await rebuildPostgresCatalog(files, `${directory}/pool`, postgres);
         session.answer(report, printReport);
         if (report.refused.length > 0 || report.volumes.some((volume) => volume.lost.length > 0))
           process.exitCode = 1;
@@ -50,7 +72,7 @@ function printReport({ volumes, clones, refused, previous }: RebuildReport): str
   for (const { where, what } of refused) lines.push(`Not taken: ${where}\n  ${what}`);
   if (previous !== null) lines.push(`The old catalogue is kept as ${previous}`);
   lines.push(
-    'The catalogue is made. Start the appliance: it learns from the journal what is newer than the MIM.',
+    'The catalogue is made. Start Midmirror: it learns from the journal what is newer than the MIM.',
   );
   return lines.join('\n');
 }
@@ -58,6 +80,6 @@ function printReport({ volumes, clones, refused, previous }: RebuildReport): str
 function printIndexReport({ volumes, refused }: RebuildIndexReport): string {
   const lines = volumes.map((v) => `Volume ${v.name}: ${v.runs} runs with ${v.extents} extents.`);
   for (const { where, what } of refused) lines.push(`Not made: ${where}\n  ${what}`);
-  lines.push('The index is made. Start the appliance: it merges the runs again as it goes.');
+  lines.push('The index is made. Start Midmirror: it merges the runs again as it goes.');
   return lines.join('\n');
 }

@@ -2,7 +2,7 @@
 import { MidmirrorError, parseBytes, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
 import { type Problem, problemError, volumePath } from './api.ts';
-import { printSeconds, type ShownPoint, table } from './output.ts';
+import { connectTo, printSeconds, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
 import type { Session } from './session.ts';
 
@@ -10,7 +10,7 @@ interface Volume {
   name: string;
   sizeBytes: number;
   state: string;
-  uri: string;
+  uri: string | null;
   latest: ShownPoint;
   mim: ShownPoint;
   window: { heldSeconds: number; wantedSeconds: number };
@@ -47,7 +47,7 @@ export function volumeCommands(program: Command, open: () => Session): void {
       const made = await session.api.json<Volume>('POST', '/volumes', body);
       session.answer(
         made,
-        (v) => `Volume ${v.name}, ${printBytes(v.sizeBytes)}, is ready. Connect to ${v.uri}`,
+        (v) => `Volume ${v.name}, ${printBytes(v.sizeBytes)}, is ready. ${connectTo(v.uri)}`,
       );
     });
   volume
@@ -264,7 +264,7 @@ function listOf(volumes: readonly Volume[]): string {
           printSeconds(v.window.heldSeconds),
           `${Math.round((100 * v.journal.bytesUsed) / v.journal.bytesMax)} %`,
           String(v.snapshots),
-          v.uri,
+          v.uri ?? '-',
         ]
       : [v.name, printBytes(v.sizeBytes), v.state, '-', '-', '-', '-', v.problem.detail],
   );
@@ -275,7 +275,7 @@ function showOf(v: Volume): string {
   const rows = [
     ['size', printBytes(v.sizeBytes)],
     ['state', v.state],
-    ['connect to', v.uri],
+    ['connect to', v.uri ?? '-'],
     ['latest', `write ${v.latest.seq}, ${v.latest.time}`],
     [
       'every moment since',

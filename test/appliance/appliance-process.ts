@@ -63,16 +63,58 @@ export async function succeed(
   return stdout;
 }
 
-export class ApplianceProcess {
+/** What people and scripts do with a running appliance, whatever it is made of. */
+export class ApiUser {
+  nbd = '';
+  api = '';
+
+  uri(name: string): string {
+    return `${this.nbd}/${name}`;
+  }
+
+  mim(...args: string[]): Promise<Ran> {
+    return run(process.execPath, ['services/mim/main.ts', '--api', this.api, ...args]);
+  }
+
+  /** The answer of a command that must succeed, in JSON. */
+  async json<T>(...args: string[]): Promise<T> {
+    const { status, stdout, stderr } = await this.mim('--json', ...args);
+    assert.equal(status, 0, `mim ${args.join(' ')}: ${stderr}`);
+    return JSON.parse(stdout) as T;
+  }
+
+  get<T>(path: string): Promise<T> {
+    return this.#call('GET', path, {});
+  }
+
+  post<T>(path: string, body: unknown): Promise<T> {
+    return this.#call('POST', path, {
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    });
+  }
+
+  async delete(path: string): Promise<void> {
+    await this.#call('DELETE', path, {});
+  }
+
+  async #call<T>(method: string, path: string, request: RequestInit): Promise<T> {
+    const answer = await fetch(`${this.api}/v1${path}`, { method, ...request });
+    const text = await answer.text();
+    assert.ok(answer.ok, `${method} ${path}: ${text}`);
+    return (text === '' ? undefined : JSON.parse(text)) as T;
+  }
+}
+
+export class ApplianceProcess extends ApiUser {
   readonly #child: ChildProcess;
   readonly ended: Promise<number | null>;
   output = '';
-  nbd = '';
-  api = '';
   /** Where it tells metrics; empty: it was not asked to. */
   metrics = '';
 
   private constructor(child: ChildProcess) {
+    super();
     this.#child = child;
     this.ended = new Promise((resolve) => child.on('close', (status) => resolve(status)));
   }
@@ -120,10 +162,6 @@ export class ApplianceProcess {
     return this.#child.pid!;
   }
 
-  uri(name: string): string {
-    return `${this.nbd}/${name}`;
-  }
-
   kill(): void {
     this.#child.kill('SIGKILL');
   }
@@ -132,39 +170,6 @@ export class ApplianceProcess {
   async stop(): Promise<number | null> {
     this.#child.kill('SIGINT');
     return await this.ended;
-  }
-
-  mim(...args: string[]): Promise<Ran> {
-    return run(process.execPath, ['services/mim/main.ts', '--api', this.api, ...args]);
-  }
-
-  /** The answer of a command that must succeed, in JSON. */
-  async json<T>(...args: string[]): Promise<T> {
-    const { status, stdout, stderr } = await this.mim('--json', ...args);
-    assert.equal(status, 0, `mim ${args.join(' ')}: ${stderr}`);
-    return JSON.parse(stdout) as T;
-  }
-
-  get<T>(path: string): Promise<T> {
-    return this.#call('GET', path, {});
-  }
-
-  post<T>(path: string, body: unknown): Promise<T> {
-    return this.#call('POST', path, {
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify(body),
-    });
-  }
-
-  async delete(path: string): Promise<void> {
-    await this.#call('DELETE', path, {});
-  }
-
-  async #call<T>(method: string, path: string, request: RequestInit): Promise<T> {
-    const answer = await fetch(`${this.api}/v1${path}`, { method, ...request });
-    const text = await answer.text();
-    assert.ok(answer.ok, `${method} ${path}: ${text}`);
-    return (text === '' ? undefined : JSON.parse(text)) as T;
   }
 }
 

@@ -39,6 +39,8 @@ export interface ServicesOptions {
   leaseMs?: number;
 }
 
+const READER_LEASE_MS = 5000;
+
 /** Opened, not started. */
 export async function openServices(options: ServicesOptions): Promise<Services> {
   const { files, poolDirectory, clock, log, reached } = options;
@@ -57,6 +59,7 @@ export async function openServices(options: ServicesOptions): Promise<Services> 
     config,
     writer: soleWriter(),
     pages,
+    readerLeaseMs: READER_LEASE_MS,
     reached: (place) => reached(`journal:${place}`),
   });
   const { syncIntervalMs } = config;

@@ -34,13 +34,9 @@ class NatsBus implements Bus {
 
   constructor({ catalog, ...options }: NatsBusOptions) {
     this.#log = options.log;
-    this.#link = new NatsLink({
-      replicas: 1,
-      journalBytesMax: streamBytesMaxDefault.journal,
-      timelineBytesMax: streamBytesMaxDefault.timeline,
-      deadBytesMax: streamBytesMaxDefault.dead,
-      ...options,
-    });
+    const { journal, timeline, dead } = streamBytesMaxDefault;
+    const bytesMax = { journalBytesMax: journal, timelineBytesMax: timeline, deadBytesMax: dead };
+    this.#link = new NatsLink(options, { replicas: 1, ...bytesMax, ...options });
     this.#requests = new NatsRequests(this.#link);
     this.#relay = new OutboxRelay(catalog, this.#link, this.#log);
   }

@@ -33,8 +33,14 @@ interface Waiting {
   reject(error: MidmirrorError): void;
 }
 
+/** Without streams, for who keeps something else on the server: its sessions have no `bases`. */
+export function openNatsLink(options: NatsServerOptions): NatsLink {
+  return new NatsLink(options, null);
+}
+
 export class NatsLink {
-  readonly #options: NatsServerOptions & StreamLimits;
+  readonly #options: NatsServerOptions;
+  readonly #streams: StreamLimits | null;
   readonly #waiting: Waiting[] = [];
   readonly #onConnection: ((nc: Pick<NatsConnection, 'subscribe'>) => void)[] = [];
   readonly #onSession: ((session: Session) => void)[] = [];
@@ -49,8 +55,9 @@ export class NatsLink {
   #differences = new Set<string>();
   #closed = false;
 
-  constructor(options: NatsServerOptions & StreamLimits) {
+  constructor(options: NatsServerOptions, streams: StreamLimits | null) {
     this.#options = options;
+    this.#streams = streams;
     this.#why = new MidmirrorError('unavailable', `not yet connected to NATS at ${options.url}`);
     this.#running = this.#run();
   }
@@ -186,13 +193,15 @@ export class NatsLink {
     checkServer(nc.info!.version, nc.info!.jetstream === true, url);
     const js = jetstream(nc, { timeout: limits.serverCallMsMax });
     const jsm = await js.jetstreamManager(false);
-    const streams = await ensureStreams(jsm, this.#options, (difference) => {
+    const ended = this.#end.signal;
+    if (this.#streams === null) return { js, jsm, bases: new Map(), ended };
+    const streams = await ensureStreams(jsm, this.#streams, (difference) => {
       if (this.#differences.has(difference)) return;
       this.#differences.add(difference);
       log(`NATS: ${difference}; left as it is`);
     });
     const bases = new Map(streams.map((info) => [info.config.name, basePosition(info.created)]));
-    return { js, jsm, bases, ended: this.#end.signal };
+    return { js, jsm, bases, ended };
   }
 
   #lose(reason: string): void {

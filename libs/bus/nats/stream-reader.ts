@@ -200,7 +200,8 @@ export class StreamReader implements Subscription {
 
 class StreamRenewed extends Error {}
 
-async function stopAtTrouble(messages: ConsumerMessages): Promise<void> {
+/** Ends the reading when its next message is not sure to follow on the last. Resolves when it has ended. */
+export async function stopAtTrouble(messages: ConsumerMessages): Promise<void> {
   for await (const status of messages.status()) if (TROUBLE.has(status.type)) messages.stop();
 }
 

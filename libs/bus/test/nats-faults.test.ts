@@ -185,10 +185,10 @@ withNats('two relays of one outbox: each event once, in order', async (nats) => 
 });
 
 withNats('a relay that wakes late from a stop is refused by the stream', async (nats) => {
-  const link = new NatsLink({
-    ...{ url: nats.server.url, name: 'late', log: () => {} },
-    ...{ replicas: 1, journalBytesMax: 1 << 20, timelineBytesMax: 1 << 20, deadBytesMax: 1 << 20 },
-  });
+  const link = new NatsLink(
+    { url: nats.server.url, name: 'late', log: () => {} },
+    { replicas: 1, journalBytesMax: 1 << 20, timelineBytesMax: 1 << 20, deadBytesMax: 1 << 20 },
+  );
   const real = await link.ready();
   const [stopped, woken] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
   const refusals: unknown[] = [];

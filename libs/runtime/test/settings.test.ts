@@ -3,7 +3,16 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { test } from 'node:test';
-import { bytes, listen, lockDirectory, readSettings, text, whole } from '../index.ts';
+import {
+  bytes,
+  listen,
+  lockDirectory,
+  lockJob,
+  readSettings,
+  shareDirectory,
+  text,
+  whole,
+} from '../index.ts';
 
 const settings = {
   MIM_A: text('x'),
@@ -47,5 +56,23 @@ test('a directory is locked once, and again when it is let go', () => {
   assert.throws(() => lockDirectory(folder), new RegExp(`in use by process ${process.pid}`));
   lock.release();
   lockDirectory(folder).release();
+  rmSync(folder, { recursive: true });
+});
+
+test('several processes share a directory, or one has it for itself; of a job there is one', () => {
+  const folder = mkdtempSync(`${tmpdir()}/mim-lock-`);
+  const first = shareDirectory(folder);
+  const second = shareDirectory(folder);
+  assert.throws(() => lockDirectory(folder), /in use/);
+  const job = lockJob(folder, 'synchronizer');
+  assert.throws(() => lockJob(folder, 'synchronizer'), /a synchronizer works on .* already by process/);
+  lockJob(folder, 'mapping-index').release();
+  job.release();
+  lockJob(folder, 'synchronizer').release();
+  first.release();
+  second.release();
+  const alone = lockDirectory(folder);
+  assert.throws(() => shareDirectory(folder), /for itself/);
+  alone.release();
   rmSync(folder, { recursive: true });
 });

@@ -47,6 +47,7 @@ test('all descriptors of a segment are published before it is told that it is se
     clock: { nowNs: () => (nowNs += 1000n) },
     pages: new PageCache(catalog.db, 1 << 20),
     writer: soleWriter(),
+    readerLeaseMs: 5000,
   });
   try {
     await ingest.start();

@@ -1,0 +1,3 @@
+export type { Cluster, ClusterOptions, NodeRecord, OwnershipEvents } from './cluster.ts';
+export { limits as clusterLimits } from './limits.ts';
+export { openCluster } from './open-cluster.ts';

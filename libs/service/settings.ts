@@ -1,0 +1,87 @@
+// What the appliance and each of its services are told by the environment; names, defaults and bounds. One table for
+// all processes, so that one environment serves them all.
+import type { NatsBusOptions } from '@midmirror/bus';
+import { bytes, type Listen, listen, off, readSettings, text, whole } from '@midmirror/runtime';
+
+export type ServiceName = 'appliance' | 'ingest' | 'synchronizer' | 'mapping-index' | 'console';
+
+const settings = {
+  /** Lock and pool; of the single process the catalogue too. */
+  MIM_DATA_DIR: text('./data'),
+  MIM_NBD_LISTEN: listen({ host: '127.0.0.1', port: 10809 } as Listen),
+  /** Where other processes reach this one's disks, if not where it listens; of the console: what it tells guests. */
+  MIM_NBD_ADVERTISE: off(listen({ host: '127.0.0.1', port: 10809 } as Listen)),
+  MIM_API_LISTEN: listen({ host: '127.0.0.1', port: 8080 } as Listen),
+  /** Where /metrics, /healthz and /readyz are served. */
+  MIM_METRICS_LISTEN: off(listen({ host: '127.0.0.1', port: 9464 } as Listen)),
+  /** Writes that no flush covered are on stable storage after this many milliseconds. */
+  MIM_SYNC_INTERVAL_MS: whole(100, 1, 60_000),
+  /** Size of a journal segment of volumes made from now on. */
+  MIM_SEGMENT_BYTES: bytes(64 << 20, 36 << 20, 1 << 30),
+  /** Limit of each volume's journal; at 75 % a sync is asked for, at the limit writers wait. */
+  MIM_JOURNAL_BYTES: bytes(10 * 2 ** 30, 144 << 20, 2 ** 44),
+  /** Of the maps of the journals' newest extents, all volumes together; older extents are found in the index. */
+  MIM_HEAD_MAP_BYTES: bytes(48 << 20, 1 << 20, 2 ** 36),
+  /** Of the index's pages that are kept in memory, all volumes together. */
+  MIM_INDEX_CACHE_BYTES: bytes(32 << 20, 1 << 20, 2 ** 36),
+  /** `nats://host:port`, several with commas between; the single process has a bus of its own without it. */
+  MIM_NATS_URL: text(''),
+  /** A file of NATS credentials. */
+  MIM_NATS_CREDS: text(''),
+  /** Files: the authority that signed the server's certificate, and this process's certificate and key. */
+  MIM_NATS_TLS_CA: text(''),
+  MIM_NATS_TLS_CERT: text(''),
+  MIM_NATS_TLS_KEY: text(''),
+  /** Of each stream that is made from now on. */
+  MIM_NATS_REPLICAS: whole(1, 1, 5),
+  MIM_NATS_JOURNAL_BYTES: bytes(2 ** 30, 1 << 20, 2 ** 44),
+  MIM_NATS_TIMELINE_BYTES: bytes(512 << 20, 1 << 20, 2 ** 44),
+  /** `postgresql://user:password@host/database`, with `?sslmode=…`; the single process has a file without it. */
+  MIM_POSTGRES_URL: text(''),
+  /** Connections of a process to the database. */
+  MIM_POSTGRES_POOL: whole(8, 2, 100),
+  /** After so long without a sign of life a volume's owner, or a reader, is taken for gone. */
+  MIM_LEASE_MS: whole(5000, 3000, 60_000),
+  /** Tells this process from others of its service. */
+  MIM_NODE: text(''),
+  /** The CLI's; allowed here so that a shell may export it for both. */
+  MIM_API: text(''),
+  /** For tests: the process kills itself when it gets there (`sync:prepared`, `journal:durable`, …). */
+  MIM_TEST_CRASH_AT: text(''),
+};
+
+export type Config = ReturnType<typeof readConfig>;
+
+/** Throws `bad-request` naming the variable. */
+export function readConfig(service: ServiceName, environment: Readonly<Record<string, string | undefined>>) {
+  const mirrors = listen({ host: '127.0.0.1', port: 10810 } as Listen);
+  return readSettings(
+    environment,
+    service === 'mapping-index' ? { ...settings, MIM_NBD_LISTEN: mirrors } : settings,
+  );
+}
+
+/** The server that a connection goes to. */
+export function natsOptions(config: Config, name: string): Omit<NatsBusOptions, 'catalog' | 'log'> {
+  const { MIM_NATS_TLS_CA, MIM_NATS_TLS_CERT, MIM_NATS_TLS_KEY } = config;
+  const tls = {
+    ...(MIM_NATS_TLS_CA === '' ? {} : { caFile: MIM_NATS_TLS_CA }),
+    ...(MIM_NATS_TLS_CERT === '' ? {} : { certFile: MIM_NATS_TLS_CERT }),
+    ...(MIM_NATS_TLS_KEY === '' ? {} : { keyFile: MIM_NATS_TLS_KEY }),
+  };
+  return {
+    url: config.MIM_NATS_URL,
+    name,
+    ...(config.MIM_NATS_CREDS === '' ? {} : { credsFile: config.MIM_NATS_CREDS }),
+    ...(Object.keys(tls).length === 0 ? {} : { tls }),
+  };
+}
+
+/** Of the streams that are made. */
+export function natsStreamLimits(config: Config): Partial<NatsBusOptions> {
+  return {
+    replicas: config.MIM_NATS_REPLICAS,
+    journalBytesMax: config.MIM_NATS_JOURNAL_BYTES,
+    timelineBytesMax: config.MIM_NATS_TIMELINE_BYTES,
+  };
+}
