@@ -25,19 +25,29 @@ export async function ask<N extends RequestName>(
   bus: Bus,
   name: N,
   body: Requests[N]['ask'],
-  { traceparent }: Traced = {},
+  traced: Traced = {},
+): Promise<Requests[N]['answer']> {
+  return await askWithin(bus, name, body, DAY_MS, traced);
+}
+
+async function askWithin<N extends RequestName>(
+  bus: Bus,
+  name: N,
+  body: Requests[N]['ask'],
+  timeoutMs: number,
+  { traceparent }: Traced,
 ): Promise<Requests[N]['answer']> {
   const volume = 'volumeId' in body ? { volumeId: body.volumeId } : {};
   return (await bus.request(subjectOf(name), body, {
-    timeoutMs: DAY_MS,
+    timeoutMs,
     ...volume,
     ...(traceparent === undefined ? {} : { traceparent }),
   })) as Requests[N]['answer'];
 }
 
 /**
- * Asks readers to get out of the way, again and again while nobody answers; null: nobody has for `leaseMs` since the
- * first failure, and whoever asks goes on in a way that needs no answer (readers fence themselves by the pool). Rejects
+ * Asks readers to get out of the way, again and again while nobody answers; null: nobody has within `leaseMs`, be they
+ * away or at work, and whoever asks goes on in a way that needs no answer (readers fence themselves by the pool). Rejects
  * with any other error that is answered, and with `unavailable` once `signal` is aborted.
  */
 export async function askReaders<N extends RequestName>(
@@ -46,24 +56,18 @@ export async function askReaders<N extends RequestName>(
   body: Requests[N]['ask'],
   { leaseMs, signal, ...traced }: Traced & { leaseMs: number; signal?: AbortSignal },
 ): Promise<Requests[N]['answer'] | null> {
-  let failedMs: number | null = null;
-  for (;;) {
+  const untilMs = performance.now() + leaseMs;
+  for (let leftMs = leaseMs; leftMs > 0; leftMs = untilMs - performance.now()) {
     if (signal?.aborted) throw new MidmirrorError('unavailable', `${name} is asked no more: it is stopping`);
     try {
-      return await ask(bus, name, body, traced);
+      return await askWithin(bus, name, body, leftMs, traced);
     } catch (error) {
       if (!isUnavailable(error)) throw error;
     }
-    const nowMs = performance.now();
-    failedMs ??= nowMs;
-    const leftMs = failedMs + leaseMs - nowMs;
-    if (leftMs <= 0) return null;
-    await pause(
-      Math.min(leftMs, limits.readersEveryMs),
-      undefined,
-      signal === undefined ? {} : { signal },
-    ).catch(() => {});
+    const stop = signal === undefined ? {} : { signal };
+    await pause(limits.readersEveryMs, undefined, stop).catch(() => {});
   }
+  return null;
 }
 
 export function answer<N extends RequestName>(

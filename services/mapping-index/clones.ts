@@ -49,7 +49,7 @@ export class Clones implements ExportDirectory {
     const { catalog, log } = this.#context;
     const waiting = { what: 'mapping-index: its clones', log, signal };
     const rows = await untilAvailable(() => catalog.db.selectFrom('clone').selectAll().execute(), waiting);
-    for (const row of rows) await this.#begin(row, 1);
+    for (const row of rows) if (!signal.aborted) await this.#begin(row, 1);
   }
 
   async #begin(row: CloneRow, tries: number): Promise<void> {

@@ -57,7 +57,7 @@ export class MappingIndex implements ExportDirectory {
     this.#projector = new Projector({
       ...context,
       changed: (volumeId, side, where) => this.#merger.changed(volumeId, side, where),
-      recycled: (volumeId, segment) => this.#forgetSegment(volumeId, segment),
+      closed: (volumeId, segment) => this.#forgetSegment(volumeId, segment),
       deleted: (volumeId) => this.#close(volumeId),
     });
     this.clones = new Clones(context, async (volumeId) => (await this.#serve(volumeId)).index);
@@ -93,6 +93,7 @@ export class MappingIndex implements ExportDirectory {
       if (signal.aborted) return;
       throw error;
     }
+    if (signal.aborted) return;
     this.#answer();
     this.#tellOfIt();
   }

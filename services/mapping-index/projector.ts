@@ -55,8 +55,11 @@ export interface ProjectorContext {
   poolDirectory: string;
   log: (message: string) => void;
   telemetry: Telemetry;
-  /** Before the segment's file number is forgotten for good. */
-  recycled: (volumeId: string, segment: number) => Promise<void>;
+  /**
+   * What was opened as this segment before is not what its run tells of, perhaps (a displaced owner's file of that
+   * number), or it has left the ring.
+   */
+  closed: (volumeId: string, segment: number) => Promise<void>;
   deleted: (volumeId: string) => Promise<void>;
   /** Runs of a side have come behind all others, or come or gone anywhere. */
   changed: (volumeId: string, side: 'forward' | 'backward', where: 'end' | 'anywhere') => void;
@@ -238,6 +241,7 @@ export class Projector {
     positions: Record<string, number>,
   ): Promise<void> {
     const activity = footer === null ? [] : await this.#activity(pieces, volumeId, footer);
+    await this.#context.closed(volumeId, segment);
     await this.#context.catalog.transaction(async (tx) => {
       if (footer !== null) {
         const run = {
@@ -345,7 +349,7 @@ export class Projector {
       if (sources.length > 0) await storePositions(tx, { [recycledName(volumeId)]: Math.max(...sources) });
       return sources;
     });
-    for (const source of gone) await this.#context.recycled(volumeId, source);
+    for (const source of gone) await this.#context.closed(volumeId, source);
     this.tail(volumeId).recycled(Math.max(0, ...gone));
     const oldest = this.tail(volumeId).firstPosition;
     await bus.purge(Streams.journal, journalSubject(volumeId), (oldest ?? this.#seen + 1) - 1);

@@ -152,6 +152,16 @@ export class Tail {
   }
 }
 
+/** The last write of a segment that is known; 0: none. */
+export function lastSeqOf(segment: TailSegment): number {
+  const batch = lastBatch(
+    segment,
+    () => true,
+    ({ writeCount }) => writeCount > 0,
+  );
+  return batch === undefined ? 0 : batch.firstSeq + batch.writeCount - 1;
+}
+
 export function* batchesOf(segment: TailSegment): Generator<PlacedBatch> {
   for (const { bytes } of segment.messages)
     for (const { at, batch } of packedBatches(bytes)) yield { batch, bytes, at };

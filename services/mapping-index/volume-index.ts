@@ -42,7 +42,7 @@ import { DividedLayers } from './divided-layers.ts';
 import { limits } from './limits.ts';
 import { Mirror, type Prepared } from './mirror.ts';
 import { type Places, TreePlaces } from './places.ts';
-import { batchesOf, type Tail, type TailSegment } from './tail.ts';
+import { batchesOf, lastSeqOf, type Tail, type TailSegment } from './tail.ts';
 import type { TreeBudget } from './tree-budget.ts';
 
 export interface IndexContext {
@@ -229,7 +229,9 @@ export class VolumeIndex {
         .selectAll()
         .where('volume_id', '=', this.id)
         .where('sync_id', '=', syncId)
-        .executeTakeFirstOrThrow();
+        .executeTakeFirst();
+      // Asked long ago: it is over, and mirrors have found it out or will.
+      if (sync === undefined) return this.#mirrors.size;
       const switching: Promise<void>[] = [];
       for (const open of this.#mirrors.values())
         if (open.mirror.seq < sync.to_seq)
@@ -470,7 +472,9 @@ export class VolumeIndex {
     const { mim_seq, synced_seq } = await this.#state(db);
     if (seq < (synced_seq ?? mim_seq)) return true;
     const run = await runOf(db, this.id, 'forward', source);
-    return run === undefined ? this.tail.segment(source) === undefined : run.to_seq <= mim_seq;
+    if (run !== undefined) return run.to_seq <= mim_seq;
+    const unstored = this.tail.segment(source);
+    return unstored === undefined || lastSeqOf(unstored) <= mim_seq;
   }
 
   // ── trees ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,4 +8,6 @@ export const limits = {
   /** Of the ring's bytes, how many are in use when the synchronizer relieves it unasked, and how many it leaves. */
   pressedShare: 0.75,
   relievedShare: 0.5,
+  /** Volumes whose unfinished work is taken up at the same time after a start. */
+  volumesBegunAtOnce: 8,
 } as const;

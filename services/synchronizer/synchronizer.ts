@@ -64,7 +64,12 @@ export class Synchronizer {
       },
     );
     if (found === null) return;
-    await Promise.all(found.volumes.map((volume) => this.#add(volume)));
+    const waiting = [...found.volumes];
+    const addNext = async (): Promise<void> => {
+      for (let volume = waiting.shift(); volume !== undefined; volume = waiting.shift())
+        if (!signal.aborted) await this.#add(volume);
+    };
+    await Promise.all(Array.from({ length: limits.volumesBegunAtOnce }, addNext));
     if (signal.aborted) return;
     this.#timeline = bus.consume({
       stream: Streams.timeline,

@@ -5,8 +5,10 @@ import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { MidmirrorError } from '@midmirror/basis';
 import { ask, type Bus, openEmbeddedBus } from '@midmirror/bus';
-import type { Catalog } from '@midmirror/catalog';
-import { nodeFiles } from '@midmirror/pool';
+import { type Catalog, toNs } from '@midmirror/catalog';
+import { MappingIndex } from '@midmirror/mapping-index';
+import { createMim, ForgetfulFiles, nodeFiles, volumePaths } from '@midmirror/pool';
+import { PageCache } from '@midmirror/runs';
 import { Synchronizer } from '@midmirror/synchronizer';
 import { silent } from '@midmirror/telemetry';
 import { withCatalog } from '../../libs/catalog/test/with-catalog.ts';
@@ -142,6 +144,33 @@ test('a start waits for bus and catalogue, telling each reason once, and ends wh
     const waiting = synchronizerOn(catalog, never, logged);
     const starting = waiting.start();
     await waiting.stop();
+    await starting;
+  }));
+
+test('a mapping index that can not start yet lets syncs go on, and ends when it is stopped', () =>
+  withCatalog(async (catalog) => {
+    const bus = openEmbeddedBus(catalog);
+    const never: Bus = {
+      ...requestsThrough(bus, (_asked, pass) => pass()),
+      ready: () => new Promise<never>(() => {}),
+    };
+    const files = new ForgetfulFiles();
+    await createMim(files, volumePaths('pool/volumes/v1'), 4096, 0n);
+    const at = { created_ns: toNs(1n), mim_seq: 0, mim_ns: toNs(1n) };
+    const volume = { id: 'v1', name: 'db', size_bytes: 4096, policy: '{}', state: 'active', ...at };
+    await catalog.db.insertInto('volume').values(volume).execute();
+    const mapping = new MappingIndex({
+      ...{ files, catalog, bus: never, clock: { nowNs: () => 0n }, poolDirectory: 'pool' },
+      ...{ syncIntervalMs: 100, requestBytesMax: 4096, pages: new PageCache(catalog.db, 1 << 20) },
+      ...{ log: () => {}, telemetry: silent },
+    });
+    const starting = mapping.start();
+    const prepare = { volumeId: 'v1', syncId: 1 };
+    assert.deepEqual(await ask(bus, 'mapping-index.prepare', prepare), { mirrors: 0 });
+    assert.deepEqual(await ask(bus, 'mapping-index.advance', prepare), { mirrors: 0 });
+    const latest = { volumeId: 'v1', at: 'latest' };
+    await assert.rejects(ask(bus, 'mapping-index.resolve', latest), { code: 'unavailable' });
+    await mapping.stop();
     await starting;
   }));
 

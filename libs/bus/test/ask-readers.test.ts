@@ -21,9 +21,11 @@ test('readers that are away are asked again, and answer when they are there', ()
     await bus.close();
   }));
 
-test('when nobody has answered for the lease, the asker goes on', () =>
+test('when nobody has answered for the lease, away or at work, the asker goes on', () =>
   withCatalog(async (catalog) => {
     const bus = openEmbeddedBus(catalog);
+    assert.equal(await askReaders(bus, 'mapping-index.advance', ADVANCE, { leaseMs: 30 }), null);
+    answer(bus, 'mapping-index.advance', () => new Promise<never>(() => {}));
     assert.equal(await askReaders(bus, 'mapping-index.advance', ADVANCE, { leaseMs: 30 }), null);
     await bus.close();
   }));
