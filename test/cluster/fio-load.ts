@@ -4,8 +4,9 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
-import { cleanEnvironment, succeed } from '../appliance/appliance-process.ts';
+import { cleanEnvironment, run } from '../appliance/appliance-process.ts';
 
+const CONNECT_AGAIN_MS = 250;
 const RETRY = ['retries=60', 'retry-delay=1', 'retry-exponential=no'];
 
 export class FioLoad {
@@ -55,10 +56,23 @@ export class FioLoad {
       '--verify_fatal=1',
       '--verify_state_save=0',
     ];
-    while (!this.#stopping)
-      await succeed('fio', [
-        ...['--name=load', '--ioengine=nbd', `--uri=nbd+unix:///?socket=${this.#socket}`],
-        ...[...what, ...how],
-      ]);
+    const args = [
+      '--name=load',
+      '--ioengine=nbd',
+      `--uri=nbd+unix:///?socket=${this.#socket}`,
+      ...what,
+      ...how,
+    ];
+    while (!this.#stopping) {
+      const { status, stdout, stderr } = await run('fio', args);
+      if (status === 0) continue;
+      // The filter opens a disk again, but not for the first time.
+      assert.match(
+        stderr,
+        /nbd_connect/,
+        `fio ended with ${status}\n${stdout.slice(-2000)}\n${stderr.slice(-2000)}`,
+      );
+      await pause(CONNECT_AGAIN_MS);
+    }
   }
 }
