@@ -25,14 +25,13 @@ import {
 import type { PageCache } from '@midmirror/runs';
 import { NO_SPAN, type Telemetry } from '@midmirror/telemetry';
 import type { IngestConfig } from './config.ts';
+import { limits } from './limits.ts';
 import { OlderRuns } from './older-runs.ts';
 import { VolumeMeter } from './volume-meter.ts';
 import { writeBatchSpan } from './write-batch-span.ts';
 
 const MESSAGE_BYTES_MAX = 512 << 10;
 const RETRY_MS = 500;
-/** Between two messages of a volume under load; the first comes at once. */
-const PUBLISH_REST_MS = 25;
 const RELIEVE_EVERY_MS = 200;
 /** Of the ring, how much is in use when a sync is asked for and people are warned, and when they may be warned anew. */
 const RELIEVE_SHARE = 0.75;
@@ -300,7 +299,7 @@ export class IngestVolume {
     this.#publishTimer = setTimeout(() => {
       this.#publishTimer = null;
       if (this.#publishAfterRest) this.#publishSoon();
-    }, PUBLISH_REST_MS);
+    }, this.#context.config.publishRestMs ?? limits.publishRestMs);
   }
 
   /** Publishes what is durable and not yet published. Runs one at a time; a call during a run adds a round. */
