@@ -9,7 +9,7 @@ const settings = {
   /** Lock and pool; of the single process the catalogue too. */
   MIM_DATA_DIR: text('./data'),
   MIM_NBD_LISTEN: listen({ host: '127.0.0.1', port: 10809 } as Listen),
-  /** Where other processes and hosts reach this one's disks, if not where it listens. */
+  /** Where other processes reach this one's disks, if not where it listens; of the console: what it tells guests. */
   MIM_NBD_ADVERTISE: off(listen({ host: '127.0.0.1', port: 10809 } as Listen)),
   MIM_API_LISTEN: listen({ host: '127.0.0.1', port: 8080 } as Listen),
   /** Where /metrics, /healthz and /readyz are served. */

@@ -1,13 +1,15 @@
 // The console as a process of its own: the HTTP API over a cluster.
 import { enableCompileCache } from 'node:module';
+import type { NbdAddress } from '@midmirror/nbd';
 
 // Before the rest is loaded: what Node has compiled once it need not compile again.
 enableCompileCache();
 const { MidmirrorError } = await import('@midmirror/basis');
 const { openCluster } = await import('@midmirror/cluster');
-const { parseNbdUri } = await import('@midmirror/nbd');
+const { parseNbdUri, serverUri } = await import('@midmirror/nbd');
 const { natsOptions, runService, VERSION } = await import('@midmirror/service');
 const { startConsole } = await import('./console.ts');
+const { whyNotReady } = await import('./readiness.ts');
 
 runService('console', process.env, { job: false }, async (edges) => {
   const { config, node, log } = edges;
@@ -16,24 +18,21 @@ runService('console', process.env, { job: false }, async (edges) => {
     ...{ service: 'console', node, nbd: null, http: null, version: VERSION },
     ...{ leaseMs: config.MIM_LEASE_MS, monotonicMs: () => performance.now(), log },
   });
-  /** Of those that live, the first in the order of their names. */
-  const nbdOf = (service: string): string => {
-    const found = cluster.nodes(service).find(({ nbd }) => nbd !== null);
-    if (found?.nbd == null)
-      throw new MidmirrorError('unavailable', `no ${service} is there`, {
-        hint: 'see whether its process runs and reaches NATS; /readyz of its metrics address tells',
-      });
-    return found.nbd;
+  /** Of those that live, the first in the order of their names; null: there is none. */
+  const nbdOf = (service: string): string | null =>
+    cluster.nodes(service).find(({ nbd }) => nbd !== null)?.nbd ?? null;
+  const readFrom = (): NbdAddress => {
+    const uri = nbdOf('mapping-index');
+    if (uri !== null) return parseNbdUri(uri).address;
+    throw new MidmirrorError('unavailable', 'no mapping-index is there', {
+      hint: 'see whether its process runs and reaches NATS; /readyz of its metrics address tells',
+    });
   };
-  const console = await startConsole(
-    {
-      ...edges,
-      nbdUri: () => nbdOf('ingest'),
-      readFrom: () => parseNbdUri(nbdOf('mapping-index')).address,
-      version: VERSION,
-    },
-    config.MIM_API_LISTEN,
-  );
+  // Guests may be elsewhere than the services, and have another address for the disks.
+  const told = config.MIM_NBD_ADVERTISE;
+  const nbdUri = (): string | null => (told === null ? nbdOf('ingest') : serverUri(told));
+  const console = await startConsole({ ...edges, nbdUri, readFrom, version: VERSION }, config.MIM_API_LISTEN);
+  edges.telemetry.ready(() => whyNotReady(edges));
   return {
     says: { 'API (HTTP)': `${console.address}/v1` },
     async stop() {

@@ -85,8 +85,9 @@ export class ClusterExports implements ExportDirectory {
   #index(): Upstream {
     for (const { instance, nbd } of this.#peers.nodes('mapping-index')) {
       if (nbd === null) continue;
+      // One that is silent may serve on, and sees by the pool what its readers may be given.
       const still = (): boolean =>
-        this.#peers.nodes('mapping-index').some((node) => node.instance === instance);
+        this.#peers.nodes('mapping-index').every((node) => node.instance === instance);
       return { address: parseNbdUri(nbd).address, lost: this.#lost(instance, still) };
     }
     throw new MidmirrorError('unavailable', 'no mapping-index is there, which serves points and clones', {

@@ -57,8 +57,8 @@ export class PoolNames {
   }
 
   async #readNames(): Promise<void> {
-    const { db } = this.#catalog;
     try {
+      const { db } = this.#catalog;
       const volumes = await db.selectFrom('volume').select(['id', 'name', 'state']).execute();
       const clones = await db.selectFrom('clone').select(['id', 'name']).execute();
       this.#names = new Map([

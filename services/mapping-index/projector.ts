@@ -230,7 +230,11 @@ export class Projector {
     await this.#withPieces(volumeId, async (pieces) => {
       const reader = await pieces.segment(segment).catch(() => null);
       const footer = (await reader?.footer().catch(() => null)) ?? null;
-      if (footer !== null) await this.#store(pieces, volumeId, segment, footer, {});
+      if (footer === null) return;
+      const { mim_seq } = await volumeById(this.#context.catalog.db, volumeId);
+      // Free for other writes, or soon: no run is needed of it.
+      if (footer.lastSeq <= mim_seq) this.tail(volumeId).drop(segment);
+      else await this.#store(pieces, volumeId, segment, footer, {});
     });
   }
 

@@ -1,4 +1,4 @@
-// mim rebuild: works on the data directory itself, so the appliance must not be running on it.
+// mim rebuild: works on the data directory itself, so nothing else may be running on it.
 import { resolve } from 'node:path';
 import {
   rebuildCatalog,
@@ -17,8 +17,10 @@ import type { Session } from './session.ts';
 export function rebuildCommand(program: Command, open: () => Session): void {
   program
     .command('rebuild')
-    .description('make the catalogue again from the pool alone; the appliance must be stopped')
-    .option('--data-dir <path>', 'the data directory', './data')
+    .description(
+      'make the catalogue again from the pool alone; the appliance, or all services, must be stopped',
+    )
+    .addOption(new Option('--data-dir <path>', 'the data directory').env('MIM_DATA_DIR').default('./data'))
     .addOption(
       new Option(
         '--postgres <url>',
@@ -70,7 +72,7 @@ function printReport({ volumes, clones, refused, previous }: RebuildReport): str
   for (const { where, what } of refused) lines.push(`Not taken: ${where}\n  ${what}`);
   if (previous !== null) lines.push(`The old catalogue is kept as ${previous}`);
   lines.push(
-    'The catalogue is made. Start the appliance: it learns from the journal what is newer than the MIM.',
+    'The catalogue is made. Start Midmirror: it learns from the journal what is newer than the MIM.',
   );
   return lines.join('\n');
 }
@@ -78,6 +80,6 @@ function printReport({ volumes, clones, refused, previous }: RebuildReport): str
 function printIndexReport({ volumes, refused }: RebuildIndexReport): string {
   const lines = volumes.map((v) => `Volume ${v.name}: ${v.runs} runs with ${v.extents} extents.`);
   for (const { where, what } of refused) lines.push(`Not made: ${where}\n  ${what}`);
-  lines.push('The index is made. Start the appliance: it merges the runs again as it goes.');
+  lines.push('The index is made. Start Midmirror: it merges the runs again as it goes.');
   return lines.join('\n');
 }

@@ -9,7 +9,7 @@ import { run } from '../appliance/appliance-process.ts';
 import { type ClusterUnderTest, eventually, FailoverGuest, withCluster } from './cluster-under-test.ts';
 
 const SIZE_BYTES = 4 << 20;
-const SETTINGS = { MIM_SEGMENT_BYTES: '36MiB', MIM_LEASE_MS: '3000' };
+const SETTINGS = { MIM_SEGMENT_BYTES: '36MiB' };
 const ANSWER_MS_MAX = 30_000;
 
 interface Marked {

@@ -4,12 +4,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { connectNbd } from '@midmirror/nbd';
+import pg from 'pg';
 import { type ClusterUnderTest, eventually, withCluster } from './cluster-under-test.ts';
 
 const SIZE_BYTES = 64 << 20;
 const RING_BYTES = 144 << 20;
 const WRITE_BYTES = 1 << 20;
-const SETTINGS = { MIM_SEGMENT_BYTES: '36MiB', MIM_JOURNAL_BYTES: '144MiB', MIM_LEASE_MS: '3000' };
+const SETTINGS = { MIM_SEGMENT_BYTES: '36MiB', MIM_JOURNAL_BYTES: '144MiB' };
 const RATIO = 'midmirror_journal_ring_used_ratio{volume="db"';
 const WAIT_MS = 3000;
 
@@ -58,8 +59,27 @@ async function fill(
     assert.ok(bytes.equals(Buffer.alloc(WRITE_BYTES, last % 251)), `MiB ${at} holds write ${last}`);
   }
   await client.close();
+  await eventually('the timeline tells of it', 10_000, async () => {
+    const subjects = await publishedBy(cluster.local.postgres.url);
+    assert.ok(
+      subjects.some((subject) => subject.endsWith('journal-filling')),
+      subjects.join(),
+    );
+  });
   const verified = await cluster.mim('verify', 'db');
   assert.equal(verified.status, 0, verified.stdout);
+}
+
+/** The outbox keeps what it has published lately. */
+async function publishedBy(url: string): Promise<string[]> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    const { rows } = await client.query<{ subject: string }>('SELECT DISTINCT subject FROM message');
+    return rows.map(({ subject }) => subject);
+  } finally {
+    await client.end();
+  }
 }
 
 test('PostgreSQL is away for long', () =>

@@ -137,3 +137,33 @@ test('an ingest that is stopped in order hands its volumes over at once', () =>
     await guest.check(cluster.at(other, 'db'), guest.model, 'the live disk');
     await guest.close();
   }));
+
+test('there is one synchronizer: another one waits as long as the first lives, stopped or not, and then goes on', () =>
+  withCluster(SETTINGS, { restart: false }, async (cluster) => {
+    await cluster.post('/volumes', { name: 'db', sizeBytes: SIZE_BYTES });
+    const guest = new FailoverGuest(cluster.uri('db'), SIZE_BYTES, new SeededRandom(8));
+    for (let i = 0; i < 20; i += 1) await guest.write(16, ANSWER_MS_MAX);
+    await cluster.post('/volumes/db/marks', { name: 'before' });
+    const before = guest.model.slice();
+    const first = cluster.local.service('synchronizer');
+    first.signal('SIGSTOP');
+    const second = await cluster.local.add('synchronizer-2', 'synchronizer');
+    const running = second.start();
+    await eventually('it waits', ANSWER_MS_MAX, async () => {
+      assert.ok(cluster.lines.some((line) => /synchronizer-2: .*works on .* already by process/.test(line)));
+    });
+    const ready = await fetch(`${second.says.get('metrics (HTTP)')}/readyz`);
+    assert.equal(ready.status, 503);
+    assert.match(await ready.text(), /works on/);
+    await guest.write(16, ANSWER_MS_MAX);
+    await first.kill();
+    await running;
+    await eventually('a sync', ANSWER_MS_MAX, () =>
+      cluster.post('/volumes/db/syncs', { closeSnapshot: true }),
+    );
+    await guest.check(cluster.uri('db@mark:before'), before, 'the mark');
+    await guest.check(cluster.uri('db'), guest.model, 'the live disk');
+    const verified = await cluster.mim('verify', 'db');
+    assert.equal(verified.status, 0, verified.stdout);
+    await guest.close();
+  }));

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MidmirrorError } from '@midmirror/basis';
 import { ask, type Bus, openEmbeddedBus } from '@midmirror/bus';
-import { requestSubject } from '@midmirror/events';
+import { requestsThrough } from './requests-through.ts';
 import { World } from './world.ts';
 
 const ROUNDS = 3;
@@ -12,30 +12,15 @@ const MIRRORS = 3;
 
 /** What the synchronizer and ingest ask of readers gets lost: the one waits in vain, the other has gone on. */
 function deafBus(bus: Bus, lost: (request: string) => void): Bus {
-  return {
-    publish: bus.publish.bind(bus),
-    publishIn: bus.publishIn.bind(bus),
-    consume: bus.consume.bind(bus),
-    ready: bus.ready.bind(bus),
-    lastPosition: bus.lastPosition.bind(bus),
-    lastOf: bus.lastOf.bind(bus),
-    onReturn: bus.onReturn.bind(bus),
-    purge: bus.purge.bind(bus),
-    deadLetters: bus.deadLetters.bind(bus),
-    respond: bus.respond.bind(bus),
-    close: bus.close.bind(bus),
-    request: async (subject, body, options) => {
-      if (subject === requestSubject('mapping-index', 'prepare')) {
-        lost('prepare');
-        throw new MidmirrorError('unavailable', 'nobody answers');
-      }
-      if (subject === requestSubject('mapping-index', 'advance')) {
-        lost('advance');
-        return { mirrors: 0 };
-      }
-      return await bus.request(subject, body, options);
-    },
-  };
+  return requestsThrough(bus, async (asked, pass) => {
+    if (asked('mapping-index.prepare')) {
+      lost('prepare');
+      throw new MidmirrorError('unavailable', 'nobody answers');
+    }
+    if (!asked('mapping-index.advance')) return await pass();
+    lost('advance');
+    return { mirrors: 0 };
+  });
 }
 
 async function walk(seed: number, lost: (request: string) => void): Promise<void> {

@@ -62,6 +62,7 @@ export class World {
   watched: (catalog: Catalog) => Catalog = (catalog) => catalog;
   openBus: (catalog: Catalog) => Bus = openEmbeddedBus;
   leaseMs = 5000;
+  log: (message: string) => void = () => {};
   /** Of the maps that live reads go by. */
   readonly headMapBytesMax: number;
   #nowNs = 1_700_000_000_000_000_000n;
@@ -104,7 +105,7 @@ export class World {
       openBus: this.openBus,
       leaseMs: this.leaseMs,
       clock: { nowNs: () => (this.#nowNs += 1000n) },
-      log: () => {},
+      log: (message) => this.log(message),
       reached: (place) => this.#place(place),
       segmentBytes: SEGMENT,
       journalBytesMax: SEGMENTS_MAX * SEGMENT,

@@ -23,6 +23,7 @@ const NODE_ENVIRONMENT = {
   MALLOC_MMAP_THRESHOLD_: '32768',
   MALLOC_TRIM_THRESHOLD_: '65536',
 };
+const ANY_PORT = '127.0.0.1:0';
 const SERVICES = new URL('../../', import.meta.url);
 
 export interface ClusterOptions {
@@ -30,7 +31,7 @@ export interface ClusterOptions {
   directory: string;
   /** `MIM_*` and what else the services are to see. */
   environment: Readonly<Record<string, string | undefined>>;
-  /** How many ingests share the pool. */
+  /** How many ingests share the pool; none: NATS and PostgreSQL alone. */
   ingests: number;
   /** Those that end by themselves are started again. */
   restart: boolean;
@@ -141,19 +142,12 @@ export class LocalCluster {
   readonly options: ClusterOptions;
   readonly nats: NatsServer;
   postgres: PostgresServer;
-  /** By name; started in this order. */
-  readonly services: ReadonlyMap<string, ServiceProcess>;
+  readonly services = new Map<string, ServiceProcess>();
 
-  private constructor(
-    options: ClusterOptions,
-    nats: NatsServer,
-    postgres: PostgresServer,
-    services: ReadonlyMap<string, ServiceProcess>,
-  ) {
+  private constructor(options: ClusterOptions, nats: NatsServer, postgres: PostgresServer) {
     this.options = options;
     this.nats = nats;
     this.postgres = postgres;
-    this.services = services;
   }
 
   /** Rejects saying what to install, or what went wrong; nothing is left running then. */
@@ -167,18 +161,51 @@ export class LocalCluster {
     let cluster: LocalCluster;
     try {
       const postgres = await startPostgresIn(options);
-      cluster = new LocalCluster(options, nats, postgres, await servicesOf(options, nats, postgres));
+      cluster = new LocalCluster(options, nats, postgres);
     } catch (error) {
       await nats.stop();
       throw error;
     }
     try {
+      await cluster.#addServices();
       await Promise.all([...cluster.services.values()].map((service) => service.start()));
       return cluster;
     } catch (error) {
       await cluster.stop();
       throw error;
     }
+  }
+
+  /** One more process of a service, not yet started. `own`: of its environment. */
+  async add(
+    name: string,
+    service: string,
+    own: Readonly<Record<string, string>> = {},
+  ): Promise<ServiceProcess> {
+    const { directory, environment } = this.options;
+    const metrics = environment['MIM_METRICS_LISTEN'] === 'off' ? 'off' : await lasting(ANY_PORT);
+    const added = new ServiceProcess(name, service, this.options, {
+      ...{ MIM_DATA_DIR: directory, MIM_NATS_URL: this.nats.url, MIM_POSTGRES_URL: this.postgres.url },
+      ...{ MIM_NODE: name, MIM_METRICS_LISTEN: metrics, ...own, ...this.options.own?.(name) },
+    });
+    this.services.set(name, added);
+    return added;
+  }
+
+  async #addServices(): Promise<void> {
+    const { environment, ingests } = this.options;
+    if (ingests === 0) return;
+    const { MIM_NBD_LISTEN: disks = '127.0.0.1:10809', MIM_API_LISTEN: api = '127.0.0.1:8080' } = environment;
+    // The first has the addresses that are given.
+    await this.add('ingest-1', 'ingest', {
+      MIM_NBD_LISTEN: await lasting(disks),
+      MIM_METRICS_LISTEN: await lasting(environment['MIM_METRICS_LISTEN'] ?? ANY_PORT),
+    });
+    for (let i = 2; i <= ingests; i += 1)
+      await this.add(`ingest-${i}`, 'ingest', { MIM_NBD_LISTEN: await lasting(ANY_PORT) });
+    await this.add('mapping-index', 'mapping-index', { MIM_NBD_LISTEN: await lasting(ANY_PORT) });
+    await this.add('synchronizer', 'synchronizer');
+    await this.add('console', 'console', { MIM_API_LISTEN: await lasting(api) });
   }
 
   service(name: string): ServiceProcess {
@@ -220,40 +247,6 @@ async function startPostgresIn(options: ClusterOptions, port?: number): Promise<
     log: (line) => options.log(`postgres: ${line}`),
     ...(port === undefined ? {} : { port }),
   });
-}
-
-async function servicesOf(
-  options: ClusterOptions,
-  nats: NatsServer,
-  postgres: PostgresServer,
-): Promise<Map<string, ServiceProcess>> {
-  const shared = {
-    MIM_DATA_DIR: options.directory,
-    MIM_NATS_URL: nats.url,
-    MIM_POSTGRES_URL: postgres.url,
-  };
-  const services = new Map<string, ServiceProcess>();
-  const add = async (name: string, service: string, own: Record<string, string>): Promise<void> => {
-    const environment = {
-      ...shared,
-      MIM_NODE: name,
-      MIM_METRICS_LISTEN: `127.0.0.1:${await freePort()}`,
-      ...own,
-      ...options.own?.(name),
-    };
-    services.set(name, new ServiceProcess(name, service, options, environment));
-  };
-  const { MIM_NBD_LISTEN: disks = '127.0.0.1:10809', MIM_API_LISTEN: api = '127.0.0.1:8080' } =
-    options.environment;
-  for (let i = 1; i <= options.ingests; i += 1) {
-    // The first has the address that is given.
-    const listen = i === 1 ? disks : '127.0.0.1:0';
-    await add(`ingest-${i}`, 'ingest', { MIM_NBD_LISTEN: await lasting(listen) });
-  }
-  await add('mapping-index', 'mapping-index', { MIM_NBD_LISTEN: `127.0.0.1:${await freePort()}` });
-  await add('synchronizer', 'synchronizer', {});
-  await add('console', 'console', { MIM_API_LISTEN: await lasting(api) });
-  return services;
 }
 
 /** The same over restarts: a port of its own instead of any. */

@@ -1,4 +1,4 @@
-// `npm run cluster [-- --ingests 2]`: the appliance as a process for each service, with NATS and PostgreSQL of this
+// `npm run cluster [-- --ingests 2 | -- --servers-only]`: the appliance as a process for each service, with NATS and PostgreSQL of this
 // machine, until Ctrl-C.
 import { parseArgs } from 'node:util';
 import { resolve } from 'node:path';
@@ -12,7 +12,14 @@ import { limits } from './limits.ts';
 const STOP_MS_MAX = 60_000;
 
 function ingestsAsked(): number {
-  const { values } = parseArgs({ options: { ingests: { type: 'string', default: '1' } } });
+  const { values } = parseArgs({
+    options: {
+      ingests: { type: 'string', default: '1' },
+      // For `mim rebuild`, when what PostgreSQL held is lost.
+      'servers-only': { type: 'boolean', default: false },
+    },
+  });
+  if (values['servers-only']) return 0;
   const ingests = Number(values.ingests);
   if (Number.isSafeInteger(ingests) && ingests >= 1 && ingests <= limits.ingestsMax) return ingests;
   throw new MidmirrorError(
@@ -34,12 +41,16 @@ async function start(): Promise<{ stop(): Promise<void> }> {
         hint: 'unset it; or start the services by themselves, as docker-compose.yml does',
       });
   const directory = resolve(config.MIM_DATA_DIR);
+  const ingests = ingestsAsked();
   const cluster = await LocalCluster.start({
-    ...{ directory, environment: process.env, ingests: ingestsAsked(), restart: true, log: logUnusual },
+    ...{ directory, environment: process.env, ingests, restart: true, log: logUnusual },
   });
-  say(`Midmirror ${VERSION} is running as a cluster, a process for each service.`);
-  say(`  disks (NBD)     ${cluster.nbdUri}`);
-  say(`  API (HTTP)      ${cluster.api}/v1`);
+  if (ingests === 0) say('NATS and PostgreSQL are running alone.');
+  else {
+    say(`Midmirror ${VERSION} is running as a cluster, a process for each service.`);
+    say(`  disks (NBD)     ${cluster.nbdUri}`);
+    say(`  API (HTTP)      ${cluster.api}/v1`);
+  }
   say(`  data directory  ${directory}`);
   say(`  NATS            ${cluster.nats.url}, process ${cluster.nats.pid}`);
   const database = new URL(cluster.postgres.url);
@@ -47,12 +58,14 @@ async function start(): Promise<{ stop(): Promise<void> }> {
   say(`  PostgreSQL      ${database.href}, process ${cluster.postgres.pid}`);
   say(`                  its password is in ${directory}/postgres/password`);
   for (const { name, pid, says } of cluster.services.values())
-    say(`  ${name.padEnd(15)} process ${pid}, metrics ${says.get('metrics (HTTP)')}`);
+    say(`  ${name.padEnd(15)} process ${pid}, metrics ${says.get('metrics (HTTP)') ?? 'off'}`);
   say('');
-  say('Make a volume and connect to it:');
-  say('  npx mim volume create db --size 10GiB');
-  say(`  nbdinfo ${exportUri(cluster.nbdUri, 'db')}`);
-  say('');
+  if (ingests > 0) {
+    say('Make a volume and connect to it:');
+    say('  npx mim volume create db --size 10GiB');
+    say(`  nbdinfo ${exportUri(cluster.nbdUri, 'db')}`);
+    say('');
+  }
   say('Ctrl-C stops all of it; everything is kept.');
   return cluster;
 }

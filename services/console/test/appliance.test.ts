@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { test } from 'node:test';
 import { answer, openNatsBus } from '@midmirror/bus';
 import { startNats } from '@midmirror/local-servers';
+import { whyNotReady } from '../readiness.ts';
 import { diskOf, pointOf, TIME_NS, withConsole } from './console-under-test.ts';
 
 const neighbours = { resolve: () => pointOf(1), disk: () => diskOf(1) };
@@ -25,7 +26,7 @@ test('the appliance is described while NATS is away, and without a server for gu
         context: { nbdUri: () => nbdUri },
         openBus: (catalog) => openNatsBus({ url: nats.url, name: 'test', catalog, log: () => {} }),
       },
-      async ({ bus, get }) => {
+      async ({ bus, catalog, get }) => {
         const look = async (): Promise<ApplianceView> => {
           const shown = await get('/appliance');
           assert.equal(shown.status, 200);
@@ -34,10 +35,14 @@ test('the appliance is described while NATS is away, and without a server for gu
         await bus.ready();
         const before = await look();
         assert.deepEqual([before.nbd, before.deadLetters], ['nbd://ingest-1:10809', 0]);
+        assert.deepEqual(await whyNotReady({ catalog, bus }), []);
         await nats.kill();
         nbdUri = null;
         const { version, nbd, deadLetters } = await look();
         assert.deepEqual({ version, nbd, deadLetters }, { version: '0.0.0', nbd: null, deadLetters: null });
+        const [reason, ...more] = await whyNotReady({ catalog, bus });
+        assert.match(reason!, /^the other services can't be reached: .*NATS/);
+        assert.deepEqual(more, []);
         await nats.restart();
         await bus.ready();
         assert.equal((await look()).deadLetters, 0);

@@ -70,3 +70,119 @@ test('after a loss the stream is read from where the descriptors came again', ()
   assert.equal(tail.firstPosition, 20);
   assert.equal([...batchesOf(tail.segment(7)!)].length, 5);
 });
+
+interface Told {
+  epoch: number;
+  segment: number;
+  firstSeq: number;
+  real: boolean;
+}
+
+function message(batches: readonly Told[], slot: (batch: Told) => number): Uint8Array {
+  const builder = new BatchBuilder(1);
+  const parts = batches.map((batch) => {
+    const { epoch, segment, firstSeq } = batch;
+    const offset = 4096 + slot(batch) * 8192;
+    builder.reset();
+    builder.add(DescriptorKind.write, 0, firstSeq, 0, DATA_BYTES, offset);
+    const write = { firstSeq, timeNs: BigInt(1000 + firstSeq), durableSeq: 0, writeCount: 1 };
+    return builder
+      .finish({ ...{ epoch, segment, offset }, ...write, dataBytes: DATA_BYTES, previousCrc: 0 })
+      .slice();
+  });
+  return Buffer.concat(parts);
+}
+
+test('what displaced owners wrote after they had lost the journal is cut off, whenever it comes', () => {
+  // Of each owner: how much of its last segments is real, and what it went on with when it did not know yet.
+  const owner = fc.record({
+    segments: fc.array(fc.integer({ min: 1, max: 4 }), { minLength: 1, maxLength: 3 }),
+    phantomsInLast: fc.integer({ min: 0, max: 3 }),
+    phantomSegments: fc.array(fc.integer({ min: 1, max: 3 }), { maxLength: 2 }),
+    skipsNumbers: fc.integer({ min: 0, max: 2 }),
+  });
+  const all = { phantoms: 0, kept: 0 };
+  fc.assert(
+    fc.property(
+      fc.array(owner, { minLength: 2, maxLength: 4 }),
+      fc.infiniteStream(fc.nat({ max: 99 })),
+      (owners, random) => {
+        let [seq, segment, position] = [0, 0, 10];
+        const published: Told[][] = [];
+        const late: Told[][] = [];
+        for (const [index, { segments, phantomsInLast, phantomSegments, skipsNumbers }] of owners.entries()) {
+          const epoch = index + 1;
+          for (const count of segments) {
+            segment += 1;
+            published.push(
+              Array.from({ length: count }, () => ({ epoch, segment, firstSeq: ++seq, real: true })),
+            );
+          }
+          if (index === owners.length - 1) break;
+          let phantomSeq = seq;
+          const phantoms = (count: number, of: number): Told[] =>
+            Array.from({ length: count }, () => ({
+              epoch,
+              segment: of,
+              firstSeq: ++phantomSeq,
+              real: false,
+            }));
+          late.push(phantoms(phantomsInLast, segment));
+          late.push(...phantomSegments.map((count, i) => phantoms(count, segment + 1 + i)));
+          // Its successor counts on from the files that it finds, or has them removed.
+          segment += skipsNumbers;
+        }
+        const bySegment = new Map<string, Told[]>();
+        for (const told of [...published, ...late])
+          for (const batch of told) {
+            const key = `${batch.epoch}/${batch.segment}`;
+            bySegment.set(key, [...(bySegment.get(key) ?? []), batch]);
+          }
+        const slot = (batch: Told): number =>
+          bySegment.get(`${batch.epoch}/${batch.segment}`)!.indexOf(batch);
+        const tail = new Tail();
+        // Each owner publishes in order; the late ones come in anywhere behind what they follow.
+        const queue = late.filter((told) => told.length > 0);
+        for (const told of published) {
+          tail.add(position++, message(told, slot));
+          const next = queue[0];
+          const follows = next !== undefined && next[0]!.firstSeq <= told.at(-1)!.firstSeq + 1;
+          if (follows && random.next().value < 60) {
+            tail.add(position++, message(queue.shift()!, slot));
+            all.phantoms += 1;
+          }
+        }
+        for (const told of queue) {
+          tail.add(position++, message(told, slot));
+          all.phantoms += 1;
+        }
+        const found = tail.segments.flatMap((of) =>
+          [...batchesOf(of)].map(({ batch }) => `${batch.epoch}/${batch.segment}/${batch.firstSeq}`),
+        );
+        const real = published.flat().map((told) => `${told.epoch}/${told.segment}/${told.firstSeq}`);
+        assert.deepEqual(found, real);
+        all.kept += found.length;
+      },
+    ),
+    { numRuns: 500 },
+  );
+  assert.ok(all.phantoms > 300 && all.kept > 300, JSON.stringify(all));
+});
+
+test('a segment whose run is stored, or that has left the ring, leaves nothing behind when it comes again', () => {
+  const tail = new Tail();
+  tail.add(10, logOf(7).bytes);
+  tail.add(11, logOf(8).bytes);
+  tail.drop(7);
+  tail.add(12, logOf(7).bytes);
+  assert.deepEqual(
+    tail.segments.map(({ segment }) => segment),
+    [8],
+  );
+  assert.equal(tail.firstPosition, 11);
+  tail.recycled(8);
+  tail.add(13, logOf(7).bytes);
+  tail.add(14, logOf(8).bytes);
+  assert.equal(tail.firstPosition, null);
+  assert.equal(tail.isDone(9), false);
+});
