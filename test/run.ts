@@ -4,6 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { globSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { CHOICE, chooseServers, describeServers } from '../libs/local-servers/test/contract-servers.ts';
 import { installTools } from './tools.ts';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -20,8 +21,11 @@ if (files.length === 0) {
   process.stderr.write(`no test file contains ${wanted.join(' or ')} in its path\n`);
   process.exit(2);
 }
+let servers: Awaited<ReturnType<typeof chooseServers>>;
 try {
   installTools();
+  servers = await chooseServers(process.env);
+  process.stdout.write(`${describeServers(servers)}\n`);
 } catch (error) {
   process.stderr.write(`${(error as Error).message}\n`);
   process.exit(1);
@@ -29,5 +33,6 @@ try {
 const { status } = spawnSync(process.execPath, ['--test', '--test-concurrency=2', ...files], {
   cwd: root,
   stdio: 'inherit',
+  env: { ...process.env, [CHOICE]: servers.kind },
 });
 process.exit(status ?? 1);

@@ -17,6 +17,7 @@ const TOOLS: Readonly<Record<string, string>> = {
   losetup: 'mount',
   'nats-server': 'nats-server',
   curl: 'curl',
+  openssl: 'openssl',
   prometheus: 'prometheus',
   promtool: 'prometheus',
 };

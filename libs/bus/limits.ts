@@ -16,6 +16,8 @@ export const limits = {
   // NATS only.
   /** A call of the server that takes longer has failed. */
   serverCallMsMax: 5000,
+  /** Of looking why a server that demands TLS does not answer. */
+  tlsProbeMsMax: 1000,
   /** Between attempts to connect. */
   connectEveryMs: 250,
   /** A server that is silent for two of these is gone. */

@@ -32,6 +32,23 @@ const NETWORK =
 /** `pg` gives these no code. */
 const LOST = /terminated|timeout|not queryable|connection error/i;
 
+/** Of TLS, by Node's code or the words of `pg`: what to do. */
+const TLS_HINTS: readonly (readonly [RegExp, string])[] = [
+  [/ALTNAME/, 'name the server in the URL as its certificate does, or ask less with sslmode=verify-ca'],
+  [/^ERR_SSL.*ALERT/, 'sslcert and sslkey in the URL name a certificate that the server trusts, and its key'],
+  [
+    /CERT|UNABLE_TO_|SIGNATURE/,
+    'sslrootcert in the URL names the file with the authority that signed its certificate',
+  ],
+  [
+    /does not support SSL/,
+    'the server needs ssl = on and a certificate; sslmode=disable sends all in the clear',
+  ],
+];
+
+/** How to start Node, which is not how Midmirror is told of an authority. */
+const NODES_ADVICE = /; if the root CA is installed locally, .*/;
+
 /** `database`: how messages name it. */
 export function postgresFailure(error: unknown, database: string): MidmirrorError {
   if (error instanceof MidmirrorError) return error;
@@ -48,7 +65,8 @@ export function postgresFailure(error: unknown, database: string): MidmirrorErro
     return new MidmirrorError('unavailable', message, {
       hint: 'is PostgreSQL running, and reached from here?',
     });
-  return new MidmirrorError('io', message);
+  const [, hint] = TLS_HINTS.find(([of]) => of.test(code ?? messageOf(error))) ?? [];
+  return new MidmirrorError('io', message, hint === undefined ? {} : { hint });
 }
 
 /** The connection is of no use any more, and what was asked last may have been done or not. */
@@ -59,5 +77,5 @@ export function endsConnection(error: unknown): boolean {
 /** A host with several addresses gives an error for each, and no message of its own. */
 function wordsOf(error: unknown): string {
   if (error instanceof AggregateError) return error.errors.map(messageOf).join(', ');
-  return messageOf(error);
+  return messageOf(error).replace(NODES_ADVICE, '');
 }

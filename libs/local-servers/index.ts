@@ -1,3 +1,8 @@
 export { freePort } from './free-port.ts';
-export { type NatsServer, type NatsServerOptions, startNats } from './nats-server.ts';
-export { type PostgresServer, type PostgresServerOptions, startPostgres } from './postgres-server.ts';
+export { type NatsServer, type NatsServerOptions, natsVersion, startNats } from './nats-server.ts';
+export {
+  type PostgresServer,
+  type PostgresServerOptions,
+  postgresVersion,
+  startPostgres,
+} from './postgres-server.ts';

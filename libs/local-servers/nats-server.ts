@@ -1,5 +1,6 @@
 // A real nats-server of the machine's package, with JetStream on a directory of its own: for tests, and for a
 // cluster on one machine.
+import { execFileSync } from 'node:child_process';
 import { accessSync, constants, mkdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { onFreePort } from './free-port.ts';
@@ -63,6 +64,12 @@ export async function startNats(options: NatsServerOptions): Promise<NatsServer>
       },
     };
   });
+}
+
+/** As `2.9.10`. Throws saying what to install. */
+export function natsVersion(): string {
+  const said = execFileSync(findProgram(), ['--version'], { encoding: 'utf8' });
+  return /v?(\d+\.\d+\.\d+\S*)/.exec(said)?.[1] ?? said.trim();
 }
 
 function findProgram(): string {

@@ -1,7 +1,16 @@
 // A real PostgreSQL of the machine's packages on a directory of its own: for tests, and for a cluster on one machine.
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { accessSync, chownSync, constants, existsSync, mkdirSync, readdirSync } from 'node:fs';
+import {
+  accessSync,
+  chownSync,
+  constants,
+  copyFileSync,
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+} from 'node:fs';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { onFreePort } from './free-port.ts';
@@ -23,6 +32,8 @@ export interface PostgresServerOptions {
   port?: number;
   /** False: what a power loss takes is lost, killed processes lose nothing. For tests. Default: true. */
   durable?: boolean;
+  /** With a certificate; `caFile`: it asks clients for theirs too, and looks at those that come. */
+  tls?: { certFile: string; keyFile: string; caFile?: string };
   /** More of `postgresql.conf`. */
   settings?: Readonly<Record<string, string>>;
 }
@@ -49,10 +60,17 @@ export async function startPostgres(options: PostgresServerOptions): Promise<Pos
     refuseUnlessReached(directory, user);
   }
   const password = initialize(directory, programs, user);
+  const settings = { ...tlsSettings(directory, options.tls, user), ...options.settings };
   return await onFreePort(options.port, /Address already in use/, async (port) => {
     const server = await startServerProcess({
       program: `${programs}/postgres`,
-      args: ['-D', `${directory}/data`, '-p', String(port), ...settingsOf(directory, options)],
+      args: [
+        '-D',
+        `${directory}/data`,
+        '-p',
+        String(port),
+        ...settingsOf(directory, { ...options, settings }),
+      ],
       cwd: directory,
       ...(user === undefined ? {} : { user }),
       ready: /database system is ready to accept connections/,
@@ -68,6 +86,34 @@ export async function startPostgres(options: PostgresServerOptions): Promise<Pos
       kill: () => server.kill(),
     };
   });
+}
+
+/** As `15.14`. Throws saying what to install. */
+export function postgresVersion(): string {
+  const said = execFileSync(`${findPrograms()}/postgres`, ['--version'], { encoding: 'utf8' });
+  return /\) (\d[\w.]*)/.exec(said)?.[1] ?? said.trim();
+}
+
+/** PostgreSQL reads no key that others may read, or that is another user's. */
+function tlsSettings(
+  directory: string,
+  tls: PostgresServerOptions['tls'],
+  user: { uid: number; gid: number } | undefined,
+): Record<string, string> {
+  if (tls === undefined) return {};
+  const copy = (from: string, name: string): string => {
+    const to = `${directory}/${name}`;
+    copyFileSync(from, to);
+    chmodSync(to, 0o600);
+    if (user !== undefined) chownSync(to, user.uid, user.gid);
+    return to;
+  };
+  return {
+    ssl: 'on',
+    ssl_cert_file: copy(tls.certFile, 'server.pem'),
+    ssl_key_file: copy(tls.keyFile, 'server.key'),
+    ...(tls.caFile === undefined ? {} : { ssl_ca_file: copy(tls.caFile, 'clients.pem') }),
+  };
 }
 
 function settingsOf(directory: string, { durable = true, settings }: PostgresServerOptions): string[] {

@@ -9,4 +9,6 @@ export const limits = {
   startEveryMs: 250,
   /** How long a process that starts waits for NATS before it goes on without. */
   busWaitMs: 2000,
+  /** A server that does not answer a look of /readyz within this time is away; less than a check may take. */
+  serverAnswerMs: 1000,
 } as const;

@@ -10,6 +10,7 @@ import { log, lockJob, runProcess, say, shareDirectory } from '@midmirror/runtim
 import { startTelemetry, type Telemetry } from '@midmirror/telemetry';
 import { resolve } from 'node:path';
 import { limits } from './limits.ts';
+import { type JobWithout, tellOfServers } from './servers-away.ts';
 import { type Config, natsOptions, natsStreamLimits, readConfig, type ServiceName } from './settings.ts';
 
 export const VERSION = '0.1.0';
@@ -35,14 +36,19 @@ export interface StartedService {
   stop(): Promise<void>;
 }
 
-/**
- * Runs until a signal. `job`: what only one process of a pool may do; others wait until it has ended, to take its
- * place.
- */
+export interface ServiceOptions {
+  /** What only one process of a pool may do: others wait until it has ended, to take its place. */
+  job: boolean;
+  /** While it runs; none starts without PostgreSQL. */
+  withoutNats: JobWithout;
+  withoutPostgres: JobWithout;
+}
+
+/** Runs until a signal. */
 export function runService(
   service: Exclude<ServiceName, 'appliance'>,
   environment: Readonly<Record<string, string | undefined>>,
-  { job }: { job: boolean },
+  { job, withoutNats, withoutPostgres }: ServiceOptions,
   start: (edges: ServiceEdges) => Promise<StartedService>,
 ): void {
   runProcess(
@@ -97,6 +103,9 @@ export function runService(
         log,
       });
       closing.push(() => bus.close());
+      tellOfServers(telemetry, {
+        ...{ catalog, catalogAway: withoutPostgres, bus, busAway: withoutNats },
+      });
       // It begins connected when NATS is there, and begins all the same when it is not.
       await Promise.race([bus.ready(), pause(limits.busWaitMs, undefined, { signal })]);
       const started = await start({

@@ -1,6 +1,7 @@
 // What the appliance and each of its services are told by the environment; names, defaults and bounds. One table for
 // all processes, so that one environment serves them all.
 import type { NatsBusOptions } from '@midmirror/bus';
+import { MidmirrorError } from '@midmirror/basis';
 import { bytes, type Listen, listen, off, readSettings, text, whole } from '@midmirror/runtime';
 
 export type ServiceName = 'appliance' | 'ingest' | 'synchronizer' | 'mapping-index' | 'console';
@@ -24,7 +25,7 @@ const settings = {
   MIM_HEAD_MAP_BYTES: bytes(48 << 20, 1 << 20, 2 ** 36),
   /** Of the index's pages that are kept in memory, all volumes together. */
   MIM_INDEX_CACHE_BYTES: bytes(32 << 20, 1 << 20, 2 ** 36),
-  /** `nats://host:port`, several with commas between; the single process has a bus of its own without it. */
+  /** `nats://host:port` or `tls://host:port`, several with commas between; the single process has a bus of its own without it. */
   MIM_NATS_URL: text(''),
   /** A file of NATS credentials. */
   MIM_NATS_CREDS: text(''),
@@ -32,7 +33,7 @@ const settings = {
   MIM_NATS_TLS_CA: text(''),
   MIM_NATS_TLS_CERT: text(''),
   MIM_NATS_TLS_KEY: text(''),
-  /** Of each stream that is made from now on. */
+  /** Of each stream and bucket that is made from now on. */
   MIM_NATS_REPLICAS: whole(1, 1, 5),
   MIM_NATS_JOURNAL_BYTES: bytes(2 ** 30, 1 << 20, 2 ** 44),
   MIM_NATS_TIMELINE_BYTES: bytes(512 << 20, 1 << 20, 2 ** 44),
@@ -61,9 +62,10 @@ export function readConfig(service: ServiceName, environment: Readonly<Record<st
   );
 }
 
-/** The server that a connection goes to. */
+/** The server that a connection goes to. Throws `bad-request` naming the variable. */
 export function natsOptions(config: Config, name: string): Omit<NatsBusOptions, 'catalog' | 'log'> {
   const { MIM_NATS_TLS_CA, MIM_NATS_TLS_CERT, MIM_NATS_TLS_KEY } = config;
+  refuseHalfSet(config);
   const tls = {
     ...(MIM_NATS_TLS_CA === '' ? {} : { caFile: MIM_NATS_TLS_CA }),
     ...(MIM_NATS_TLS_CERT === '' ? {} : { certFile: MIM_NATS_TLS_CERT }),
@@ -75,6 +77,22 @@ export function natsOptions(config: Config, name: string): Omit<NatsBusOptions, 
     ...(config.MIM_NATS_CREDS === '' ? {} : { credsFile: config.MIM_NATS_CREDS }),
     ...(Object.keys(tls).length === 0 ? {} : { tls }),
   };
+}
+
+function refuseHalfSet(config: Config): void {
+  const [set, missing] =
+    config.MIM_NATS_TLS_CERT === ''
+      ? (['MIM_NATS_TLS_KEY', 'MIM_NATS_TLS_CERT'] as const)
+      : (['MIM_NATS_TLS_CERT', 'MIM_NATS_TLS_KEY'] as const);
+  if (config[set] !== '' && config[missing] === '')
+    throw new MidmirrorError('bad-request', `${set} is set and ${missing} is not`, {
+      hint: 'a certificate and its key are two files; give both or none',
+    });
+  // The client would pass over it, and messages would show it.
+  if (config.MIM_NATS_URL.includes('@'))
+    throw new MidmirrorError('bad-request', 'MIM_NATS_URL has a user in it (an "@"), which is not taken', {
+      hint: 'put the credentials in a file and name it in MIM_NATS_CREDS, or use a certificate (MIM_NATS_TLS_CERT)',
+    });
 }
 
 /** Of the streams that are made. */

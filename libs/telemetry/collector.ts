@@ -1,5 +1,5 @@
-// Asks all sources at each look and shapes what they say for the SDK's readers. A source that fails is told of, the
-// others count.
+// Asks all sources at each look and shapes what they say for the SDK's readers. A source that fails or takes too long is
+// told of, the others count.
 import { messageOf } from '@midmirror/basis';
 import { ValueType } from '@opentelemetry/api';
 import { hrTime } from '@opentelemetry/core';
@@ -24,6 +24,8 @@ interface Told {
 
 export class Collector implements MetricProducer {
   readonly #sources: Source[] = [];
+  /** Those that have not answered an earlier look yet: what they wait for is away. */
+  readonly #late = new Set<Source>();
   readonly #startTime = hrTime(0);
   readonly #version: string;
   readonly #log: (message: string) => void;
@@ -46,13 +48,7 @@ export class Collector implements MetricProducer {
       if (series.length < limits.seriesPerMetricMax) series.push({ labels, value });
       else dropped += 1;
     };
-    for (const source of this.#sources) {
-      try {
-        await source(report);
-      } catch (error) {
-        this.#log(`metrics: a source failed: ${messageOf(error)}`);
-      }
-    }
+    await Promise.all(this.#sources.map((source) => this.#ask(source, report)));
     report('midmirror_telemetry_dropped_series', {}, dropped);
     // A metric that nobody has told of keeps its name and help: what is asked for exists.
     const data = Object.entries(metrics).map(([name, metric]) =>
@@ -63,6 +59,23 @@ export class Collector implements MetricProducer {
       resourceMetrics: { resource: emptyResource(), scopeMetrics: [{ scope, metrics: data }] },
       errors: [],
     };
+  }
+
+  async #ask(source: Source, report: Report): Promise<void> {
+    if (this.#late.has(source)) return;
+    this.#late.add(source);
+    const telling = (async () => source(report))()
+      .catch((error: unknown) => this.#log(`metrics: a source failed: ${messageOf(error)}`))
+      .finally(() => this.#late.delete(source));
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(() => {
+        this.#log(`metrics: a source is left out: it did not answer within ${limits.sourceMs} ms`);
+        resolve();
+      }, limits.sourceMs);
+    });
+    await Promise.race([telling, late]);
+    clearTimeout(timer);
   }
 
   #data(name: string, { kind, unit, help }: Metric, told: readonly Told[]): MetricData {

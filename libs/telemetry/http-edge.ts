@@ -1,4 +1,5 @@
-// /metrics for Prometheus, /healthz (the process answers) and /readyz (it can do its job, else why not).
+// /metrics for Prometheus, /healthz (the process answers) and /readyz (it can do its job, else why not; and what is
+// not as it should be all the same).
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { MidmirrorError } from '@midmirror/basis';
 import type { Listen } from '@midmirror/runtime';
@@ -21,11 +22,7 @@ export async function startHttpEdge(
     else if (path === '/metrics') metrics(request, response);
     else if (path === '/healthz') send(response, 200, { alive: true });
     else if (path === '/readyz')
-      void readiness
-        .reasons()
-        .then((reasons) =>
-          send(response, reasons.length === 0 ? 200 : 503, { ready: reasons.length === 0, reasons }),
-        );
+      void readiness.answer().then((answer) => send(response, answer.ready ? 200 : 503, answer));
     else send(response, 404, { paths: ['/metrics', '/healthz', '/readyz'] });
   });
   await new Promise<void>((resolve, reject) => {

@@ -3,6 +3,8 @@
 export const limits = {
   /** Series of one metric; further ones are left out and counted. */
   seriesPerMetricMax: 5000,
+  /** A source of metrics that takes longer is left out: whoever looks waits 10 s at most. */
+  sourceMs: 2000,
   /** A readiness check that takes longer is a reason not to be ready. */
   checkMs: 2000,
   /** How long stopping waits for what is still to be sent. */

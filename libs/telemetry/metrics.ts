@@ -244,6 +244,12 @@ export const metrics = {
     help: 'Of each write, from `since` (stored, just before its answer; durable) until the consumer has handled the event that tells of it, by the clocks of both.',
     labels: ['consumer', 'since'],
   },
+  midmirror_server_away: {
+    kind: 'gauge',
+    unit: '1',
+    help: '1: this process does not get an answer of the catalogue, or of the bus; 0: it does.',
+    labels: ['server'],
+  },
   midmirror_verify_last_timestamp_seconds: {
     kind: 'gauge',
     unit: 's',

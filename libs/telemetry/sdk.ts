@@ -83,7 +83,8 @@ export async function startSdk(options: TelemetryOptions): Promise<RunningTeleme
     tracing: tracers !== null,
     node,
     observe: (source) => collector.add(source),
-    ready: (check) => readiness.add(check),
+    ready: (check) => readiness.reasons.add(check),
+    warn: (check) => readiness.warnings.add(check),
     ...spansOf(tracers?.getTracer('midmirror', version) ?? null),
   };
   return {

@@ -10,7 +10,7 @@ type ValueOf<N extends MetricName> = (typeof metrics)[N]['kind'] extends 'histog
 export type Report = <N extends MetricName>(name: N, labels: LabelsOf<N>, value: ValueOf<N>) => void;
 
 export type Source = (report: Report) => void | Promise<void>;
-/** Why the job can't be done now; none: it can. */
+/** Why the job can't be done now, or is done worse than it should be; none: all is well. */
 export type Check = () => readonly string[] | Promise<readonly string[]>;
 export type Attributes = Readonly<Record<string, string | number>>;
 
@@ -31,12 +31,32 @@ export interface Telemetry {
   readonly node: string;
   /** Asked at each look. */
   observe(source: Source): void;
-  /** Asked for /readyz. */
+  /** Asked for /readyz: a reason makes the process not ready, and an orchestrator sends nobody to it. */
   ready(check: Check): void;
+  /** Asked for /readyz too: what a person should know of, while the process does its job. */
+  warn(check: Check): void;
   /** Begins a trace, or by the sampling none. */
   startSpan(name: string, attributes?: Attributes, startMs?: number): Span;
   /** Goes on with a trace that came with a message; undefined: there is none. */
   continueSpan(traceparent: string | undefined, name: string, attributes?: Attributes): Span;
+}
+
+/** Does it as a step of a trace that came with a message; without a trace it is only done. */
+export async function asStep<T>(
+  telemetry: Telemetry,
+  traceparent: string | undefined,
+  name: string,
+  act: (span: Span) => Promise<T>,
+): Promise<T> {
+  const span = telemetry.continueSpan(traceparent, name);
+  try {
+    const done = await act(span);
+    span.end();
+    return done;
+  } catch (error) {
+    span.end(error);
+    throw error;
+  }
 }
 
 export const NO_SPAN: Span = { traceparent: undefined, child: () => NO_SPAN, end: () => {} };
@@ -48,6 +68,7 @@ export const silent: Telemetry = {
   node: '',
   observe: () => {},
   ready: () => {},
+  warn: () => {},
   startSpan: () => NO_SPAN,
   continueSpan: () => NO_SPAN,
 };

@@ -1,6 +1,6 @@
 // All services in one process: one pool, one catalogue file, which is the bus too, unless it is told of PostgreSQL and NATS.
 import { resolve } from 'node:path';
-import { type Clock, MidmirrorError, messageOf } from '@midmirror/basis';
+import { type Clock, MidmirrorError } from '@midmirror/basis';
 import type { ExportDirectory } from '@midmirror/block-device';
 import { type Bus, openEmbeddedBus, openNatsBus } from '@midmirror/bus';
 import { type Catalog, openEmbeddedCatalog, openPostgresCatalog } from '@midmirror/catalog';
@@ -11,7 +11,14 @@ import { serverUri, startNbdServer } from '@midmirror/nbd';
 import { nodeFiles, type PoolFiles, soleWriter } from '@midmirror/pool';
 import { PageCache } from '@midmirror/runs';
 import { lockDirectory } from '@midmirror/runtime';
-import { type Config, natsOptions, natsStreamLimits, serviceLimits, VERSION } from '@midmirror/service';
+import {
+  type Config,
+  natsOptions,
+  natsStreamLimits,
+  serviceLimits,
+  tellOfServers,
+  VERSION,
+} from '@midmirror/service';
 import { Synchronizer } from '@midmirror/synchronizer';
 import type { Telemetry } from '@midmirror/telemetry';
 
@@ -52,7 +59,13 @@ export async function startAppliance(config: Config, edges: ApplianceEdges): Pro
     const bus = openBus(config, catalog, log);
     closing.push(() => bus.close());
     const ingestConfig = ingestConfigOf(config);
-    telemetry.ready(() => whyUnreadable(catalog));
+    tellOfServers(telemetry, {
+      catalog,
+      // A file that can't be read is damage; a server that is away comes back, and guests go on until then (I6).
+      catalogAway: config.MIM_POSTGRES_URL === '' ? 'stops' : 'goes on',
+      bus: config.MIM_NATS_URL === '' ? null : bus,
+      busAway: 'goes on',
+    });
     const shared = { files, catalog, bus, clock, poolDirectory, log, telemetry };
     const pages = new PageCache(catalog.db, config.MIM_INDEX_CACHE_BYTES);
     const ingest = new Ingest(poolDirectory, {
@@ -115,15 +128,6 @@ function openBus(config: Config, catalog: Catalog, log: (message: string) => voi
     ...{ ...natsOptions(config, 'midmirror'), ...natsStreamLimits(config) },
     ...{ catalog, log },
   });
-}
-
-async function whyUnreadable(catalog: Catalog): Promise<string[]> {
-  try {
-    await catalog.db.selectFrom('volume').select('id').limit(1).execute();
-    return [];
-  } catch (error) {
-    return [`the catalogue can't be read: ${messageOf(error)}`];
-  }
 }
 
 /** A name with an `@` is a past point; a clone's name is the clone; any other is a volume. */

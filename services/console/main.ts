@@ -11,12 +11,14 @@ const { natsOptions, runService, VERSION } = await import('@midmirror/service');
 const { startConsole } = await import('./console.ts');
 const { whyNotReady } = await import('./readiness.ts');
 
-runService('console', process.env, { job: false }, async (edges) => {
+const options = { job: false, withoutNats: 'stops', withoutPostgres: 'stops' } as const;
+runService('console', process.env, options, async (edges) => {
   const { config, node, log } = edges;
   const cluster = openCluster({
     nats: { ...natsOptions(config, `midmirror-console-${node}-nodes`), log },
     ...{ service: 'console', node, nbd: null, http: null, version: VERSION },
-    ...{ leaseMs: config.MIM_LEASE_MS, monotonicMs: () => performance.now(), log },
+    ...{ leaseMs: config.MIM_LEASE_MS, replicas: config.MIM_NATS_REPLICAS },
+    ...{ monotonicMs: () => performance.now(), log },
   });
   /** Of those that live, the first in the order of their names; null: there is none. */
   const nbdOf = (service: string): string | null =>

@@ -254,8 +254,8 @@ export class IngestVolume {
     if (this.disk.ringShare >= RELIEVE_SHARE) this.#relieve();
   }
 
-  /** The MIM holds everything up to `seq`. */
-  async recycle(seq: number): Promise<number> {
+  /** The MIM holds everything up to `seq`. `traceparent`: of the sync that made it so. */
+  async recycle(seq: number, traceparent?: string): Promise<number> {
     this.#refuseUnlessOurs();
     this.#mimSeq = Math.max(this.#mimSeq, seq);
     await this.#mim.reload();
@@ -264,11 +264,12 @@ export class IngestVolume {
     // One that does not answer sees by the pool that it is behind: it fences itself.
     const { bus, readerLeaseMs } = this.#context;
     const signal = this.#lost.signal;
-    await askReaders(bus, 'mapping-index.advance', { volumeId: this.id }, { leaseMs: readerLeaseMs, signal });
+    const options = { leaseMs: readerLeaseMs, signal, traceparent };
+    await askReaders(bus, 'mapping-index.advance', { volumeId: this.id }, options);
     this.#refuseUnlessOurs();
     this.#context.reached('recycling');
     const numbers = await this.disk.recycle(this.#mimSeq);
-    if (numbers.length > 0) await this.#forgetSegments(numbers);
+    if (numbers.length > 0) await this.#forgetSegments(numbers, traceparent);
     this.#context.reached('recycled');
     return numbers.length;
   }
@@ -524,7 +525,7 @@ export class IngestVolume {
     if (gone.length > 0) await this.#forgetSegments(gone);
   }
 
-  async #forgetSegments(numbers: number[]): Promise<void> {
+  async #forgetSegments(numbers: number[], traceparent?: string): Promise<void> {
     await this.#commit(
       {
         type: 'segment.recycled',
@@ -539,15 +540,20 @@ export class IngestVolume {
           .where('segment', 'in', numbers)
           .execute();
       },
+      traceparent,
     );
   }
 
-  async #commit(event: DomainEvent, change: Parameters<Catalog['transaction']>[0]): Promise<void> {
+  async #commit(
+    event: DomainEvent,
+    change: Parameters<Catalog['transaction']>[0],
+    traceparent?: string,
+  ): Promise<void> {
     const { catalog, bus } = this.#context;
     await catalog.transaction(async (tx) => {
       await this.#refuseDisplaced(tx);
       await change(tx);
-      await tell(bus, tx, SOURCE, event);
+      await tell(bus, tx, SOURCE, event, traceparent);
     });
   }
 }

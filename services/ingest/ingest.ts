@@ -15,7 +15,7 @@ import {
 import { IngestVolume, type VolumeContext } from './ingest-volume.ts';
 import { limits } from './limits.ts';
 import { answerFor } from './volume-requests.ts';
-import { reportState, reportVolume, whyNotReady } from './volume-metrics.ts';
+import { reportState, reportVolume, troubleOf } from './volume-metrics.ts';
 
 const SIZE_BYTES_MAX = 2 ** 44;
 const SOURCE = '/midmirror/ingest';
@@ -46,6 +46,8 @@ export class Ingest implements ExportDirectory {
   readonly #owners: Owners | null;
   readonly #served = new Map<string, Served>();
   readonly #turns = new Map<string, Turns>();
+  /** Names of the volumes that another ingest has taken from this one, by id. */
+  readonly #displaced = new Map<string, string>();
   #known = 0;
   #looking: Promise<void> | null = null;
   #lookTimer: NodeJS.Timeout | null = null;
@@ -89,11 +91,13 @@ export class Ingest implements ExportDirectory {
         if (volume !== null) reportVolume(report, volume, at);
         else reportState(report, name, 'broken', telemetry.node);
     });
-    telemetry.ready(() =>
+    const troubles = (): string[] =>
       [...this.#served.values()].flatMap(({ name, volume, error }) =>
-        volume === null ? [`volume ${name} can't be opened: ${messageOf(error)}`] : whyNotReady(volume),
-      ),
-    );
+        volume === null ? [`volume ${name} can't be opened: ${messageOf(error)}`] : troubleOf(volume),
+      );
+    // One of several is not to be left by the guests of all its volumes, who find the same trouble elsewhere.
+    if (this.#owners === null) telemetry.ready(troubles);
+    else telemetry.warn(troubles);
   }
 
   get #volumes(): IngestVolume[] {
@@ -109,7 +113,11 @@ export class Ingest implements ExportDirectory {
       await this.#letGo(id);
       const { db } = this.#context.catalog;
       const row = await db.selectFrom('volume').selectAll().where('id', '=', id).executeTakeFirst();
-      if (row === undefined) return await this.#owners?.forget(id);
+      if (row === undefined) {
+        this.#displaced.delete(id);
+        return await this.#owners?.forget(id);
+      }
+      this.#displaced.delete(id);
       // A crash came while it was made or removed.
       if (row.state !== 'active') return await this.#removeFiles(id, row.name);
       this.#known = Math.max(this.#known, this.#served.size + 1);
@@ -153,6 +161,7 @@ export class Ingest implements ExportDirectory {
     const responders = answerFor({
       bus: this.#context.bus,
       catalog: this.#context.catalog,
+      telemetry: this.#context.telemetry,
       volumeId: id,
       volume: () => {
         if (volume === null) throw error;
@@ -164,13 +173,20 @@ export class Ingest implements ExportDirectory {
     const served: Served = { name, volume, error, responders, connections: 0 };
     this.#served.set(id, served);
     volume?.lost.addEventListener('abort', () => {
-      if (this.#served.get(id) === served) void this.lose(id);
+      if (this.#served.get(id) !== served) return;
+      this.#displaced.set(id, name);
+      void this.lose(id);
     });
   }
 
   #refuse(id: string, name: string, error: unknown): void {
     this.#context.log(`volume ${name} can't be opened: ${messageOf(error)}`);
     this.#serve(id, name, null, error);
+  }
+
+  /** Those that others have taken from here and that have not been taken back. */
+  get displaced(): ReadonlyMap<string, string> {
+    return this.#displaced;
   }
 
   serves(name: string): boolean {
@@ -391,6 +407,7 @@ export class Ingest implements ExportDirectory {
       });
     });
     await this.#owners?.forget(id);
+    this.#displaced.delete(id);
     this.#turns.delete(id);
   }
 

@@ -16,7 +16,9 @@ const { limits } = await import('./limits.ts');
 const { checkPool } = await import('./pool-check.ts');
 const { PoolNames } = await import('./pool-names.ts');
 
-runService('ingest', process.env, { job: false }, async (edges) => {
+// Guests are served while both are away (I6).
+const options = { job: false, withoutNats: 'goes on', withoutPostgres: 'goes on' } as const;
+runService('ingest', process.env, options, async (edges) => {
   const { config, node, catalog, bus, files, poolDirectory, clock, telemetry, log } = edges;
   await checkPool({ files, catalog, poolDirectory, log });
   const monotonicMs = (): number => performance.now();
@@ -34,7 +36,7 @@ runService('ingest', process.env, { job: false }, async (edges) => {
   const cluster = openCluster({
     nats: { ...natsOptions(config, `midmirror-ingest-${node}-owners`), log },
     ...{ service: 'ingest', node, nbd: nbdUri, http: null, version: VERSION, leaseMs: config.MIM_LEASE_MS },
-    ...{ monotonicMs, log },
+    ...{ replicas: config.MIM_NATS_REPLICAS, monotonicMs, log },
     ownership: { take: (id) => ingest.take(id), lose: (id) => void ingest.lose(id) },
   });
   const ingest = new Ingest(
@@ -56,6 +58,19 @@ runService('ingest', process.env, { job: false }, async (edges) => {
   await names.start();
   late.exports = new ClusterExports(ingest, names, cluster, config.MIM_LEASE_MS + limits.takeoverMsMax);
   await ingest.start();
+  // Until then it takes no volume, and knows of nobody who has one: guests had better be sent elsewhere.
+  let metNats = false;
+  bus.ready().then(
+    () => (metNats = true),
+    () => {}, // it is stopping
+  );
+  telemetry.ready(() => (metNats ? [] : ['NATS has not been there since the start']));
+  // It is cut off, and the others are not: they serve what it can neither serve nor pass on.
+  telemetry.ready(() =>
+    [...ingest.displaced]
+      .filter(([id]) => cluster.ownerOf(id)?.self === true)
+      .map(([, name]) => `volume ${name} has been taken over, and it is not heard by whom`),
+  );
   return {
     says: { 'disks (NBD)': nbdUri },
     async stop() {

@@ -1,4 +1,4 @@
-// What ingest tells of its volumes when somebody looks, and why it is not ready.
+// What ingest tells of its volumes when somebody looks, and what is wrong with them.
 import type { Clock } from '@midmirror/basis';
 import type { Report } from '@midmirror/telemetry';
 import type { IngestVolume } from './ingest-volume.ts';
@@ -40,7 +40,7 @@ export function reportState(report: Report, name: string, state: string, node: s
 }
 
 /** A volume that is lost is another's now: this process can do the rest of its job. */
-export function whyNotReady({ name, disk }: IngestVolume): string[] {
+export function troubleOf({ name, disk }: IngestVolume): string[] {
   const { state, reason } = disk.state;
   return state === 'full' || state === 'failed' ? [`volume ${name} is ${state}: ${reason}`] : [];
 }

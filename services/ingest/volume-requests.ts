@@ -1,13 +1,15 @@
 // What the others ask of one volume. Answers come from whoever serves it.
 import { MidmirrorError } from '@midmirror/basis';
-import { answer, type Bus, type Responder } from '@midmirror/bus';
+import { answer, type Bus, type RequestContext, type Responder } from '@midmirror/bus';
 import { type Catalog, checkName } from '@midmirror/catalog';
 import { markKinds, type RequestName, type Requests } from '@midmirror/events';
+import { asStep, type Telemetry } from '@midmirror/telemetry';
 import type { IngestVolume } from './ingest-volume.ts';
 
 export interface VolumeRequests {
   bus: Bus;
   catalog: Catalog;
+  telemetry: Telemetry;
   volumeId: string;
   /** Throws why there is none. */
   volume: () => IngestVolume;
@@ -19,7 +21,7 @@ export function answerFor(asked: VolumeRequests): Responder[] {
   const { bus, volumeId, volume } = asked;
   const on = <N extends RequestName>(
     name: N,
-    handler: (body: Requests[N]['ask']) => Promise<Requests[N]['answer']>,
+    handler: (body: Requests[N]['ask'], context: RequestContext) => Promise<Requests[N]['answer']>,
   ): Responder => answer(bus, name, handler, { volumeId });
   return [
     on('ingest.set-policy', async ({ policy }) => {
@@ -39,7 +41,11 @@ export function answerFor(asked: VolumeRequests): Responder[] {
       const { seq, timeNs, position } = await volume().flushAndPublish();
       return { seq, timeNs: timeNs.toString(), position };
     }),
-    on('ingest.recycle', async ({ seq }) => ({ segments: await volume().recycle(seq) })),
+    on('ingest.recycle', ({ seq }, { traceparent }) =>
+      asStep(asked.telemetry, traceparent, 'ingest.recycle', async (span) => ({
+        segments: await volume().recycle(seq, span.traceparent),
+      })),
+    ),
     on('ingest.rotate', async () => {
       const { disk } = volume();
       disk.rotate();

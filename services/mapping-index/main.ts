@@ -11,7 +11,9 @@ const { PageCache } = await import('@midmirror/runs');
 const { natsOptions, nbdAddressFor, runService, serviceLimits, VERSION } = await import('@midmirror/service');
 const { MappingIndex } = await import('./mapping-index.ts');
 
-runService('mapping-index', process.env, { job: true }, async (edges) => {
+// Open points and clones need no NATS; where their bytes are is in the catalogue.
+const options = { job: true, withoutNats: 'goes on', withoutPostgres: 'stops' } as const;
+runService('mapping-index', process.env, options, async (edges) => {
   const { config, node, catalog, log } = edges;
   const mapping = new MappingIndex({
     ...edges,
@@ -29,7 +31,8 @@ runService('mapping-index', process.env, { job: true }, async (edges) => {
   const cluster = openCluster({
     nats: { ...natsOptions(config, `midmirror-mapping-index-${node}-nodes`), log },
     ...{ service: 'mapping-index', node, nbd: nbdUri, http: null, version: VERSION },
-    ...{ leaseMs: config.MIM_LEASE_MS, monotonicMs: () => performance.now(), log },
+    ...{ leaseMs: config.MIM_LEASE_MS, replicas: config.MIM_NATS_REPLICAS },
+    ...{ monotonicMs: () => performance.now(), log },
   });
   return {
     says: { 'mirrors (NBD)': nbdUri },

@@ -13,6 +13,7 @@ import {
 import type { ChosenPoint, Requests } from '@midmirror/events';
 import { printTime } from '@midmirror/point';
 import { LostPieceError } from '@midmirror/pool';
+import { asStep } from '@midmirror/telemetry';
 import { changedSinceContexts } from './changed-since.ts';
 import { changesBetween } from './changes.ts';
 import { Clones } from './clones.ts';
@@ -64,15 +65,19 @@ export class MappingIndex implements ExportDirectory {
 
   /** Resolves when bus and catalogue are there, however long that takes, and it serves all points. */
   async start(): Promise<void> {
-    const { bus, catalog, log } = this.#context;
+    const { bus, catalog, log, telemetry } = this.#context;
     const { signal } = this.#stop;
     // At once: syncs and recycling need not wait for a process in which no point is open yet.
-    answer(bus, 'mapping-index.prepare', async ({ volumeId, syncId }) => ({
-      mirrors: await (await this.#serve(volumeId)).index.prepare(syncId),
-    }));
-    answer(bus, 'mapping-index.advance', async ({ volumeId }) => ({
-      mirrors: await (await this.#serve(volumeId)).index.advance(),
-    }));
+    answer(bus, 'mapping-index.prepare', ({ volumeId, syncId }, { traceparent }) =>
+      asStep(telemetry, traceparent, 'mapping-index.prepare', async () => ({
+        mirrors: await (await this.#serve(volumeId)).index.prepare(syncId),
+      })),
+    );
+    answer(bus, 'mapping-index.advance', ({ volumeId }, { traceparent }) =>
+      asStep(telemetry, traceparent, 'mapping-index.advance', async () => ({
+        mirrors: await (await this.#serve(volumeId)).index.advance(),
+      })),
+    );
     try {
       await untilAvailable(
         async () => {

@@ -30,7 +30,7 @@ import {
   type SegmentFooter,
 } from '@midmirror/journal';
 import { newestClaim, PieceReader, type PoolFiles, volumePaths } from '@midmirror/pool';
-import type { Report, Telemetry } from '@midmirror/telemetry';
+import { asStep, type Report, type Telemetry } from '@midmirror/telemetry';
 import { JournalLag } from './journal-lag.ts';
 import { batchesOf, Tail } from './tail.ts';
 
@@ -150,14 +150,7 @@ export class Projector {
 
   async #traced(message: BusMessage, handle: () => Promise<void>): Promise<void> {
     const type = message.headers['ce-type'] ?? '';
-    const span = this.#context.telemetry.continueSpan(traceparentOf(message), `index ${type}`);
-    try {
-      await handle();
-      span.end();
-    } catch (error) {
-      span.end(error);
-      throw error;
-    }
+    await asStep(this.#context.telemetry, traceparentOf(message), `index ${type}`, handle);
   }
 
   async #descriptors(message: BusMessage): Promise<void> {

@@ -6,7 +6,8 @@ enableCompileCache();
 const { runService } = await import('@midmirror/service');
 const { Synchronizer } = await import('./synchronizer.ts');
 
-runService('synchronizer', process.env, { job: true }, async (edges) => {
+const options = { job: true, withoutNats: 'stops', withoutPostgres: 'stops' } as const;
+runService('synchronizer', process.env, options, async (edges) => {
   const { config, reached, ...shared } = edges;
   const synchronizer = new Synchronizer({
     ...shared,

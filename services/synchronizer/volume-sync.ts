@@ -106,7 +106,8 @@ export class VolumeSync {
    */
   async askReaders(name: 'mapping-index.prepare' | 'mapping-index.advance', syncId = 0): Promise<boolean> {
     const { bus, leaseMs = limits.leaseMsDefault, signal } = this.#context;
-    const options = { leaseMs, ...(signal === undefined ? {} : { signal }) };
+    const { traceparent } = this.watch;
+    const options = { leaseMs, traceparent, ...(signal === undefined ? {} : { signal }) };
     return (await askReaders(bus, name, { volumeId: this.id, syncId }, options)) !== null;
   }
 
@@ -503,7 +504,12 @@ export class VolumeSync {
     });
     await this.#reached('told');
     try {
-      await ask(this.#context.bus, 'ingest.recycle', { volumeId: this.id, seq: plan.to_seq });
+      await ask(
+        this.#context.bus,
+        'ingest.recycle',
+        { volumeId: this.id, seq: plan.to_seq },
+        { traceparent: this.watch.traceparent },
+      );
       this.#recycleOwed = false;
     } catch (error) {
       // Its owner may be changing. The sync is done all the same; whoever made it asks again.

@@ -4,15 +4,9 @@ import assert from 'node:assert/strict';
 import { existsSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { ApplianceProcess, withAppliance, withFolder } from '../appliance/appliance-process.ts';
+import { readyz, WELL } from './readyz.ts';
 
 const WATCHED = { MIM_METRICS_LISTEN: '127.0.0.1:0' };
-
-async function readyz({ metrics }: ApplianceProcess): Promise<{ status: number; reasons: string[] }> {
-  const answer = await fetch(`${metrics}/readyz`);
-  const { ready, reasons } = (await answer.json()) as { ready: boolean; reasons: string[] };
-  assert.equal(ready, answer.status === 200);
-  return { status: answer.status, reasons };
-}
 
 async function sample({ metrics }: ApplianceProcess, series: string): Promise<number> {
   const text = await (await fetch(`${metrics}/metrics`)).text();
@@ -26,7 +20,7 @@ test('a damaged volume makes it not ready and says why; it lives, and serves the
     try {
       const { id } = await appliance.post<{ id: string }>('/volumes', { name: 'db', sizeBytes: 1 << 20 });
       await appliance.post('/volumes', { name: 'other', sizeBytes: 1 << 20 });
-      assert.deepEqual(await readyz(appliance), { status: 200, reasons: [] });
+      assert.deepEqual(await readyz(appliance.metrics), WELL);
       assert.equal(await sample(appliance, 'midmirror_volume_state{volume="db",state="open"}'), 1);
       assert.equal(await appliance.stop(), 0);
 
@@ -34,7 +28,7 @@ test('a damaged volume makes it not ready and says why; it lives, and serves the
       assert.ok(existsSync(path));
       writeFileSync(path, Buffer.alloc(8192));
       appliance = await ApplianceProcess.start(`${folder}/data`, WATCHED);
-      const { status, reasons } = await readyz(appliance);
+      const { status, reasons } = await readyz(appliance.metrics);
       assert.equal(status, 503);
       assert.equal(reasons.length, 1);
       assert.match(reasons[0]!, /^volume db can't be opened: .*mim\.state: both slots are damaged/);

@@ -8,11 +8,21 @@ export interface ReceivedSpan {
   name: string;
   startTimeUnixNano: string;
   endTimeUnixNano: string;
-  attributes: { key: string; value: { stringValue?: string; intValue?: number } }[];
+  attributes: Attribute[];
+  /** Whose process sent it. */
+  service: string;
+}
+
+interface Attribute {
+  key: string;
+  value: { stringValue?: string; intValue?: number };
 }
 
 interface TraceBody {
-  resourceSpans: { scopeSpans: { spans: ReceivedSpan[] }[] }[];
+  resourceSpans: {
+    resource: { attributes: Attribute[] };
+    scopeSpans: { spans: Omit<ReceivedSpan, 'service'>[] }[];
+  }[];
 }
 
 interface MetricsBody {
@@ -57,8 +67,11 @@ export class OtlpReceiver {
 
   #take(path: string, body: unknown): void {
     if (path === '/v1/traces')
-      for (const { scopeSpans } of (body as TraceBody).resourceSpans)
-        for (const { spans } of scopeSpans) this.spans.push(...spans);
+      for (const { resource, scopeSpans } of (body as TraceBody).resourceSpans) {
+        const named = resource.attributes.find(({ key }) => key === 'service.name');
+        const service = named?.value.stringValue ?? '';
+        for (const { spans } of scopeSpans) this.spans.push(...spans.map((span) => ({ ...span, service })));
+      }
     if (path === '/v1/metrics')
       for (const { scopeMetrics } of (body as MetricsBody).resourceMetrics)
         for (const { metrics } of scopeMetrics) for (const { name } of metrics) this.metrics.add(name);

@@ -9,8 +9,17 @@ import { cleanEnvironment, ROOT } from '../appliance/appliance-process.ts';
 const START_MS_MAX = 30_000;
 const RULES = `${ROOT}/deploy/prometheus/alerts.yml`;
 
+/** A process that is looked at. */
+export interface Target {
+  /** Where it serves its metrics. */
+  metrics: string;
+  /** Which service it is, of several. */
+  service?: string;
+}
+
 export interface Rule {
   name: string;
+  state: 'inactive' | 'pending' | 'firing';
   query: string;
   health: string;
   lastError?: string;
@@ -36,12 +45,19 @@ export class PrometheusProcess {
       stream.setEncoding('utf8').on('data', (text: string) => (this.#output += text));
   }
 
-  /** `target`: the host and port of an appliance's metrics. */
-  static async start(folder: string, target: string): Promise<PrometheusProcess> {
+  static async start(folder: string, targets: readonly Target[]): Promise<PrometheusProcess> {
     const config = {
       global: { scrape_interval: '1s', evaluation_interval: '1s' },
       rule_files: [RULES],
-      scrape_configs: [{ job_name: 'midmirror', static_configs: [{ targets: [target] }] }],
+      scrape_configs: [
+        {
+          job_name: 'midmirror',
+          static_configs: targets.map(({ metrics, service }) => ({
+            targets: [new URL(metrics).host],
+            labels: service === undefined ? {} : { service },
+          })),
+        },
+      ],
     };
     writeFileSync(`${folder}/prometheus.yml`, JSON.stringify(config)); // JSON is YAML
     const listen = `127.0.0.1:${await freePort()}`;

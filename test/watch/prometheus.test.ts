@@ -7,13 +7,12 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { connectNbd } from '@midmirror/nbd';
 import { metrics } from '@midmirror/telemetry';
 import { type ApplianceProcess, ROOT, run, succeed, withAppliance } from '../appliance/appliance-process.ts';
-import { filledIn, panelQueries } from './dashboard.ts';
+import { panelQueries } from './dashboard.ts';
 import { PrometheusProcess } from './prometheus-process.ts';
+import { everyQueryAnswers } from './queries.ts';
 
 const MIB = 1 << 20;
-const DATA_MS_MAX = 90_000;
 const WATCHED = { MIM_METRICS_LISTEN: '127.0.0.1:0', MIM_SEGMENT_BYTES: '36MiB', MIM_JOURNAL_BYTES: '1GiB' };
-const COMPARISON = /\s*[<>]=?\s*[\d.]+$/;
 
 async function metricsOf({ metrics: url }: ApplianceProcess): Promise<string> {
   return await (await fetch(`${url}/metrics`)).text();
@@ -29,7 +28,7 @@ function load(uri: string, seconds: number): Promise<string> {
 test('every query of the dashboard and of the alerts returns data of a running appliance', () =>
   withAppliance(WATCHED, async (appliance, folder) => {
     await appliance.post('/volumes', { name: 'db', sizeBytes: 64 * MIB });
-    const prometheus = await PrometheusProcess.start(folder, new URL(appliance.metrics).host);
+    const prometheus = await PrometheusProcess.start(folder, [appliance]);
     const loaded = load(appliance.uri('db'), 30);
     loaded.catch(() => {}); // told of at the end
     try {
@@ -38,30 +37,7 @@ test('every query of the dashboard and of the alerts returns data of a running a
       assert.equal((await appliance.mim('verify', 'db')).status, 0);
       const past = await connectNbd(appliance.uri('db@snap:1'));
       await past.read(0, 4096);
-      const rules = await prometheus.rules();
-      const wanted = [
-        ...panelQueries().map(({ panel, expression }) => ({
-          of: `panel ${panel}`,
-          expression: filledIn(expression, 'db'),
-        })),
-        ...rules.map(({ name, query }) => {
-          assert.match(query, COMPARISON, `${name} compares with a number`);
-          return { of: `alert ${name}`, expression: query.replace(COMPARISON, '') };
-        }),
-      ];
-      assert.ok(rules.length >= 6 && wanted.length > 40, `${wanted.length} queries`);
-      const deadline = Date.now() + DATA_MS_MAX;
-      for (const { of, expression } of wanted) {
-        for (;;) {
-          const samples = await prometheus.query(expression);
-          const numbers = samples.filter(({ value }) => Number.isFinite(Number(value[1])));
-          if (numbers.length > 0 && numbers.length === samples.length) break;
-          assert.ok(Date.now() < deadline, `${of} has no data: ${expression}\n${JSON.stringify(samples)}`);
-          await pause(500);
-        }
-      }
-      for (const { name, health, lastError } of await prometheus.rules())
-        assert.ok(health !== 'err', `${name}: ${lastError}`);
+      await everyQueryAnswers(prometheus, ['db']);
       await past.close();
     } finally {
       await loaded;

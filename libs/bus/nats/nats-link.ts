@@ -9,14 +9,16 @@ import { connect, credsAuthenticator, type NatsConnection } from '@nats-io/trans
 import { limits } from '../limits.ts';
 import { basePosition } from './stream-position.ts';
 import { checkServer, ensureStreams, type StreamLimits } from './streams.ts';
+import { isLoginRefused, type NatsTlsFiles, tlsOptions, troubleOf } from './nats-tls.ts';
 
 export interface NatsServerOptions {
-  /** One server, or several with commas between. */
+  /** One server, or several with commas between; `tls://` demands TLS of all of them. */
   url: string;
   /** Shown by the server's monitoring. */
   name: string;
   credsFile?: string;
-  tls?: { caFile?: string; certFile?: string; keyFile?: string };
+  /** Demands TLS. */
+  tls?: NatsTlsFiles;
   log: (message: string) => void;
 }
 
@@ -129,6 +131,8 @@ export class NatsLink {
           this.#connected = false;
           this.#lose('NATS is away');
         }
+        if (status.type === 'error' && isLoginRefused(status.error))
+          this.#blame(await troubleOf(status.error, this.#options.url, this.#options.tls));
         if (status.type === 'reconnect') {
           this.#connected = true;
           void this.#begin();
@@ -141,8 +145,9 @@ export class NatsLink {
   }
 
   async #connect(): Promise<NatsConnection | null> {
-    const { url, name, credsFile, tls } = this.#options;
+    const { url, name, credsFile, tls: files } = this.#options;
     try {
+      const tls = tlsOptions(url, files);
       const nc = await connect({
         servers: url.split(','),
         name,
@@ -162,7 +167,7 @@ export class NatsLink {
       if (!this.#closed) return nc;
       await nc.close();
     } catch (error) {
-      this.#blame(error);
+      this.#blame(await troubleOf(error, url, files));
       await pause(limits.connectEveryMs);
     }
     return null;
@@ -216,8 +221,9 @@ export class NatsLink {
   /** Says each reason once, however often it is met. */
   #blame(error: unknown): void {
     const reason = `NATS at ${this.#options.url}: ${messageOf(error)}`;
-    if (reason !== this.#why.message && !this.#closed) this.#options.log(`${reason}; it is tried again`);
     const hint = error instanceof MidmirrorError ? error.hint : undefined;
+    const what = hint === undefined ? reason : `${reason} (${hint})`;
+    if (reason !== this.#why.message && !this.#closed) this.#options.log(`${what}; it is tried again`);
     this.#why = new MidmirrorError('unavailable', reason, hint === undefined ? {} : { hint });
   }
 }

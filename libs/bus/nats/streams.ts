@@ -1,6 +1,6 @@
 // The streams on the server: made when they are missing, compared when they are there. Only what nats-server
 // 2.9.10 knows: newer settings are ignored by it without a word.
-import { MidmirrorError } from '@midmirror/basis';
+import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { Streams } from '@midmirror/events';
 import {
   DiscardPolicy,
@@ -127,7 +127,16 @@ async function ensureStream(jsm: JetStreamManager, config: OurConfig): Promise<S
   } catch (error) {
     // Another process was faster, with other settings.
     if (hasCode(error, STREAM_EXISTS)) return await jsm.streams.info(config.name);
-    throw error;
+    if (!(error instanceof JetStreamApiError)) throw error;
+    const { name, num_replicas, max_bytes } = config;
+    throw new MidmirrorError(
+      'unavailable',
+      `it makes no stream ${name} of ${num_replicas} replicas and ${max_bytes} bytes: ${messageOf(error)}`,
+      {
+        hint: 'MIM_NATS_REPLICAS must be at most the number of its servers, MIM_NATS_JOURNAL_BYTES and MIM_NATS_TIMELINE_BYTES what they have room for',
+        cause: error,
+      },
+    );
   }
 }
 

@@ -2,7 +2,7 @@ import { type BusUnderTest, busContract } from './contract.ts';
 import { NatsUnderTest } from './nats-under-test.ts';
 
 busContract('NATS', async () => {
-  const nats = await NatsUnderTest.start();
+  const nats = await NatsUnderTest.startForContract();
   const under: BusUnderTest = {
     bus: await nats.readyBus(),
     transaction: (act) => nats.catalog.transaction(act),

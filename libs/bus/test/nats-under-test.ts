@@ -1,29 +1,49 @@
-// A NATS server, a catalogue and a bus on both, for tests.
+// A NATS server, a catalogue and a bus on both, for tests. The server is the machine's, which can be killed, or that of
+// the contract suites, which may be a container.
 import { cpSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { type Catalog, openEmbeddedCatalog } from '@midmirror/catalog';
 import { type NatsServer, startNats } from '@midmirror/local-servers';
+import { natsForContract } from '../../local-servers/test/contract-servers.ts';
 import { type Bus, openNatsBus } from '../index.ts';
 
 export class NatsUnderTest {
   readonly folder: string;
-  readonly server: NatsServer;
+  readonly url: string;
   /** What the buses have said. */
   readonly said: string[] = [];
   catalog!: Catalog;
   readonly #buses: Bus[] = [];
+  readonly #server: NatsServer | null;
+  readonly #stop: () => Promise<void>;
 
-  private constructor(folder: string, server: NatsServer) {
+  private constructor(folder: string, server: NatsServer | null, url: string, stop: () => Promise<void>) {
     this.folder = folder;
-    this.server = server;
+    this.#server = server;
+    this.url = url;
+    this.#stop = stop;
   }
 
   static async start(): Promise<NatsUnderTest> {
     const folder = mkdtempSync(`${tmpdir()}/mim-nats-`);
     const server = await startNats({ directory: `${folder}/nats`, log: () => {} });
-    const made = new NatsUnderTest(folder, server);
+    const made = new NatsUnderTest(folder, server, server.url, () => server.kill());
     await made.openCatalog();
     return made;
+  }
+
+  static async startForContract(): Promise<NatsUnderTest> {
+    const folder = mkdtempSync(`${tmpdir()}/mim-nats-`);
+    const { url, stop } = await natsForContract();
+    const made = new NatsUnderTest(folder, null, url, stop);
+    await made.openCatalog();
+    return made;
+  }
+
+  /** To kill and stop. */
+  get server(): NatsServer {
+    if (this.#server === null) throw new Error('the server of the contract suite may be a container');
+    return this.#server;
   }
 
   async openCatalog(): Promise<void> {
@@ -33,7 +53,7 @@ export class NatsUnderTest {
   /** Does not wait for the server. */
   openBus(catalog = this.catalog): Bus {
     const log = (line: string): void => void this.said.push(line);
-    const bus = openNatsBus({ url: this.server.url, name: 'test', catalog, log });
+    const bus = openNatsBus({ url: this.url, name: 'test', catalog, log });
     this.#buses.push(bus);
     return bus;
   }
@@ -62,7 +82,7 @@ export class NatsUnderTest {
   async end(): Promise<void> {
     for (const bus of this.#buses) await bus.close();
     await this.catalog.close();
-    await this.server.kill();
+    await this.#stop();
     rmSync(this.folder, { recursive: true, force: true });
   }
 }

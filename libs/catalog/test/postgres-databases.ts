@@ -1,31 +1,22 @@
-// A PostgreSQL for one test file: started when it is first asked for, stopped after all; a database for each test.
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+// A PostgreSQL for one test file, a container where Docker is: started when it is first asked for, stopped after all; a database for each test.
 import { after } from 'node:test';
-import { type PostgresServer, startPostgres } from '@midmirror/local-servers';
 import { Client } from 'pg';
+import { type ContractServer, postgresForContract } from '../../local-servers/test/contract-servers.ts';
 import { openPostgresCatalog } from '../index.ts';
 
 const TEMPLATE = 'with_tables';
 
-let running: Promise<PostgresServer> | undefined;
+let running: Promise<ContractServer> | undefined;
 let template: Promise<void> | undefined;
 let made = 0;
 
-let directory = '';
-
 // Of the file, and so not within a test.
 after(async () => {
-  if (running === undefined) return;
-  await (await running).stop();
-  rmSync(directory, { recursive: true });
+  if (running !== undefined) await (await running).stop();
 });
 
-export async function testPostgres(): Promise<PostgresServer> {
-  if (running === undefined) {
-    directory = mkdtempSync(`${tmpdir()}/mim-postgres-`);
-    running = startPostgres({ directory, log: () => {}, durable: false });
-  }
+export async function testPostgres(): Promise<ContractServer> {
+  running ??= postgresForContract();
   return await running;
 }
 

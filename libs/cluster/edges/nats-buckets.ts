@@ -3,7 +3,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { messageOf } from '@midmirror/basis';
 import { hasCode, inSession, type NatsLink, type Session, stopAtTrouble } from '@midmirror/bus';
-import { DeliverPolicy, JetStreamApiCodes, type JsMsg } from '@nats-io/jetstream';
+import { DeliverPolicy, JetStreamApiCodes, JetStreamApiError, type JsMsg } from '@nats-io/jetstream';
 import { type KV, Kvm } from '@nats-io/kv';
 import type { NodeEntry, OwnerEntry, Stored, Value, Write, WriteResult } from '../core/entries.ts';
 import { limits } from '../limits.ts';
@@ -145,10 +145,19 @@ export class NatsBuckets {
     const kvm = new Kvm(session.js);
     const { replicas } = this.#options;
     const shared = { history: 1, replicas, maxValueSize: limits.valueBytesMax };
-    return [
-      await kvm.create(NAMES.nodes, { ...shared, max_bytes: limits.nodesBytesMax }),
-      await kvm.create(NAMES.owners, { ...shared, max_bytes: limits.ownersBytesMax }),
-    ];
+    const make = async (name: string, bytesMax: number): Promise<KV> => {
+      try {
+        return await kvm.create(name, { ...shared, max_bytes: bytesMax });
+      } catch (error) {
+        if (!(error instanceof JetStreamApiError)) throw error;
+        const asked = `${name} of ${replicas} replicas and ${bytesMax} bytes`;
+        throw new Error(
+          `it makes no ${asked}: ${messageOf(error)} (MIM_NATS_REPLICAS must be at most the number of its servers); it is tried again`,
+          { cause: error },
+        );
+      }
+    };
+    return [await make(NAMES.nodes, limits.nodesBytesMax), await make(NAMES.owners, limits.ownersBytesMax)];
   }
 
   async #read<T>(

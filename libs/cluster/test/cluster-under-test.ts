@@ -35,11 +35,12 @@ export class Member extends Story {
   /** Set: what `take` does. */
   onTake: (volumeId: string) => Promise<void> = async () => {};
 
-  constructor(url: string, node: string, service = 'ingest') {
+  constructor(url: string, node: string, service = 'ingest', replicas = 1) {
     super();
     this.cluster = openCluster({
       nats: { url, name: node, log: () => {} },
       ...{ service, node, nbd: `${node}:1`, http: null, version: '1', leaseMs: LEASE_MS },
+      replicas,
       monotonicMs: () => performance.now(),
       log: (message) => this.tell(`said ${message}`),
       ownership: {

@@ -43,6 +43,18 @@ test('TLS and credentials are given to NATS where they are set', () => {
   assert.equal(natsStreamLimits(config).replicas, 3);
 });
 
+test('a certificate without its key, a key without its certificate, a user in the URL: each is refused', () => {
+  const base = { MIM_NATS_URL: 'tls://a:1' };
+  const told = (more: Record<string, string>) => () =>
+    natsOptions(readConfig('ingest', { ...base, ...more }), 'x');
+  assert.throws(told({ MIM_NATS_TLS_CERT: '/cert' }), /MIM_NATS_TLS_CERT is set and MIM_NATS_TLS_KEY is not/);
+  assert.throws(told({ MIM_NATS_TLS_KEY: '/key' }), /MIM_NATS_TLS_KEY is set and MIM_NATS_TLS_CERT is not/);
+  assert.throws(told({ MIM_NATS_URL: 'nats://me:opensesame@a:1' }), ({ message, hint }) => {
+    assert.match(message, /MIM_NATS_URL has a user in it/);
+    return !`${message} ${hint}`.includes('opensesame');
+  });
+});
+
 test('who listens on all addresses is reached by the name of the machine', () => {
   const all = { host: '0.0.0.0', port: 5 };
   assert.deepEqual(nbdAddressFor(all, null, 'box'), { host: 'box', port: 5 });

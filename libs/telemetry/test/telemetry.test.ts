@@ -60,6 +60,30 @@ test('a source that fails is logged and hides no other; labels are escaped', asy
   }, logged);
 });
 
+test('a source that does not end is left out, and not asked again before it has', async () => {
+  const logged: string[] = [];
+  await watched(async ({ telemetry }, get) => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    let asked = 0;
+    telemetry.observe(async (report) => {
+      asked += 1;
+      await promise;
+      report('midmirror_snapshots', { volume: 'db' }, 7);
+    });
+    for (let i = 0; i < 2; i += 1) {
+      const text = await (await get('/metrics')).text();
+      assert.match(text, /^process_resident_memory_bytes \d+$/m);
+      assert.doesNotMatch(text, /^midmirror_snapshots\{/m);
+    }
+    assert.equal(asked, 1);
+    resolve();
+    await promise;
+    assert.match(await (await get('/metrics')).text(), /^midmirror_snapshots\{volume="db"\} 7$/m);
+    const told = logged.filter((line) => line.startsWith('metrics: '));
+    assert.deepEqual(told, [`metrics: a source is left out: it did not answer within ${limits.sourceMs} ms`]);
+  }, logged);
+});
+
 test('a metric has so many series and no more; what is over is counted', () =>
   watched(async ({ telemetry }, get) => {
     telemetry.observe((report) => {
@@ -71,9 +95,15 @@ test('a metric has so many series and no more; what is over is counted', () =>
     assert.match(text, /^midmirror_telemetry_dropped_series 3$/m);
   }));
 
-test('every reason is listed; a check that fails or never ends is one itself', () =>
+test('every reason is listed; a check that fails or never ends is one itself; a warning leaves it ready', () =>
   watched(async ({ telemetry }, get) => {
-    assert.equal((await get('/readyz')).status, 200);
+    telemetry.warn(() => ['zero']);
+    telemetry.warn(async () => {
+      throw new Error('half');
+    });
+    const well = await get('/readyz');
+    assert.equal(well.status, 200);
+    assert.deepEqual(await well.json(), { ready: true, reasons: [], warnings: ['zero', 'half'] });
     telemetry.ready(() => ['one', 'two']);
     telemetry.ready(async () => {
       throw new Error('three');
@@ -84,6 +114,7 @@ test('every reason is listed; a check that fails or never ends is one itself', (
     assert.deepEqual(await answer.json(), {
       ready: false,
       reasons: ['one', 'two', 'three', `a check did not end within ${limits.checkMs} ms`],
+      warnings: ['zero', 'half'],
     });
     assert.equal((await get('/healthz')).status, 200);
   }));

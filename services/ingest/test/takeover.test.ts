@@ -102,9 +102,9 @@ test('the one that takes a volume over has all that was answered; the other hang
     for (let i = 0; i < 100; i += 1) assert.equal(await write(guest, i % 16, i), 0);
     await after.start();
     await after.take(volumeId);
-    const lost = once(guest.lost!, 'abort');
     assert.notEqual(await write(guest, 0, 255), 0);
-    await lost;
+    // It may have seen so by itself before.
+    if (!guest.lost!.aborted) await once(guest.lost!, 'abort');
     assert.equal(before.serves('db') && (await before.open('db').then(() => true)), false);
     const again = await after.open('db');
     for (let i = 84; i < 100; i += 1) assert.equal(await firstByte(again, i % 16), i);

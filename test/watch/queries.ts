@@ -1,0 +1,78 @@
+// Each query of the dashboard and of the alerts must return numbers, of each volume, and no two series that look like one.
+import assert from 'node:assert/strict';
+import { setTimeout as pause } from 'node:timers/promises';
+import { filledIn, panelQueries, seriesName } from './dashboard.ts';
+import type { PrometheusProcess, Sample } from './prometheus-process.ts';
+
+const DATA_MS_MAX = 90_000;
+const AGAIN_MS = 250;
+const COMPARISON = /\s*[<>]=?\s*[\d.]+$/;
+
+/** Of alerts that are not of a volume. */
+const LEGENDS: Readonly<Record<string, string>> = {
+  MidmirrorDown: '{{instance}}',
+  MidmirrorServerAway: '{{server}}',
+};
+
+interface WantedQuery {
+  of: string;
+  expression: string;
+  legend: string;
+}
+
+export async function everyQueryAnswers(
+  prometheus: PrometheusProcess,
+  volumes: readonly string[],
+): Promise<void> {
+  const wanted = await wantedQueries(prometheus, volumes);
+  const deadline = Date.now() + DATA_MS_MAX;
+  for (const query of wanted) {
+    for (;;) {
+      const samples = await prometheus.query(query.expression);
+      const wrong = whatIsWrong(query, samples, volumes);
+      if (wrong === null) break;
+      assert.ok(
+        Date.now() < deadline,
+        `${query.of}: ${wrong}: ${query.expression}\n${JSON.stringify(samples)}`,
+      );
+      await pause(AGAIN_MS);
+    }
+  }
+  for (const { name, health, lastError } of await prometheus.rules())
+    assert.ok(health !== 'err', `${name}: ${lastError}`);
+}
+
+async function wantedQueries(
+  prometheus: PrometheusProcess,
+  volumes: readonly string[],
+): Promise<WantedQuery[]> {
+  const rules = await prometheus.rules();
+  const wanted = [
+    ...panelQueries().map(({ panel, expression, legend }) => ({
+      ...{ of: `panel ${panel}`, expression: filledIn(expression, volumes), legend },
+    })),
+    ...rules.map(({ name, query }) => {
+      assert.match(query, COMPARISON, `${name} compares with a number`);
+      const legend = LEGENDS[name] ?? '{{volume}} {{state}}';
+      return { of: `alert ${name}`, expression: query.replace(COMPARISON, ''), legend };
+    }),
+  ];
+  assert.ok(rules.length >= 6 && wanted.length > 40, `${wanted.length} queries`);
+  return wanted;
+}
+
+/** Null: nothing. */
+function whatIsWrong(
+  { legend }: WantedQuery,
+  samples: readonly Sample[],
+  volumes: readonly string[],
+): string | null {
+  if (samples.length === 0) return 'it has no data';
+  if (samples.some(({ value }) => !Number.isFinite(Number(value[1])))) return 'not all of it are numbers';
+  const names = samples.map(({ metric }) => seriesName(legend, metric));
+  if (new Set(names).size < names.length) return 'several series have one name';
+  if (!/^$|\{\{volume\}\}/.test(legend)) return null;
+  const told = new Set(samples.map(({ metric }) => metric['volume']));
+  const lacking = volumes.filter((volume) => !told.has(volume));
+  return lacking.length === 0 ? null : `it lacks ${lacking.join(', ')}`;
+}
