@@ -12,7 +12,7 @@ export interface EventEnvelope {
 const TYPE_PREFIX = 'dev.midmirror.';
 
 /** RFC 3339 in UTC with nanoseconds. */
-function rfc3339(timeNs: bigint): string {
+export function rfc3339(timeNs: bigint): string {
   const fraction = (timeNs % 1_000_000_000n).toString().padStart(9, '0');
   return `${new Date(Number(timeNs / 1_000_000n)).toISOString().slice(0, 19)}.${fraction}Z`;
 }

@@ -10,12 +10,13 @@ export class Histogram {
   readonly #counts = new Float64Array(DURATION_BOUNDS_SECONDS.length + 1);
   #sum = 0;
 
-  record(seconds: number): void {
+  /** `times` at once. */
+  record(seconds: number, times = 1): void {
     const bounds = this.#bounds;
     let at = 0;
     while (at < bounds.length && seconds > bounds[at]!) at += 1;
-    this.#counts[at]! += 1;
-    this.#sum += seconds;
+    this.#counts[at]! += times;
+    this.#sum += seconds * times;
   }
 
   get sum(): number {

@@ -238,6 +238,12 @@ export const metrics = {
     help: 'Positions from what the consumer has handled to the end of its stream; 0: it has caught up.',
     labels: ['consumer'],
   },
+  midmirror_events_lag_seconds: {
+    kind: 'histogram',
+    unit: 's',
+    help: 'Of each write, from `since` (stored, just before its answer; durable) until the consumer has handled the event that tells of it, by the clocks of both.',
+    labels: ['consumer', 'since'],
+  },
   midmirror_server_away: {
     kind: 'gauge',
     unit: '1',

@@ -9,6 +9,8 @@ export interface IngestConfig {
   requestBytesMax: number;
   /** Of the head maps of all volumes together. */
   headMapBytesMax: number;
+  /** Default: for a bus in the same process, where a message takes a commit of its loop. */
+  publishRestMs?: number;
 }
 
 export const ingestDefaults: IngestConfig = {

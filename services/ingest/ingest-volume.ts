@@ -25,13 +25,13 @@ import {
 import type { PageCache } from '@midmirror/runs';
 import { NO_SPAN, type Telemetry } from '@midmirror/telemetry';
 import type { IngestConfig } from './config.ts';
+import { limits } from './limits.ts';
 import { OlderRuns } from './older-runs.ts';
 import { VolumeMeter } from './volume-meter.ts';
 import { writeBatchSpan } from './write-batch-span.ts';
 
 const MESSAGE_BYTES_MAX = 512 << 10;
 const RETRY_MS = 500;
-const PUBLISH_EVERY_MS = 100;
 const RELIEVE_EVERY_MS = 200;
 /** Of the ring, how much is in use when a sync is asked for and people are warned, and when they may be warned anew. */
 const RELIEVE_SHARE = 0.75;
@@ -83,6 +83,8 @@ export class IngestVolume {
   readonly #sealed: RingSegment[] = [];
   #publishing: Promise<number> | null = null;
   #publishAgain = false;
+  /** When the first became durable of what is not yet published; null: not known, or there is none. */
+  #durableNs: bigint | null = null;
   /** The bus may have lost something since the last round. */
   #compare = false;
   readonly #busAway = Promise.withResolvers<void>();
@@ -92,6 +94,7 @@ export class IngestVolume {
   #filling: 'no' | 'to be told' | 'told' = 'no';
   #relieving: Promise<void> | null = null;
   #publishTimer: NodeJS.Timeout | null = null;
+  #publishAfterRest = false;
   #closing = false;
 
   private constructor(id: string, name: string, directory: string, context: VolumeContext) {
@@ -148,11 +151,13 @@ export class IngestVolume {
       listener: {
         durable: () => {
           reached('durable');
+          this.#durableNs ??= clock.nowNs();
           this.#publishSoon();
         },
         sealed: (segment) => {
           reached('sealed');
           this.#sealed.push(segment);
+          this.#durableNs ??= clock.nowNs();
           void this.publish();
         },
         pressure: (share) => this.#pressure(share),
@@ -286,13 +291,16 @@ export class IngestVolume {
 
   // ── publishing ─────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Flushes may come by the thousand a second; messages need not. */
+  /** At once, then with a rest: flushes may come by the thousand a second; messages need not. */
   #publishSoon(): void {
-    if (this.#publishTimer !== null || this.#closing) return;
+    if (this.#closing) return;
+    this.#publishAfterRest = this.#publishTimer !== null;
+    if (this.#publishAfterRest) return;
+    void this.publish();
     this.#publishTimer = setTimeout(() => {
       this.#publishTimer = null;
-      void this.publish();
-    }, PUBLISH_EVERY_MS);
+      if (this.#publishAfterRest) this.#publishSoon();
+    }, this.#context.config.publishRestMs ?? limits.publishRestMs);
   }
 
   /** Publishes what is durable and not yet published. Runs one at a time; a call during a run adds a round. */
@@ -336,7 +344,15 @@ export class IngestVolume {
     if (this.#compare) await this.#forgetLost();
     const upTo = this.disk.durableSeq;
     const sealed = this.#sealed.length;
-    for (const segment of this.disk.segments) if (segment.log !== null) await this.#publishLog(segment, upTo);
+    const durableNs = this.#durableNs;
+    this.#durableNs = null;
+    try {
+      for (const segment of this.disk.segments)
+        if (segment.log !== null) await this.#publishLog(segment, upTo, durableNs);
+    } catch (error) {
+      this.#durableNs = durableNs ?? this.#durableNs;
+      throw error;
+    }
     for (let i = 0; i < sealed; i += 1) {
       await this.#publishSealed(this.#sealed[0]!);
       this.#sealed.shift();
@@ -364,10 +380,11 @@ export class IngestVolume {
     }
     this.#context.log(`volume ${this.name}: the bus has lost descriptors; they are published again`);
     this.#published.clear();
+    this.#durableNs = null;
     this.#lastPosition = 0;
   }
 
-  async #publishLog(segment: RingSegment, upTo: number): Promise<void> {
+  async #publishLog(segment: RingSegment, upTo: number, durableNs: bigint | null): Promise<void> {
     const log = segment.log!;
     for (;;) {
       const from = this.#published.get(segment.number) ?? 0;
@@ -379,7 +396,10 @@ export class IngestVolume {
       const span = times === null ? NO_SPAN : writeBatchSpan(this.#context.telemetry, this.name, times);
       const publishing = span.child('publish extents.journaled');
       const envelope = encodeDescriptors(
-        { volumeId: this.id, epoch: segment.epoch, firstSeq: part.firstSeq, lastSeq: part.lastSeq, batches },
+        {
+          ...{ volumeId: this.id, epoch: segment.epoch, durableNs, batches },
+          ...{ firstSeq: part.firstSeq, lastSeq: part.lastSeq },
+        },
         `${segment.number}-${from}-${to}`,
         SOURCE,
         publishing.traceparent,

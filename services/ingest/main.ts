@@ -44,7 +44,7 @@ runService('ingest', process.env, options, async (edges) => {
     {
       ...{ files, catalog, bus, clock, log, telemetry },
       pages: new PageCache(catalog.db, config.MIM_INDEX_CACHE_BYTES),
-      config: ingestConfigOf(config),
+      config: { ...ingestConfigOf(config), publishRestMs: limits.publishRestMsCluster },
       writer: {
         ...{ holder: `ingest ${node}`, alone: false, monotonicMs },
         pause: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),

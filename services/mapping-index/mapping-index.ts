@@ -143,8 +143,7 @@ export class MappingIndex implements ExportDirectory {
       await reportIndex(report, catalog.db, (id) => this.#served.get(id)?.index.mirrors.length ?? 0);
       reportCache(report, pages);
       report('midmirror_index_merges_waiting', {}, this.#merger.waiting);
-      for (const { consumer, messages } of await this.#projector.lags())
-        report('midmirror_events_lag_messages', { consumer }, messages);
+      await this.#projector.reportLags(report);
     });
   }
 

@@ -2,7 +2,7 @@
 // becomes a run, a recycled segment's run goes. The position in the journal's stream is that of the oldest
 // descriptor not yet in a run, and is stored with the runs. Who tells may have lost the volume to another: what becomes a
 // run is what the pool holds under the segment's name, and what goes is what the MIM has.
-import { MidmirrorError, messageOf, untilAvailable } from '@midmirror/basis';
+import { type Clock, MidmirrorError, messageOf, untilAvailable } from '@midmirror/basis';
 import type { Bus, BusMessage, Subscription } from '@midmirror/bus';
 import {
   type Catalog,
@@ -30,7 +30,8 @@ import {
   type SegmentFooter,
 } from '@midmirror/journal';
 import { newestClaim, PieceReader, type PoolFiles, volumePaths } from '@midmirror/pool';
-import { asStep, type Telemetry } from '@midmirror/telemetry';
+import { asStep, type Report, type Telemetry } from '@midmirror/telemetry';
+import { JournalLag } from './journal-lag.ts';
 import { batchesOf, Tail } from './tail.ts';
 
 const JOURNAL = 'mapping-index.journal';
@@ -52,6 +53,7 @@ export interface ProjectorContext {
   files: PoolFiles;
   catalog: Catalog;
   bus: Bus;
+  clock: Clock;
   poolDirectory: string;
   log: (message: string) => void;
   telemetry: Telemetry;
@@ -68,6 +70,9 @@ export interface ProjectorContext {
 export class Projector {
   readonly #context: ProjectorContext;
   readonly #tails = new Map<string, Tail>();
+  readonly #lag = new JournalLag();
+  /** Where the journal's stream ended when this process began: what lay in it then may have been handled before. */
+  #endAtStart = Number.POSITIVE_INFINITY;
   #seen = 0;
   #journal: Subscription | null = null;
   #timeline: Subscription | null = null;
@@ -98,6 +103,7 @@ export class Projector {
     const reading = this.#timeline;
     await untilAvailable(async () => {
       await bus.ready();
+      this.#endAtStart = Math.min(this.#endAtStart, await bus.lastPosition(Streams.journal));
       await reading.reached(await bus.lastPosition(Streams.timeline));
     }, waiting);
   }
@@ -122,15 +128,17 @@ export class Projector {
     throw new MidmirrorError('unavailable', 'the mapping index is starting; try again');
   }
 
-  /** What each of its consumers has yet to handle, in positions of the stream. */
-  async lags(): Promise<{ consumer: string; messages: number }[]> {
+  /** How far its consumers are behind: in positions of the stream, and in time for what was written. */
+  async reportLags(report: Report): Promise<void> {
+    const lagSeconds = 'midmirror_events_lag_seconds';
+    report(lagSeconds, { consumer: JOURNAL, since: 'stored' }, this.#lag.sinceStored);
+    report(lagSeconds, { consumer: JOURNAL, since: 'durable' }, this.#lag.sinceDurable);
     const { bus } = this.#context;
+    const messages = 'midmirror_events_lag_messages';
     const journal = (await bus.lastPosition(Streams.journal)) - (this.#journal?.position ?? 0);
     const timeline = (await bus.lastPosition(Streams.timeline)) - (this.#timeline?.position ?? 0);
-    return [
-      { consumer: JOURNAL, messages: Math.max(0, journal) },
-      { consumer: TIMELINE, messages: Math.max(0, timeline) },
-    ];
+    report(messages, { consumer: JOURNAL }, Math.max(0, journal));
+    report(messages, { consumer: TIMELINE }, Math.max(0, timeline));
   }
 
   /** Activity of the writes that are in no run yet. */
@@ -149,10 +157,14 @@ export class Projector {
   }
 
   async #descriptors(message: BusMessage): Promise<void> {
-    const { volumeId, batches } = decodeDescriptors(message);
+    const { volumeId, batches, durableNs } = decodeDescriptors(message);
     const segment = segmentOf(batches);
-    if (segment !== null && (await this.#isWanted(volumeId, segment)))
-      this.tail(volumeId).add(message.position, batches);
+    if (segment !== null && (await this.#isWanted(volumeId, segment))) {
+      const news = this.tail(volumeId).add(message.position, batches);
+      const { telemetry, clock } = this.#context;
+      if (telemetry.on && news !== null && message.position > this.#endAtStart)
+        this.#lag.handled(news.bytes, durableNs, clock.nowNs());
+    }
     this.#seen = message.position;
   }
 

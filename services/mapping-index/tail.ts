@@ -50,16 +50,17 @@ export class Tail {
   /** By epoch, ascending. */
   #beginnings: Beginning[] = [];
 
-  add(position: number, bytes: Uint8Array): void {
+  /** What of it was not here yet; null: nothing. */
+  add(position: number, bytes: Uint8Array): TailMessage | null {
     const batches = [...packedBatches(bytes)];
     const first = batches[0]?.batch;
-    if (first === undefined || this.isDone(first.segment)) return;
+    if (first === undefined || this.isDone(first.segment)) return null;
     this.#heardOf(first);
     const end = this.#endOf(first.epoch);
-    if (end !== null && first.segment >= end.segment) return;
+    if (end !== null && first.segment >= end.segment) return null;
     const cutAt = end === null ? -1 : batches.findIndex(({ batch }) => batch.firstSeq >= end.firstSeq);
     const real = cutAt === -1 ? batches : batches.slice(0, cutAt);
-    if (real.length === 0) return;
+    if (real.length === 0) return null;
     const { segment: number, epoch } = first;
     const segment = this.#segments.get(number) ?? {
       ...{ segment: number, epoch, firstPosition: position, lastOffset: -1 },
@@ -68,12 +69,14 @@ export class Tail {
     this.#segments.set(number, segment);
     segment.firstPosition = Math.min(segment.firstPosition, position);
     const fresh = real.find(({ batch }) => batch.offset > segment.lastOffset);
-    if (fresh === undefined) return;
+    if (fresh === undefined) return null;
     const { firstSeq, timeNs } = fresh.batch;
     const until = cutAt === -1 ? bytes.length : batches[cutAt]!.at;
     const whole = fresh.at === 0 && until === bytes.length;
-    segment.messages.push({ bytes: whole ? bytes : bytes.slice(fresh.at, until), firstSeq, timeNs });
+    const message = { bytes: whole ? bytes : bytes.slice(fresh.at, until), firstSeq, timeNs };
+    segment.messages.push(message);
     segment.lastOffset = real.at(-1)!.batch.offset;
+    return message;
   }
 
   /** Its descriptors are not needed: its run is stored, or it has left the ring. */

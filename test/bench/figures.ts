@@ -11,10 +11,12 @@ interface Figure {
 }
 
 export class Figures {
-  readonly #machine = machine();
+  readonly #machine: Record<string, string | number>;
   readonly #figures: Figure[] = [];
 
-  constructor() {
+  /** `more`: versions of what only this bench runs. */
+  constructor(more: Record<string, string> = {}) {
+    this.#machine = { ...machine(), ...more };
     process.stdout.write(`${JSON.stringify(this.#machine)}\n`);
   }
 

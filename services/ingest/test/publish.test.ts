@@ -3,6 +3,7 @@ import { EventEmitter, once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { test } from 'node:test';
+import { wallClock } from '@midmirror/basis';
 import { ask, openEmbeddedBus } from '@midmirror/bus';
 import { openEmbeddedCatalog } from '@midmirror/catalog';
 import { decodeDescriptors, eventOf, Streams } from '@midmirror/events';
@@ -10,6 +11,7 @@ import { packedBatches } from '@midmirror/journal';
 import { nodeFiles, soleWriter } from '@midmirror/pool';
 import { PageCache } from '@midmirror/runs';
 import { silent } from '@midmirror/telemetry';
+import { ingestDefaults } from '../config.ts';
 import { Ingest } from '../ingest.ts';
 
 const SEGMENTS = 8;
@@ -88,6 +90,61 @@ test('all descriptors of a segment are published before it is told that it is se
     }
     assert.ok(told >= SEGMENTS, `${told} segments are told of`);
   } finally {
+    await bus.close();
+    await catalog.close();
+    rmSync(directory, { recursive: true });
+  }
+});
+
+test('what becomes durable is published at once, and what follows after a rest, in one message', async (t) => {
+  const directory = mkdtempSync(`${tmpdir()}/mim-ingest-`);
+  const catalog = await openEmbeddedCatalog(`${directory}/catalog.db`);
+  const bus = openEmbeddedBus(catalog);
+  const published: { firstSeq: number; lastSeq: number }[] = [];
+  const told = new EventEmitter();
+  const publish = bus.publish.bind(bus);
+  bus.publish = async (stream, subject, envelope) => {
+    const done = await publish(stream, subject, envelope);
+    const { firstSeq, lastSeq } = decodeDescriptors(envelope);
+    published.push({ firstSeq, lastSeq });
+    told.emit('one');
+    return done;
+  };
+  const ingest = new Ingest(`${directory}/pool`, {
+    ...{ files: nodeFiles(), catalog, bus, reached: () => {}, log: () => {}, telemetry: silent },
+    config: { ...ingestDefaults, syncIntervalMs: 3_600_000, segmentBytes: 36 << 20 },
+    clock: wallClock(),
+    pages: new PageCache(catalog.db, 1 << 20),
+    writer: soleWriter(),
+    readerLeaseMs: 5000,
+  });
+  try {
+    await ingest.start();
+    await ask(bus, 'ingest.create-volume', { name: 'db', sizeBytes: 1 << 20, policy: null });
+    const { device, release } = await ingest.open('db');
+    // From here on no time passes but by `tick`.
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const flushed = async (): Promise<void> => {
+      device.submit({
+        ...{ kind: 'write', startBytes: 0, lengthBytes: WRITE_BYTES, fua: false },
+        ...{ payload: [new Uint8Array(WRITE_BYTES)], payloadCount: 1, complete: () => {} },
+      });
+      device.kick();
+      await device.flush();
+    };
+    const first = once(told, 'one');
+    await flushed();
+    await first;
+    for (let i = 0; i < 5; i += 1) await flushed();
+    assert.deepEqual(published, [{ firstSeq: 1, lastSeq: 1 }]);
+    const second = once(told, 'one');
+    t.mock.timers.tick(100);
+    await second;
+    assert.deepEqual(published.slice(1), [{ firstSeq: 2, lastSeq: 6 }]);
+    t.mock.timers.reset();
+    await release();
+  } finally {
+    await ingest.stop();
     await bus.close();
     await catalog.close();
     rmSync(directory, { recursive: true });
