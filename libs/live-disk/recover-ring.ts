@@ -127,10 +127,12 @@ export async function recoverRing(
       end = endOf(footer);
       continue;
     }
-    if (claim.mayWake(candidate.epoch)) await copyAside(files, directory, candidate);
-    const recovered = await recoverUnsealed(candidate, before, floor, marks);
+    const asleep = claim.mayWake(candidate.epoch);
+    const ours = async (end: number): Promise<PoolFile> =>
+      asleep ? await copyAside(files, directory, candidate, end) : candidate.file;
+    const recovered = await recoverUnsealed(candidate, before, floor, marks, ours);
     if (recovered === null) {
-      await blank(candidate);
+      if (!asleep) await blank(candidate);
       await letGo(candidate);
       continue;
     }
@@ -232,6 +234,7 @@ async function recoverUnsealed(
   before: JournalEnd | null,
   floor: JournalFloor,
   marks: RecoveredMark[],
+  ours: (end: number) => Promise<PoolFile>,
 ): Promise<RingSegment | null> {
   const bytes = await readBytes(candidate.file, 0, await candidate.file.size());
   const expect = before === null ? null : { nextSeq: before.nextSeq, previousCrc: before.lastHeaderCrc };
@@ -247,7 +250,8 @@ async function recoverUnsealed(
   if (before === null && !floor.anyFirst && first.batch.firstSeq > floor.seq + 1) {
     throw damaged(candidate, first.at, `writes ${floor.seq + 1} to ${first.batch.firstSeq - 1} are missing`);
   }
-  const segment = new RingSegment(candidate.segment, candidate.epoch, candidate.file, found.endOffset);
+  const file = await ours(found.endOffset);
+  const segment = new RingSegment(candidate.segment, candidate.epoch, file, found.endOffset);
   segment.firstSeq = first.batch.firstSeq;
   segment.lastSeq = found.nextSeq - 1;
   segment.firstNs = first.batch.timeNs;
@@ -285,18 +289,19 @@ async function blank(candidate: Candidate): Promise<void> {
   }
 }
 
-/** The same bytes in a file that only we have open, under the same name. */
-async function copyAside(files: PoolFiles, directory: string, candidate: Candidate): Promise<void> {
+/** What is whole, up to `end`, in a file that only we have open, under the same name: whoever wakes up writes behind it. */
+async function copyAside(
+  files: PoolFiles,
+  directory: string,
+  candidate: Candidate,
+  end: number,
+): Promise<PoolFile> {
   const path = `${directory}/${candidate.name}`;
   const copy = await files.open(`${path}${COPY}`, 'create');
   try {
-    const length = await candidate.file.size();
-    await copy.allocate(length);
-    for (let at = 0; at < length; at += limits.copySliceBytes)
-      await copy.writev(
-        [await readBytes(candidate.file, at, Math.min(limits.copySliceBytes, length - at))],
-        at,
-      );
+    await copy.allocate(await candidate.file.size());
+    for (let at = 0; at < end; at += limits.copySliceBytes)
+      await copy.writev([await readBytes(candidate.file, at, Math.min(limits.copySliceBytes, end - at))], at);
     await copy.datasync();
   } finally {
     await copy.close();
@@ -305,6 +310,7 @@ async function copyAside(files: PoolFiles, directory: string, candidate: Candida
   await files.syncDirectory(directory);
   await candidate.file.close();
   candidate.file = await files.open(path, 'write');
+  return candidate.file;
 }
 
 function sealedSegment(candidate: Candidate, footer: FooterSummary): RingSegment {
