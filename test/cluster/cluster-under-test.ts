@@ -12,6 +12,8 @@ import { ApiUser, cleanEnvironment } from '../appliance/appliance-process.ts';
 export const BLOCK_BYTES = 4096;
 const AGAIN_MS = 50;
 const LINES_KEPT_MAX = 2000;
+const METRICS_MS_MAX = 3000;
+const TEST_MS_MAX = 120_000;
 
 export interface ClusterTestOptions {
   ingests?: number;
@@ -19,6 +21,8 @@ export interface ClusterTestOptions {
   restart?: boolean;
   /** The ingests reach NATS over a network that can be cut. */
   cable?: boolean;
+  /** The test has failed after this. */
+  withinMs?: number;
 }
 
 export class ClusterUnderTest extends ApiUser {
@@ -46,7 +50,7 @@ export class ClusterUnderTest extends ApiUser {
   static async start(
     folder: string,
     env: Record<string, string>,
-    { cable = false, ...options }: ClusterTestOptions = {},
+    { cable = false, withinMs: _, ...options }: ClusterTestOptions = {},
   ): Promise<ClusterUnderTest> {
     const lines: string[] = [];
     const environment = cleanEnvironment({
@@ -78,8 +82,10 @@ export class ClusterUnderTest extends ApiUser {
     return `${this.local.service(ingest).says.get('disks (NBD)')}/${name}`;
   }
 
+  /** Rejects when the process does not answer: it may be stopped. */
   async metrics(service: string): Promise<string> {
-    return await (await fetch(`${this.local.service(service).says.get('metrics (HTTP)')}/metrics`)).text();
+    const url = `${this.local.service(service).says.get('metrics (HTTP)')}/metrics`;
+    return await (await fetch(url, { signal: AbortSignal.timeout(METRICS_MS_MAX) })).text();
   }
 
   /** The value of the first series whose name and labels begin so; null: there is none. */
@@ -99,13 +105,20 @@ export async function withCluster(
   chmodSync(folder, 0o755);
   try {
     const cluster = await ClusterUnderTest.start(folder, env, options);
+    const { withinMs = TEST_MS_MAX } = options;
+    const tooLate = Promise.withResolvers<never>();
+    const timer = setTimeout(
+      () => tooLate.reject(new Error(`it has not ended within ${withinMs} ms`)),
+      withinMs,
+    );
     try {
-      await act(cluster);
+      await Promise.race([act(cluster), tooLate.promise]);
     } catch (error) {
       throw new Error(`with these last lines of the cluster:\n${cluster.lines.slice(-150).join('\n')}`, {
         cause: error,
       });
     } finally {
+      clearTimeout(timer);
       await cluster.local.stop();
       for (const proxy of cluster.cables.values()) await proxy.stop();
     }

@@ -59,7 +59,7 @@ function shuffled<T>(items: readonly T[], random: SeededRandom): T[] {
 }
 
 test(`${ROUNDS} faults under load (seed ${SEED})`, { timeout: 540_000 }, () =>
-  withCluster(SETTINGS, { ingests: 2 }, async (cluster) => {
+  withCluster(SETTINGS, { ingests: 2, withinMs: 500_000 }, async (cluster) => {
     await cluster.post('/volumes', { name: 'db', sizeBytes: SIZE_BYTES });
     await cluster.post('/volumes', { name: 'fio', sizeBytes: 64 << 20 });
     const load = await FioLoad.start(cluster.folder, cluster.at('ingest-1', 'fio'));
