@@ -30,7 +30,7 @@ try {
   process.stderr.write(`${(error as Error).message}\n`);
   process.exit(1);
 }
-const { status } = spawnSync(process.execPath, ['--test', '--test-concurrency=2', ...files], {
+const { status } = spawnSync(process.execPath, ['--test', '--test-concurrency=3', ...files], {
   cwd: root,
   stdio: 'inherit',
   env: { ...process.env, [CHOICE]: servers.kind },
