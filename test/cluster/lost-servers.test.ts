@@ -61,6 +61,33 @@ test("NATS's directory is deleted: guests write on, an open mirror reads on, all
     await guest.close();
   }));
 
+test('all that serves no disk is killed at once: guests write on, and an open mirror is read on', () =>
+  withCluster(SETTINGS, { restart: false }, async (cluster) => {
+    await cluster.post('/volumes', { name: 'db', sizeBytes: SIZE_BYTES });
+    const guest = new FailoverGuest(cluster.uri('db'), SIZE_BYTES, new SeededRandom(5));
+    for (let i = 0; i < 20; i += 1) await guest.write(16, ANSWER_MS_MAX);
+    const marks = [await mark(cluster, guest, 'before')];
+    const open = await connectNbd(cluster.uri('db@mark:before'));
+    const wanted = await open.read(0, SIZE_BYTES);
+    const { local } = cluster;
+    await Promise.all([local.service('synchronizer').kill(), local.service('console').kill()]);
+    await local.nats.kill();
+    await local.postgres.kill();
+    for (let i = 0; i < 50; i += 1) {
+      await guest.write(16, ANSWER_MS_MAX);
+      assert.ok((await open.read(0, SIZE_BYTES)).equals(wanted));
+    }
+    await local.nats.restart();
+    await local.restartPostgres();
+    await Promise.all([local.service('synchronizer').start(), local.service('console').start()]);
+    marks.push(await mark(cluster, guest, 'after'));
+    assert.equal(guest.reconnects, 0);
+    assert.ok((await open.read(0, SIZE_BYTES)).equals(wanted));
+    await open.close();
+    await checkAll(cluster, guest, marks);
+    await guest.close();
+  }));
+
 test("PostgreSQL's database is dropped: it is refused to start on nothing, and made again from the pool", () =>
   withCluster(SETTINGS, { restart: false }, async (cluster) => {
     await cluster.post('/volumes', { name: 'db', sizeBytes: SIZE_BYTES });

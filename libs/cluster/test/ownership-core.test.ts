@@ -44,6 +44,19 @@ const fault: fc.Arbitrary<Fault> = fc.record({
   node: fc.nat(3),
 });
 
+/** Counterexamples of before. */
+const FOUND: [number, number, Fault[]][] = [
+  [
+    0,
+    4,
+    [
+      { atMs: 3973, kind: 'create', node: 2 },
+      { atMs: 6901, kind: 'empty', node: 0 },
+      { atMs: 751, kind: 'freeze', node: 3 },
+    ],
+  ],
+];
+
 function inflict(world: World, { kind, node: index }: Fault, number: number): void {
   const node: Node | undefined = world.nodes[index % world.nodes.length];
   switch (kind) {
@@ -145,6 +158,6 @@ for (const rough of [false, true])
           live(world, faults);
         },
       ),
-      { numRuns: 300 },
+      { numRuns: 300, examples: FOUND },
     );
   });

@@ -392,6 +392,13 @@ export class World {
     return node.isHealthy && this.nowMs - node.healthySinceMs > SETTLED_MS && this.isUp;
   }
 
+  /** Another process has its name, so that nobody can see that it lives: a server that comes back empty forgets whose
+   *  it was. */
+  #isNamesake({ key, instance }: Node): boolean {
+    const named = entryOf(this.buckets.nodes.entries.get(key) as Stored<NodeEntry> | undefined);
+    return named !== null && named.instance !== instance;
+  }
+
   #checkBurial(node: Node, { key, value }: Write & { bucket: 'nodes' }): void {
     const before = entryOf(this.buckets.nodes.entries.get(key) as Stored<NodeEntry> | undefined);
     if (before === null || before.instance === (value?.instance ?? node.instance)) return;
@@ -408,7 +415,11 @@ export class World {
     if (value === null) return;
     for (const other of this.nodes)
       assert.ok(
-        other === node || !other.holds.has(key) || !this.#isSettled(other) || this.losesAnswers,
+        other === node ||
+          !other.holds.has(key) ||
+          !this.#isSettled(other) ||
+          this.#isNamesake(other) ||
+          this.losesAnswers,
         `${instance} takes ${key} from ${other.instance}, which lives and holds it`,
       );
   }
