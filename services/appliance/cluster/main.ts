@@ -2,7 +2,7 @@
 // machine, until Ctrl-C.
 import { parseArgs } from 'node:util';
 import { resolve } from 'node:path';
-import { MidmirrorError } from '@midmirror/basis';
+import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { exportUri } from '@midmirror/nbd';
 import { fail, log, runProcess, say } from '@midmirror/runtime';
 import { readConfig, VERSION } from '@midmirror/service';
@@ -44,6 +44,11 @@ async function start(): Promise<{ stop(): Promise<void> }> {
   const ingests = ingestsAsked();
   const cluster = await LocalCluster.start({
     ...{ directory, environment: process.env, ingests, restart: true, log: logUnusual },
+  }).catch((cause: unknown) => {
+    // What a server needs is for people to see to: no place in the code helps them.
+    throw cause instanceof MidmirrorError
+      ? cause
+      : new MidmirrorError('unavailable', messageOf(cause), { cause });
   });
   if (ingests === 0) say('NATS and PostgreSQL are running alone.');
   else {
