@@ -6,3 +6,4 @@ export {
   postgresVersion,
   startPostgres,
 } from './postgres-server.ts';
+export { stopProcess } from './stop-process.ts';

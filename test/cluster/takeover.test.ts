@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { SeededRandom } from '@midmirror/basis';
+import { stopProcess } from '@midmirror/local-servers';
 import { connectNbd } from '@midmirror/nbd';
 import {
   BLOCK_BYTES,
@@ -73,7 +74,7 @@ test('a stopped owner that wakes after the takeover answers nothing and changes 
     // Requests that it will find in its sockets when it wakes.
     const late = await connectNbd(cluster.at(owner, 'db'));
     await late.read(0, BLOCK_BYTES);
-    cluster.local.service(owner).signal('SIGSTOP');
+    await stopProcess(cluster.local.service(owner).pid!);
     const answers: string[] = [];
     const asked = Array.from({ length: 8 }, (_, i) =>
       late.write(i * BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES, 0xee)).then(

@@ -1,5 +1,6 @@
 // What members do when the server is away, hangs, or has lost everything. It is a real one.
 import assert from 'node:assert/strict';
+import { stopProcess } from '@midmirror/local-servers';
 import { hasCode, withCluster } from './cluster-under-test.ts';
 
 withCluster('NATS restarted: owners keep what they have, and what is known stays', async (here) => {
@@ -68,7 +69,7 @@ withCluster('NATS stops answering for longer than a silence: nobody is dead', as
   await one.cluster.create('v');
   two.cluster.seek('v');
   await two.sees((cluster) => cluster.ownerOf('v') !== null);
-  process.kill(here.server.pid, 'SIGSTOP');
+  await stopProcess(here.server.pid);
   try {
     // Each waits for an answer in vain, for half a silence.
     for (const id of ['w0', 'w1', 'w2']) await assert.rejects(two.cluster.create(id), hasCode('unavailable'));
