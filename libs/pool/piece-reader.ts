@@ -36,6 +36,15 @@ export function asLostPiece(error: unknown, flags: number, source: number): unkn
   return lost && !(error instanceof LostPieceError) ? new LostPieceError(flags, source, error) : error;
 }
 
+/** Where an extent's bytes lie. */
+interface Piece {
+  flags: number;
+  source: number;
+  offset: number;
+  length: number;
+  crc: number;
+}
+
 export class PieceReader {
   readonly #files: PoolFiles;
   readonly #paths: VolumePaths;
@@ -53,7 +62,7 @@ export class PieceReader {
    * LostPieceError when the file is gone, is another one, or fails its checksums.
    */
   async read(
-    extent: { flags: number; source: number; offset: number; length: number; crc: number },
+    extent: Piece,
     skip: number,
     length: number,
     target: Uint8Array,
@@ -70,7 +79,7 @@ export class PieceReader {
 
   async #read(
     source: Source,
-    extent: { flags: number; source: number; offset: number; length: number; crc: number },
+    extent: Piece,
     skip: number,
     length: number,
     target: Uint8Array,

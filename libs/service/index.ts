@@ -1,5 +1,6 @@
 export { limits as serviceLimits } from './limits.ts';
+export { advertisedUri } from './advertise.ts';
+export { crashPort, telemetryOptions, VERSION } from './process-edges.ts';
 export { type Config, natsOptions, natsStreamLimits, readConfig, type ServiceName } from './settings.ts';
-export { nbdAddressFor } from './advertise.ts';
 export { type JobWithout, type Servers, tellOfServers } from './servers-away.ts';
-export { runService, type ServiceEdges, type StartedService, VERSION } from './run-service.ts';
+export { runService, type ServiceEdges, type StartedService } from './run-service.ts';

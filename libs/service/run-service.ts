@@ -1,6 +1,5 @@
 // The process of one service in a cluster: its settings, locks, telemetry, catalogue and bus. What it needs may be
 // away when it starts: it says so, waits, and is alive but not ready meanwhile.
-import { hostname } from 'node:os';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type Clock, MidmirrorError, messageOf, wallClock } from '@midmirror/basis';
 import { type Bus, openNatsBus } from '@midmirror/bus';
@@ -10,12 +9,12 @@ import { log, lockJob, runProcess, say, shareDirectory } from '@midmirror/runtim
 import { startTelemetry, type Telemetry } from '@midmirror/telemetry';
 import { resolve } from 'node:path';
 import { limits } from './limits.ts';
+import { crashPort, nodeOf, telemetryOptions } from './process-edges.ts';
 import { type JobWithout, tellOfServers } from './servers-away.ts';
 import { type Config, natsOptions, natsStreamLimits, readConfig, type ServiceName } from './settings.ts';
 
-export const VERSION = '0.1.0';
-
 export interface ServiceEdges {
+  service: Exclude<ServiceName, 'appliance'>;
   config: Config;
   /** This process among those of its service. */
   node: string;
@@ -55,15 +54,8 @@ export function runService(
     async (signal) => {
       const config = readConfig(service, environment);
       refuseWithoutServers(config);
-      const node = config.MIM_NODE === '' ? hostname() : config.MIM_NODE;
-      const watched = await startTelemetry({
-        listen: config.MIM_METRICS_LISTEN,
-        otlp: (environment['OTEL_EXPORTER_OTLP_ENDPOINT'] ?? '') !== '',
-        service: `midmirror-${service}`,
-        version: VERSION,
-        node,
-        log,
-      });
+      const node = nodeOf(config);
+      const watched = await startTelemetry(telemetryOptions(config, environment, `midmirror-${service}`));
       const { telemetry } = watched;
       if (watched.address !== null) say(`metrics (HTTP)  ${watched.address}`);
       let waitsFor: string | null = 'it is starting';
@@ -109,11 +101,9 @@ export function runService(
       // It begins connected when NATS is there, and begins all the same when it is not.
       await Promise.race([bus.ready(), pause(limits.busWaitMs, undefined, { signal })]);
       const started = await start({
-        ...{ config, node, poolDirectory, files, catalog, bus, telemetry, log },
+        ...{ service, config, node, poolDirectory, files, catalog, bus, telemetry, log },
         clock: wallClock(),
-        reached: (place) => {
-          if (place === config.MIM_TEST_CRASH_AT) process.kill(process.pid, 'SIGKILL');
-        },
+        reached: crashPort(config),
       });
       waitsFor = null;
       for (const [name, value] of Object.entries(started.says)) say(`${name.padEnd(15)} ${value}`);

@@ -1,35 +1,26 @@
 // Starts the appliance and stops it on a signal.
 import { enableCompileCache } from 'node:module';
-import { hostname } from 'node:os';
 
 // Before the rest is loaded: what Node has compiled once it need not compile again (40 MiB and half the start).
 enableCompileCache();
 const { wallClock } = await import('@midmirror/basis');
 const { exportUri } = await import('@midmirror/nbd');
 const { log, runProcess, say } = await import('@midmirror/runtime');
-const { readConfig, serviceLimits, VERSION } = await import('@midmirror/service');
+const { crashPort, readConfig, serviceLimits, telemetryOptions, VERSION } = await import(
+  '@midmirror/service'
+);
 const { startAppliance } = await import('./appliance.ts');
 const { startTelemetry } = await import('@midmirror/telemetry');
 
 runProcess(
   async () => {
     const config = readConfig('appliance', process.env);
-    const crashAt = config.MIM_TEST_CRASH_AT;
-    const watched = await startTelemetry({
-      listen: config.MIM_METRICS_LISTEN,
-      otlp: (process.env['OTEL_EXPORTER_OTLP_ENDPOINT'] ?? '') !== '',
-      service: 'midmirror',
-      version: VERSION,
-      node: config.MIM_NODE === '' ? hostname() : config.MIM_NODE,
-      log,
-    });
+    const watched = await startTelemetry(telemetryOptions(config, process.env, 'midmirror'));
     const appliance = await startAppliance(config, {
       clock: wallClock(),
       log,
       telemetry: watched.telemetry,
-      reached: (place) => {
-        if (place === crashAt) process.kill(process.pid, 'SIGKILL');
-      },
+      reached: crashPort(config),
     });
     say(`Midmirror ${VERSION} is running.`);
     say(`  disks (NBD)     ${appliance.nbdUri}`);

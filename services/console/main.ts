@@ -5,21 +5,16 @@ import type { NbdAddress } from '@midmirror/nbd';
 // Before the rest is loaded: what Node has compiled once it need not compile again.
 enableCompileCache();
 const { MidmirrorError } = await import('@midmirror/basis');
-const { openCluster } = await import('@midmirror/cluster');
+const { joinCluster } = await import('@midmirror/cluster');
 const { parseNbdUri, serverUri } = await import('@midmirror/nbd');
-const { natsOptions, runService, VERSION } = await import('@midmirror/service');
+const { runService, VERSION } = await import('@midmirror/service');
 const { startConsole } = await import('./console.ts');
 const { whyNotReady } = await import('./readiness.ts');
 
 const options = { job: false, withoutNats: 'stops', withoutPostgres: 'stops' } as const;
 runService('console', process.env, options, async (edges) => {
-  const { config, node, log } = edges;
-  const cluster = openCluster({
-    nats: { ...natsOptions(config, `midmirror-console-${node}-nodes`), log },
-    ...{ service: 'console', node, nbd: null, http: null, version: VERSION },
-    ...{ leaseMs: config.MIM_LEASE_MS, replicas: config.MIM_NATS_REPLICAS },
-    ...{ monotonicMs: () => performance.now(), log },
-  });
+  const { config } = edges;
+  const cluster = joinCluster(edges, { nbd: null });
   /** Of those that live, the first in the order of their names; null: there is none. */
   const nbdOf = (service: string): string | null =>
     cluster.nodes(service).find(({ nbd }) => nbd !== null)?.nbd ?? null;

@@ -1,6 +1,6 @@
 // One volume as ingest serves it: the live disk, and the publisher that tells the others what became durable.
 // The journal is the outbox: it is written first, events follow, and a restart publishes what is lacking.
-import { type Clock, MidmirrorError, messageOf } from '@midmirror/basis';
+import { type Clock, MidmirrorError, messageOf, ReasonLog } from '@midmirror/basis';
 import { type Bus, ask, askReaders, tell } from '@midmirror/bus';
 import { type Catalog, type CatalogTransaction, toNs } from '@midmirror/catalog';
 import {
@@ -89,8 +89,7 @@ export class IngestVolume {
   #compare = false;
   readonly #busAway = Promise.withResolvers<void>();
   #lastPosition = 0;
-  /** What publishing waits for, as it was last said. */
-  #waitsFor = '';
+  readonly #waits: ReasonLog;
   #filling: 'no' | 'to be told' | 'told' = 'no';
   #relieving: Promise<void> | null = null;
   #publishTimer: NodeJS.Timeout | null = null;
@@ -101,6 +100,7 @@ export class IngestVolume {
     this.id = id;
     this.name = name;
     this.#context = context;
+    this.#waits = new ReasonLog(context.log);
     this.#paths = volumePaths(directory);
   }
 
@@ -250,7 +250,7 @@ export class IngestVolume {
   busReturned(): void {
     this.#compare = true;
     void this.publish();
-    // Writers that wait for space ask once, and may have asked in vain.
+    // A ring that was full when it was opened has asked for nothing yet.
     if (this.disk.ringShare >= RELIEVE_SHARE) this.#relieve();
   }
 
@@ -318,14 +318,12 @@ export class IngestVolume {
         this.#publishAgain = false;
         try {
           await this.#publishRound();
-          this.#waitsFor = '';
+          this.#waits.over();
         } catch (error) {
           this.#busAway.resolve();
           if (this.#closing || this.#lost.signal.aborted) break;
           // The bus or the catalogue is away: guests go on, the journal keeps what is to be told (I6).
-          if (messageOf(error) !== this.#waitsFor)
-            this.#context.log(`volume ${this.name}: publishing waits: ${messageOf(error)}`);
-          this.#waitsFor = messageOf(error);
+          this.#waits.say(`volume ${this.name}: publishing waits: ${messageOf(error)}`);
           await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
           this.#publishAgain = !this.#closing;
         }
@@ -482,14 +480,12 @@ export class IngestVolume {
 
   /** Until there is space: writers may be waiting, and what was asked before a segment was told of frees nothing. */
   async #askForSpace(): Promise<void> {
-    let said = '';
+    const reasons = new ReasonLog(this.#context.log);
     while (!this.#closing && !this.#lost.signal.aborted && this.disk.ringShare >= RELIEVE_SHARE) {
       try {
         await ask(this.#context.bus, 'synchronizer.relieve', { volumeId: this.id });
       } catch (error) {
-        if (messageOf(error) !== said)
-          this.#context.log(`volume ${this.name}: no sync for space yet: ${messageOf(error)}`);
-        said = messageOf(error);
+        reasons.say(`volume ${this.name}: no sync for space yet: ${messageOf(error)}`);
       }
       await new Promise((resolve) => setTimeout(resolve, RELIEVE_EVERY_MS).unref());
     }

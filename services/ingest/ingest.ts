@@ -1,6 +1,6 @@
 // Ingest: owns the live exports and the forward journals of its volumes.
 import { randomUUID } from 'node:crypto';
-import { MidmirrorError, messageOf, Turns } from '@midmirror/basis';
+import { isUnavailable, MidmirrorError, messageOf, Turns } from '@midmirror/basis';
 import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
 import { answer, ask, type Responder, tell } from '@midmirror/bus';
 import { checkName, fromNs, refuseTakenName, toNs, volumeById } from '@midmirror/catalog';
@@ -113,11 +113,8 @@ export class Ingest implements ExportDirectory {
       await this.#letGo(id);
       const { db } = this.#context.catalog;
       const row = await db.selectFrom('volume').selectAll().where('id', '=', id).executeTakeFirst();
-      if (row === undefined) {
-        this.#displaced.delete(id);
-        return await this.#owners?.forget(id);
-      }
       this.#displaced.delete(id);
+      if (row === undefined) return await this.#owners?.forget(id);
       // A crash came while it was made or removed.
       if (row.state !== 'active') return await this.#removeFiles(id, row.name);
       this.#known = Math.max(this.#known, this.#served.size + 1);
@@ -125,7 +122,7 @@ export class Ingest implements ExportDirectory {
       try {
         this.#serve(id, row.name, await this.#openVolume(id, headShare));
       } catch (error) {
-        if (error instanceof MidmirrorError && error.code === 'unavailable') throw error;
+        if (isUnavailable(error)) throw error;
         this.#refuse(id, row.name, error);
       }
     });

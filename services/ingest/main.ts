@@ -3,11 +3,11 @@ import { enableCompileCache } from 'node:module';
 
 // Before the rest is loaded: what Node has compiled once it need not compile again.
 enableCompileCache();
-const { openCluster } = await import('@midmirror/cluster');
-const { serverUri, startNbdServer } = await import('@midmirror/nbd');
+const { joinCluster } = await import('@midmirror/cluster');
+const { startNbdServer } = await import('@midmirror/nbd');
 const { PageCache } = await import('@midmirror/runs');
-const { natsOptions, nbdAddressFor, runService, serviceLimits, VERSION } = await import('@midmirror/service');
-const { hostname } = await import('node:os');
+const { advertisedUri, runService, serviceLimits } = await import('@midmirror/service');
+const { setTimeout: pause } = await import('node:timers/promises');
 const { messageOf } = await import('@midmirror/basis');
 const { ClusterExports } = await import('./cluster-exports.ts');
 const { ingestConfigOf } = await import('./config.ts');
@@ -21,7 +21,6 @@ const options = { job: false, withoutNats: 'goes on', withoutPostgres: 'goes on'
 runService('ingest', process.env, options, async (edges) => {
   const { config, node, catalog, bus, files, poolDirectory, clock, telemetry, log } = edges;
   await checkPool({ files, catalog, poolDirectory, log });
-  const monotonicMs = (): number => performance.now();
   // The cluster is told where disks are served here, and they are served by what it tells: so each finds the other.
   const late: { exports: InstanceType<typeof ClusterExports> | null } = { exports: null };
   const nbd = await startNbdServer({
@@ -32,11 +31,9 @@ runService('ingest', process.env, options, async (edges) => {
     },
     onError: (error) => log(`NBD: ${messageOf(error)}`),
   });
-  const nbdUri = serverUri(nbdAddressFor(nbd.address, config.MIM_NBD_ADVERTISE, hostname()));
-  const cluster = openCluster({
-    nats: { ...natsOptions(config, `midmirror-ingest-${node}-owners`), log },
-    ...{ service: 'ingest', node, nbd: nbdUri, http: null, version: VERSION, leaseMs: config.MIM_LEASE_MS },
-    ...{ replicas: config.MIM_NATS_REPLICAS, monotonicMs, log },
+  const nbdUri = advertisedUri(config, nbd.address);
+  const cluster = joinCluster(edges, {
+    nbd: nbdUri,
     ownership: { take: (id) => ingest.take(id), lose: (id) => void ingest.lose(id) },
   });
   const ingest = new Ingest(
@@ -46,8 +43,8 @@ runService('ingest', process.env, options, async (edges) => {
       pages: new PageCache(catalog.db, config.MIM_INDEX_CACHE_BYTES),
       config: { ...ingestConfigOf(config), publishRestMs: limits.publishRestMsCluster },
       writer: {
-        ...{ holder: `ingest ${node}`, alone: false, monotonicMs },
-        pause: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+        ...{ holder: `ingest ${node}`, alone: false, pause },
+        monotonicMs: () => performance.now(),
       },
       reached: (place) => edges.reached(`journal:${place}`),
       readerLeaseMs: config.MIM_LEASE_MS,

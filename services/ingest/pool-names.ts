@@ -1,7 +1,7 @@
 // The names of the pool's disks, as the catalogue last told: a client finds them also while the catalogue is away. Who
 // keeps looking learns of volumes that others make.
 import type { Catalog } from '@midmirror/catalog';
-import { messageOf } from '@midmirror/basis';
+import { messageOf, ReasonLog } from '@midmirror/basis';
 import { limits } from './limits.ts';
 
 export interface Named {
@@ -11,17 +11,16 @@ export interface Named {
 
 export class PoolNames {
   readonly #catalog: Catalog;
-  readonly #log: (message: string) => void;
+  readonly #away: ReasonLog;
   readonly #found: (volumeId: string) => void;
   #names = new Map<string, Named>();
   #looking: Promise<void> | null = null;
   #timer: NodeJS.Timeout | null = null;
-  #away = '';
 
   /** `found` hears of each volume at each look. */
   constructor(catalog: Catalog, log: (message: string) => void, found: (volumeId: string) => void) {
     this.#catalog = catalog;
-    this.#log = log;
+    this.#away = new ReasonLog(log);
     this.#found = found;
   }
 
@@ -68,11 +67,9 @@ export class PoolNames {
         ...clones.map(({ id, name }): [string, Named] => [name, { kind: 'clone', id }]),
       ]);
       for (const { id } of volumes) this.#found(id);
-      this.#away = '';
+      this.#away.over();
     } catch (error) {
-      if (messageOf(error) !== this.#away)
-        this.#log(`the names of the disks are those last known: ${messageOf(error)}`);
-      this.#away = messageOf(error);
+      this.#away.say(`the names of the disks are those last known: ${messageOf(error)}`);
       throw error;
     }
   }

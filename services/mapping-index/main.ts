@@ -3,18 +3,17 @@ import { enableCompileCache } from 'node:module';
 
 // Before the rest is loaded: what Node has compiled once it need not compile again.
 enableCompileCache();
-const { hostname } = await import('node:os');
 const { messageOf } = await import('@midmirror/basis');
-const { openCluster } = await import('@midmirror/cluster');
-const { nbdLimits, serverUri, startNbdServer } = await import('@midmirror/nbd');
+const { joinCluster } = await import('@midmirror/cluster');
+const { nbdLimits, startNbdServer } = await import('@midmirror/nbd');
 const { PageCache } = await import('@midmirror/runs');
-const { natsOptions, nbdAddressFor, runService, serviceLimits, VERSION } = await import('@midmirror/service');
+const { advertisedUri, runService, serviceLimits } = await import('@midmirror/service');
 const { MappingIndex } = await import('./mapping-index.ts');
 
 // Open points and clones need no NATS; where their bytes are is in the catalogue.
 const options = { job: true, withoutNats: 'goes on', withoutPostgres: 'stops' } as const;
 runService('mapping-index', process.env, options, async (edges) => {
-  const { config, node, catalog, log } = edges;
+  const { config, catalog, log } = edges;
   const mapping = new MappingIndex({
     ...edges,
     syncIntervalMs: config.MIM_SYNC_INTERVAL_MS,
@@ -27,13 +26,8 @@ runService('mapping-index', process.env, options, async (edges) => {
     directory: mapping,
     onError: (error) => log(`NBD: ${messageOf(error)}`),
   });
-  const nbdUri = serverUri(nbdAddressFor(nbd.address, config.MIM_NBD_ADVERTISE, hostname()));
-  const cluster = openCluster({
-    nats: { ...natsOptions(config, `midmirror-mapping-index-${node}-nodes`), log },
-    ...{ service: 'mapping-index', node, nbd: nbdUri, http: null, version: VERSION },
-    ...{ leaseMs: config.MIM_LEASE_MS, replicas: config.MIM_NATS_REPLICAS },
-    ...{ monotonicMs: () => performance.now(), log },
-  });
+  const nbdUri = advertisedUri(config, nbd.address);
+  const cluster = joinCluster(edges, { nbd: nbdUri });
   return {
     says: { 'mirrors (NBD)': nbdUri },
     async stop() {

@@ -1,4 +1,5 @@
 // What stands in the two buckets, and what a node knows of it.
+import type { NodeRecord } from '../cluster.ts';
 
 /** Tells whether the process of an entry runs on this machine, and whether it is still there. */
 export interface ProcessIdentity {
@@ -10,13 +11,7 @@ export interface ProcessIdentity {
 }
 
 /** Bucket `mim_nodes`, key `<service>.<node>`; renewed by its holder. */
-export interface NodeEntry {
-  node: string;
-  instance: string;
-  service: string;
-  nbd: string | null;
-  http: string | null;
-  version: string;
+export interface NodeEntry extends NodeRecord {
   /** For people only: clocks of two machines are never compared. */
   startedNs: string;
   leaseMs: number;
