@@ -12,6 +12,7 @@ import { ApiUser, cleanEnvironment } from '../appliance/appliance-process.ts';
 export const BLOCK_BYTES = 4096;
 const AGAIN_MS = 50;
 const LINES_KEPT_MAX = 2000;
+const OWNER_MS_MAX = 30_000;
 const METRICS_MS_MAX = 3000;
 const TEST_MS_MAX = 120_000;
 
@@ -86,6 +87,32 @@ export class ClusterUnderTest extends ApiUser {
   async metrics(service: string): Promise<string> {
     const url = `${this.local.service(service).says.get('metrics (HTTP)')}/metrics`;
     return await (await fetch(url, { signal: AbortSignal.timeout(METRICS_MS_MAX) })).text();
+  }
+
+  /** The ingest that serves the volume, by what it tells. */
+  async ownerOf(volume: string): Promise<string> {
+    const ingests = [...this.local.services.keys()].filter((name) => name.startsWith('ingest-'));
+    return await eventually(`${volume} has an owner`, OWNER_MS_MAX, async () => {
+      for (const name of ingests) {
+        const owns = await this.metric(name, `midmirror_volume_owner{volume="${volume}"`).catch(() => null);
+        if (owns === 1) return name;
+      }
+      throw new Error('nobody tells that it is the owner');
+    });
+  }
+
+  /** Asked again: whoever was to answer may have died after it was made. */
+  async mark(volume: string, name: string): Promise<void> {
+    await eventually(`mark ${name}`, OWNER_MS_MAX, async () => {
+      const made = await this.mim('mark', volume, name);
+      assert.ok(made.status === 0 || /exists already/.test(made.stderr), made.stderr);
+    });
+  }
+
+  /** Fails unless all of the volume is sound. */
+  async verify(volume: string): Promise<void> {
+    const verified = await this.mim('verify', volume);
+    assert.equal(verified.status, 0, verified.stdout + verified.stderr);
   }
 
   /** The value of the first series whose name and labels begin so; null: there is none. */

@@ -16,22 +16,14 @@ const INGESTS = ['ingest-1', 'ingest-2'];
 const VOLUMES = ['one', 'two'];
 const TRIES_MAX = 30;
 
-async function ownerOf(cluster: ClusterUnderTest, volume: string): Promise<string> {
-  return await eventually(`${volume} has an owner`, ANSWER_MS_MAX, async () => {
-    for (const name of INGESTS)
-      if ((await cluster.metric(name, `midmirror_volume_owner{volume="${volume}"`)) === 1) return name;
-    throw new Error('nobody tells that it is the owner');
-  });
-}
-
 /** A volume at each of the ingests: who makes one is not ours to say. Gives who has each. */
 async function volumesAtBoth(cluster: ClusterUnderTest): Promise<string[]> {
   const [first, second] = VOLUMES as [string, string];
   await cluster.post('/volumes', { name: first, sizeBytes: SIZE_BYTES });
-  const owner = await ownerOf(cluster, first);
+  const owner = await cluster.ownerOf(first);
   for (let i = 0; i < TRIES_MAX; i += 1) {
     await cluster.post('/volumes', { name: second, sizeBytes: SIZE_BYTES });
-    const other = await ownerOf(cluster, second);
+    const other = await cluster.ownerOf(second);
     if (other !== owner) return [owner, other];
     await cluster.delete(`/volumes/${second}`);
   }
@@ -83,7 +75,7 @@ test('each query is answered by the processes together, before and after a takeo
           assert.ok((await cluster.get<{ latest: { seq: number } }>(`/volumes/${volume}`)).latest.seq > 100);
         });
         await cluster.post(`/volumes/${volume}/syncs`, { closeSnapshot: true });
-        assert.equal((await cluster.mim('verify', volume)).status, 0);
+        await cluster.verify(volume);
       }
       const past = await connectNbd(cluster.uri('one@snap:1'));
       await past.read(0, 4096);

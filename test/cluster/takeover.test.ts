@@ -18,24 +18,13 @@ const LEASE_MS = 5000;
 const SETTINGS = { MIM_SEGMENT_BYTES: '36MiB', MIM_LEASE_MS: String(LEASE_MS) };
 const ANSWER_MS_MAX = 30_000;
 
-/** The ingest that serves the volume, by what it tells. */
-async function ownerOf(cluster: ClusterUnderTest, volume: string): Promise<string> {
-  return await eventually(`${volume} has an owner`, ANSWER_MS_MAX, async () => {
-    for (const name of ['ingest-1', 'ingest-2']) {
-      const owns = await cluster.metric(name, `midmirror_volume_owner{volume="${volume}"`).catch(() => null);
-      if (owns === 1) return name;
-    }
-    throw new Error('nobody tells that it is the owner');
-  });
-}
-
 const otherOf = (name: string): string => (name === 'ingest-1' ? 'ingest-2' : 'ingest-1');
 
 async function volumeAndGuest(
   cluster: ClusterUnderTest,
 ): Promise<{ owner: string; other: string; guest: FailoverGuest }> {
   await cluster.post('/volumes', { name: 'db', sizeBytes: SIZE_BYTES });
-  const owner = await ownerOf(cluster, 'db');
+  const owner = await cluster.ownerOf('db');
   const other = otherOf(owner);
   // At the one that passes it on, and lives on.
   const guest = new FailoverGuest(cluster.at(other, 'db'), SIZE_BYTES, new SeededRandom(7));
@@ -53,7 +42,7 @@ test('a killed owner: the other one takes over within the lease, with all that w
     for (let i = 0; i < 20; i += 1) await guest.write(16, ANSWER_MS_MAX);
     assert.ok(guest.reconnects > 0, 'it was cut off');
     process.stdout.write(`taken over after a kill: longest write ${guest.longestMs.toFixed(0)} ms\n`);
-    assert.equal(await ownerOf(cluster, 'db'), other);
+    assert.equal(await cluster.ownerOf('db'), other);
     await guest.check(cluster.at(other, 'db'), guest.model, 'the live disk');
     await eventually('the mark is read', ANSWER_MS_MAX, () =>
       guest.check(cluster.at(other, 'db@mark:before'), before, 'the mark'),
@@ -62,9 +51,8 @@ test('a killed owner: the other one takes over within the lease, with all that w
     // It comes back: the volume stays where it is, and is reached at both.
     await cluster.local.service(owner).start();
     await guest.check(cluster.at(owner, 'db'), guest.model, 'the live disk, passed on');
-    assert.equal(await ownerOf(cluster, 'db'), other);
-    const verified = await cluster.mim('verify', 'db');
-    assert.equal(verified.status, 0, verified.stdout);
+    assert.equal(await cluster.ownerOf('db'), other);
+    await cluster.verify('db');
     await guest.close();
   }));
 
@@ -89,7 +77,7 @@ test('a stopped owner that wakes after the takeover answers nothing and changes 
     guest.longestMs = 0;
     for (let i = 0; i < 20; i += 1) await guest.write(16, ANSWER_MS_MAX);
     process.stdout.write(`taken over from a stopped one: longest write ${guest.longestMs.toFixed(0)} ms\n`);
-    assert.equal(await ownerOf(cluster, 'db'), other);
+    assert.equal(await cluster.ownerOf('db'), other);
     cluster.local.service(owner).signal('SIGCONT');
     for (let i = 0; i < 40; i += 1) await guest.write(16, ANSWER_MS_MAX);
     await Promise.all([...asked, reading]);
@@ -102,8 +90,7 @@ test('a stopped owner that wakes after the takeover answers nothing and changes 
     const said = cluster.lines.filter((line) => line.includes(`${owner}:`) && /taken/.test(line));
     assert.ok(said.length > 0, 'it says that it was displaced');
     await cluster.post('/volumes/db/syncs', {});
-    const verified = await cluster.mim('verify', 'db');
-    assert.equal(verified.status, 0, verified.stdout);
+    await cluster.verify('db');
     await guest.close();
   }));
 
@@ -134,7 +121,7 @@ test('an ingest that is stopped in order hands its volumes over at once', () =>
     for (let i = 0; i < 20; i += 1) await guest.write(16, ANSWER_MS_MAX);
     await stopped;
     process.stdout.write(`handed over: longest write ${guest.longestMs.toFixed(0)} ms\n`);
-    assert.equal(await ownerOf(cluster, 'db'), other);
+    assert.equal(await cluster.ownerOf('db'), other);
     await guest.check(cluster.at(other, 'db'), guest.model, 'the live disk');
     await guest.close();
   }));
@@ -164,7 +151,6 @@ test('there is one synchronizer: another one waits as long as the first lives, s
     );
     await guest.check(cluster.uri('db@mark:before'), before, 'the mark');
     await guest.check(cluster.uri('db'), guest.model, 'the live disk');
-    const verified = await cluster.mim('verify', 'db');
-    assert.equal(verified.status, 0, verified.stdout);
+    await cluster.verify('db');
     await guest.close();
   }));
