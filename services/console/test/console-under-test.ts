@@ -94,7 +94,11 @@ export async function withConsole(
     {
       ...{ catalog, bus, files: nodeFiles(), poolDirectory: `${directory}/pool` },
       ...{ clock: { nowNs: () => TIME_NS }, version: '0.0.0', log: () => {}, telemetry: silent },
-      ...{ readFrom: () => nbd.address, nbdUri: () => 'nbd://ingest-1:10809' },
+      ...{
+        readFrom: () => nbd.address,
+        readLiveFrom: () => nbd.address,
+        nbdUri: () => 'nbd://ingest-1:10809',
+      },
       ...context,
     },
     { host: '127.0.0.1', port: 0 },
