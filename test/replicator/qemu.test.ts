@@ -97,6 +97,21 @@ class QemuHost {
     await this.guest.check(this.appliance.uri(`db@mark:${name}`), from, this.guest.submitted);
   }
 
+  /** What QEMU copied meanwhile is refused, and both ends are there. */
+  async checkGaps(count: number): Promise<void> {
+    const { gaps } = await this.appliance.get<{ gaps: { fromSeq: number; toSeq: number }[] }>(
+      '/volumes/db/points',
+    );
+    assert.equal(gaps.length, count);
+    for (const { fromSeq, toSeq } of gaps) {
+      const within = fromSeq + 1 + this.random.below(toSeq - fromSeq - 1);
+      const refused = await this.appliance.mim('resolve', 'db', '--at', `seq:${within}`);
+      assert.equal(refused.status, 3, refused.stdout);
+      for (const seq of [fromSeq, toSeq])
+        await this.guest.check(this.appliance.uri(`db@seq:${seq}`), 0, this.guest.submitted);
+    }
+  }
+
   /** Any writes from the mark on are moments of the disk. */
   async checkPoints(mark: string): Promise<void> {
     const { seq: first } = await this.appliance.json<{ seq: number }>(
@@ -150,6 +165,7 @@ test(`the recipe under a writing guest (seed ${SEED})`, { timeout: 120_000 }, ()
     let quiet = guest.writeOn();
     await host.run('The copying');
     assert.equal((await host.job())!.ready, true);
+    await host.checkGaps(1);
     for (let i = 0; i < 3; i += 1) await host.checkMark(`m${i}`);
     await host.checkPoints('mirrored');
     await quiet();
@@ -182,6 +198,7 @@ test(`the recipe under a writing guest (seed ${SEED})`, { timeout: 120_000 }, ()
 
     // And again, from the start.
     await host.run('The copying', ['db mirrored', 'db mirrored-2']);
+    await host.checkGaps(2);
     await host.checkMark('anew');
     await host.checkPoints('mirrored-2');
     await quiet();
