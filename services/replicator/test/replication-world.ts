@@ -184,7 +184,7 @@ export class World {
       this.#unsynced = [];
       this.#file = (choice & 1) === 1 ? this.#file : this.#stableFile;
       // A page under our hands may be torn.
-      if ((choice & 6) === 6 && this.#file !== this.#stableFile) {
+      if ((choice & 3) === 3 && this.#file !== this.#stableFile) {
         this.#file = this.#file.slice();
         this.#file.fill(0x5a, 600, 700);
         this.seen.push('torn');
