@@ -13,7 +13,7 @@ import fastify, { type FastifyInstance } from 'fastify';
 import { cloneRoutes } from './clone-routes.ts';
 import { limits } from './config.ts';
 import { pointRoutes } from './point-routes.ts';
-import { problemOf } from './problem.ts';
+import { problemOf } from '@midmirror/api';
 import { Verifications } from './verifications.ts';
 import { volumeRoutes } from './volume-routes.ts';
 

@@ -1,7 +1,7 @@
 // mim volume …, mark, sync, retention, snapshot, verify.
 import { MidmirrorError, parseBytes, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
-import { type Problem, problemError, volumePath } from './api.ts';
+import { type Problem, problemError, volumePath } from '@midmirror/api';
 import { connectTo, printSeconds, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
 import type { Session } from './session.ts';
