@@ -2,6 +2,7 @@
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { Command, CommanderError, Option } from 'commander';
 import { cloneCommands } from './clone-commands.ts';
+import { gapCommands } from './gap-commands.ts';
 import { indexCommand } from './index-command.ts';
 import { pointCommands } from './point-commands.ts';
 import { rebuildCommand } from './rebuild-command.ts';
@@ -30,6 +31,7 @@ const program = new Command('mim')
 const session = (): Session => openSession(program.opts<{ api: string; json?: boolean }>());
 volumeCommands(program, session);
 pointCommands(program, session);
+gapCommands(program, session);
 indexCommand(program, session);
 cloneCommands(program, session);
 rebuildCommand(program, session);

@@ -2,6 +2,7 @@
 import { MidmirrorError, parseBytes, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
 import { type Problem, problemError, volumePath } from '@midmirror/api';
+import type { ShownGap } from './gap-commands.ts';
 import { connectTo, printSeconds, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
 import type { Session } from './session.ts';
@@ -13,6 +14,7 @@ interface Volume {
   uri: string | null;
   latest: ShownPoint;
   mim: ShownPoint;
+  gap: ShownGap | null;
   window: { heldSeconds: number; wantedSeconds: number };
   earliestPoint: ShownPoint;
   journal: {
@@ -281,6 +283,7 @@ function showOf(v: Volume): string {
       'every moment since',
       `write ${v.mim.seq}, ${v.mim.time} (${printSeconds(v.window.heldSeconds)} held, ${printSeconds(v.window.wantedSeconds)} wanted)`,
     ],
+    ...(v.gap === null ? [] : [['open gap', printOpenGap(v.gap)]]),
     ['oldest point', `write ${v.earliestPoint.seq}, ${v.earliestPoint.time}`],
     ['journal', `${printBytes(v.journal.bytesUsed)} of ${printBytes(v.journal.bytesMax)}`],
     ['head map', printHead(v.journal)],
@@ -289,6 +292,10 @@ function showOf(v: Volume): string {
     ['clones', String(v.clones)],
   ];
   return `${table([v.name, ''], rows)}\n\nPolicy\n${printPolicy(v.policy)}`;
+}
+
+function printOpenGap({ fromSeq, fromTime, reason }: ShownGap): string {
+  return `since write ${fromSeq}, ${fromTime}: the last point${reason === null ? '' : ` (${reason})`}`;
 }
 
 function printPolicy(policy: Record<string, unknown>): string {
