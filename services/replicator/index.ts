@@ -1,0 +1,5 @@
+export type { Mode } from './core/modes.ts';
+export type { MarkPoint } from './core/ports.ts';
+export { limits as replicatorLimits } from './limits.ts';
+export { type Replicator, type ReplicatorOptions, startReplicator } from './replicator.ts';
+export type { ReplicatorStatus } from './status.ts';
