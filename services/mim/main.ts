@@ -2,7 +2,9 @@
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { Command, CommanderError, Option } from 'commander';
 import { cloneCommands } from './clone-commands.ts';
+import { gapCommands } from './gap-commands.ts';
 import { indexCommand } from './index-command.ts';
+import { markCommands } from './mark-commands.ts';
 import { pointCommands } from './point-commands.ts';
 import { rebuildCommand } from './rebuild-command.ts';
 import type { Session } from './session.ts';
@@ -29,7 +31,9 @@ const program = new Command('mim')
 
 const session = (): Session => openSession(program.opts<{ api: string; json?: boolean }>());
 volumeCommands(program, session);
+markCommands(program, session);
 pointCommands(program, session);
+gapCommands(program, session);
 indexCommand(program, session);
 cloneCommands(program, session);
 rebuildCommand(program, session);

@@ -53,6 +53,11 @@ export const limits = {
 
   tickMs: 50,
   holdMsMax: 5000,
+  /** At one time, of the control socket's clients. */
+  holdsMax: 16,
+  controlBodyBytesMax: 64 << 10,
+  /** Of what the system takes, without its terminator. */
+  socketPathBytesMax: 107,
   marksWaitingMax: 64,
   stopMsMax: 8000,
   /** Of that, what guests' requests in flight may take. */
