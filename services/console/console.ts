@@ -15,7 +15,7 @@ import { limits } from './config.ts';
 import { digestRoutes } from './digest-routes.ts';
 import { gapRoutes } from './gap-routes.ts';
 import { pointRoutes } from './point-routes.ts';
-import { problemOf } from './problem.ts';
+import { problemOf } from '@midmirror/api';
 import { Verifications } from './verifications.ts';
 import { volumeRoutes } from './volume-routes.ts';
 

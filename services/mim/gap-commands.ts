@@ -1,7 +1,7 @@
 // mim gap open, close, list: for replicating controllers that do not do it by themselves.
 import { MidmirrorError } from '@midmirror/basis';
 import type { Command } from 'commander';
-import { volumePath } from './api.ts';
+import { volumePath } from '@midmirror/api';
 import { table } from './output.ts';
 import type { Session } from './session.ts';
 

@@ -4,6 +4,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { cloneCommands } from './clone-commands.ts';
 import { gapCommands } from './gap-commands.ts';
 import { indexCommand } from './index-command.ts';
+import { markCommands } from './mark-commands.ts';
 import { pointCommands } from './point-commands.ts';
 import { rebuildCommand } from './rebuild-command.ts';
 import type { Session } from './session.ts';
@@ -30,6 +31,7 @@ const program = new Command('mim')
 
 const session = (): Session => openSession(program.opts<{ api: string; json?: boolean }>());
 volumeCommands(program, session);
+markCommands(program, session);
 pointCommands(program, session);
 gapCommands(program, session);
 indexCommand(program, session);

@@ -4,7 +4,7 @@ import { pipeline } from 'node:stream/promises';
 import { exportUri } from '@midmirror/nbd';
 import { MidmirrorError, parseBytes, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
-import { volumePath } from './api.ts';
+import { volumePath } from '@midmirror/api';
 import { gapTable, type ShownGap } from './gap-commands.ts';
 import { hexDump, printPoint, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';

@@ -1,7 +1,7 @@
-// mim volume …, mark, sync, retention, snapshot, verify.
+// mim volume …, sync, retention, snapshot, verify.
 import { MidmirrorError, parseBytes, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
-import { type Problem, problemError, volumePath } from './api.ts';
+import { type Problem, problemError, volumePath } from '@midmirror/api';
 import type { ShownGap } from './gap-commands.ts';
 import { connectTo, printSeconds, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
@@ -98,23 +98,6 @@ export function volumeCommands(program: Command, open: () => Session): void {
         );
       await session.api.json('DELETE', volumePath(name));
       session.answer({ deleted: name }, () => `Volume ${name} is deleted.`);
-    });
-
-  program
-    .command('mark <volume> <name>')
-    .description('name this moment; done once it is durable')
-    .option('--kind <kind>', 'bookmark, application or group', 'bookmark')
-    .action(async (volumeName: string, name: string, options: { kind: string }) => {
-      const session = open();
-      const mark = await session.api.json<ShownPoint & { name: string }>(
-        'POST',
-        `${volumePath(volumeName)}/marks`,
-        { name, kind: options.kind },
-      );
-      session.answer(
-        mark,
-        ({ seq, time }) => `Mark ${name} is at write ${seq}, ${time}. Read it as ${volumeName}@mark:${name}`,
-      );
     });
 
   program

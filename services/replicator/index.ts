@@ -3,3 +3,4 @@ export type { MarkPoint } from './core/ports.ts';
 export { limits as replicatorLimits } from './limits.ts';
 export { type Replicator, type ReplicatorOptions, startReplicator } from './replicator.ts';
 export type { ReplicatorStatus } from './status.ts';
+export { type ControlOptions, type ControlServer, startControlServer } from './control/control-server.ts';

@@ -53,6 +53,11 @@ export const limits = {
 
   tickMs: 50,
   holdMsMax: 5000,
+  /** At one time, of the control socket's clients. */
+  holdsMax: 16,
+  controlBodyBytesMax: 64 << 10,
+  /** Of what the system takes, without its terminator. */
+  socketPathBytesMax: 107,
   marksWaitingMax: 64,
   stopMsMax: 8000,
   /** Of that, what guests' requests in flight may take. */
@@ -60,3 +65,6 @@ export const limits = {
   /** Taken off the time from which moments lack writes, for the way to the appliance. */
   gapMarginMs: 1000,
 } as const;
+
+/** Of the core: tests have their own, to come to its bounds. */
+export type Limits = { readonly [K in keyof typeof limits]: number };

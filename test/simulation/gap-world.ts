@@ -76,7 +76,7 @@ export class GapWorld extends World {
     const known = await gapsOf(catalog.db, this.volumeId);
     const last = known.at(-1);
     if (this.#asked === 'open' && known.length === this.gaps.length + 1) {
-      assert.ok(last?.toSeq === null && last.fromSeq >= this.flushedBefore(last.number));
+      assert.ok(last?.toSeq === null && last.fromSeq >= this.#endBefore(last.number));
       this.gaps.push(last);
     }
     if (this.#asked === 'close' && last !== undefined && last.toSeq !== null && this.isOpen) {
@@ -95,7 +95,7 @@ export class GapWorld extends World {
     }
   }
 
-  private flushedBefore(number: number): number {
+  #endBefore(number: number): number {
     return this.gaps.find((gap) => gap.number === number - 1)?.toSeq ?? 0;
   }
 

@@ -49,6 +49,7 @@ export interface ConsoleUnderTest {
   opened: string[];
   released: string[];
   get(path: string, signal?: AbortSignal): Promise<Response>;
+  post(path: string, body: unknown, signal?: AbortSignal): Promise<Response>;
 }
 
 export interface Neighbours {
@@ -105,8 +106,13 @@ export async function withConsole(
   );
   const get = (path: string, signal?: AbortSignal): Promise<Response> =>
     fetch(`${console.address}/v1${path}`, signal === undefined ? {} : { signal });
+  const post = (path: string, body: unknown, signal?: AbortSignal): Promise<Response> =>
+    fetch(`${console.address}/v1${path}`, {
+      ...{ method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) },
+      ...(signal === undefined ? {} : { signal }),
+    });
   try {
-    await act({ catalog, bus, asked, opened, released, get });
+    await act({ catalog, bus, asked, opened, released, get, post });
   } finally {
     await console.close();
     await nbd.close(0);
