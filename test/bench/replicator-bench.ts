@@ -124,9 +124,9 @@ async function writeFigures(figures: Figures, folder: string, appliance: Applian
         await inStep(replicator, appliance);
         ours.push(await measure(replicator.uri, replicator.pid, load));
         const endedAt = performance.now();
-        await replicator.told();
-        behind.push(replicator.bytesBehind);
-        ended.set(replicator.mode, (ended.get(replicator.mode) ?? 0) + 1);
+        const { mode, bytesBehind } = await replicator.status();
+        behind.push(bytesBehind);
+        ended.set(mode, (ended.get(mode) ?? 0) + 1);
         await replicator.untilMode('replicating', IN_STEP_MS_MAX);
         catchUps.push((performance.now() - endedAt) / 1000);
       },

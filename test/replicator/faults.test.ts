@@ -7,18 +7,19 @@ import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { SeededRandom } from '@midmirror/basis';
 import { freePort, stopProcess } from '@midmirror/local-servers';
-import { ApplianceProcess, succeed, withFolder } from '../appliance/appliance-process.ts';
+import { ApplianceProcess, run, succeed, withFolder } from '../appliance/appliance-process.ts';
 import { NetworkProxy } from '../cluster/network-proxy.ts';
 import { MountedDisk } from './mounted-disk.ts';
 import { PostgresLoad, recoverAndCheck } from './postgres-load.ts';
-import { ReplicatorProcess } from './replicator-process.ts';
+import { ReplicatorProcess, stateOf } from './replicator-process.ts';
 
 const SIZE = '256M';
 const SIZE_BYTES = 256 << 20;
 const ROUNDS = Number(process.env['FAULT_ROUNDS'] ?? '9');
 const SEED = Number(process.env['FAULT_SEED'] ?? Date.now() % 1_000_000);
 const TEST_MS_MAX = 60_000 + ROUNDS * 25_000;
-const MOMENTS = 5;
+const MOMENTS = 4;
+const MARKS = 2;
 const REFUSED_MOMENTS = 3;
 const FAULT_MS_MAX = 2500;
 const CALM_MS_MAX = 1500;
@@ -42,6 +43,13 @@ interface Sample {
   sync: boolean;
 }
 
+/** A mark by way of the replicator: between two of the load's commits. */
+interface Marked {
+  name: string;
+  answered: number;
+  submitted: number;
+}
+
 interface Gap {
   fromSeq: number;
   fromTime: string;
@@ -54,6 +62,7 @@ class Site {
   readonly random = new SeededRandom(SEED);
   readonly lines: string[] = [];
   readonly samples: Sample[] = [];
+  readonly marks: Marked[] = [];
   readonly #ports: { nbd: number; api: number };
   readonly #links: readonly [NetworkProxy, NetworkProxy];
   readonly #began = performance.now();
@@ -88,6 +97,11 @@ class Site {
     return `${this.folder}/primary.img`;
   }
 
+  /** Over the link, as the replicator sees it. */
+  get api(): string {
+    return `http://127.0.0.1:${this.#links[1].port}`;
+  }
+
   log(line: string): void {
     this.lines.push(`${new Date().toISOString()} ${line}`);
   }
@@ -106,7 +120,7 @@ class Site {
   }
 
   async startReplicator(): Promise<void> {
-    const [nbd, api] = this.#links;
+    const [nbd] = this.#links;
     const sync = this.random.chance(0.5);
     this.replicator = await ReplicatorProcess.start(
       {
@@ -114,7 +128,7 @@ class Site {
         primary: this.primary,
         to: `nbd://127.0.0.1:${nbd.port}/db`,
         volume: 'db',
-        api: `http://127.0.0.1:${api.port}`,
+        api: this.api,
       },
       ...(sync ? ['--mode', 'sync', '--on-loss', 'continue'] : []),
     );
@@ -128,6 +142,22 @@ class Site {
       this.samples.push({ ms: Date.now(), answered, submitted, sync: this.#sync });
     }, SAMPLE_MS);
     return () => clearInterval(timer);
+  }
+
+  /** A moment of the host, not of what the appliance has got so far; refused while there is none. */
+  async mark(): Promise<void> {
+    const name = `mark-${this.marks.length}`;
+    const { answered } = this.load!;
+    const marked = await run(
+      process.execPath,
+      ['services/mim/main.ts', '--api', this.api, 'mark', 'db', name],
+      {
+        env: { MIM_REPLICATOR_DIR: stateOf(this) },
+      },
+    );
+    assert.equal(marked.status, 0, marked.stderr);
+    assert.match(marked.stderr, /by the replicator/);
+    this.marks.push({ name, answered, submitted: this.load!.submitted });
   }
 
   async strike(fault: Fault): Promise<void> {
@@ -195,6 +225,7 @@ async function underFaults(site: Site): Promise<void> {
     if (random.chance(0.7)) {
       await site.replicator.untilMode('replicating', IN_STEP_MS_MAX);
       await load.untilAnswered(load.answered + COMMITS_AFTER);
+      await site.mark();
     }
     await pause(random.below(CALM_MS_MAX));
     await site.strike(FAULTS[(round + SEED) % FAULTS.length]!);
@@ -237,18 +268,25 @@ async function checkMoments(site: Site): Promise<void> {
   }
   // The ends of gaps are moments as well, and of use: there is nothing nearer.
   const points = gaps.slice(0, 1).flatMap(({ fromSeq, toSeq }) => [`seq:${fromSeq}`, `seq:${toSeq}`]);
-  for (const at of points) await checkMoment(site, at, null);
+  for (const at of points) await checkMoment(site, at, 0, Number.POSITIVE_INFINITY);
+  for (let i = 0; i < MARKS; i += 1) {
+    const { name, answered, submitted } = random.pick(site.marks);
+    await checkMoment(site, `mark:${name}`, answered, submitted);
+  }
   for (let i = 0; i < MOMENTS; i += 1) {
-    const sample = random.pick(kept);
-    await checkMoment(site, new Date(sample.ms).toISOString(), samples.indexOf(sample));
+    const at = samples.indexOf(random.pick(kept));
+    const [before, sample, after] = [samples[at - 1]!, samples[at]!, samples[at + 1]!];
+    // Without waiting for the appliance it may be behind; what it has is whole all the same.
+    const atLeast = before.sync && sample.sync ? before.answered : 0;
+    await checkMoment(site, new Date(sample.ms).toISOString(), atLeast, after.submitted);
   }
 }
 
 let moments = 0;
 
-/** Starts PostgreSQL on the disk of a point; of a sample, what had been committed by then is known. */
-async function checkMoment(site: Site, at: string, index: number | null): Promise<void> {
-  const { appliance, folder, samples } = site;
+/** Starts PostgreSQL on the disk of a point: it has all commits up to one of these, and none after. */
+async function checkMoment(site: Site, at: string, from: number, to: number): Promise<void> {
+  const { appliance, folder } = site;
   const name = `moment-${moments}`;
   moments += 1;
   await appliance.post('/clones', { volume: 'db', at, name });
@@ -259,11 +297,7 @@ async function checkMoment(site: Site, at: string, index: number | null): Promis
   } finally {
     await then.unmount();
   }
-  site.tell(`${at} ends with commit ${held}`);
-  if (index === null) return;
-  const [before, sample, after] = [samples[index - 1]!, samples[index]!, samples[index + 1]!];
-  assert.ok(held <= after.submitted, `${at} has commit ${held}, from after; the last was ${after.submitted}`);
-  // Without waiting for the appliance it may be behind; what it has is whole all the same.
-  const atLeast = before.sync && sample.sync ? before.answered : 0;
-  assert.ok(held >= atLeast, `${at} lacks commit ${atLeast}, answered before; its last is ${held}`);
+  site.tell(`${at} ends with commit ${held}, expected ${from} to ${to}`);
+  assert.ok(held <= to, `${at} has commit ${held}, from after; the last was ${to}`);
+  assert.ok(held >= from, `${at} lacks commit ${from}, answered before; its last is ${held}`);
 }

@@ -1,9 +1,10 @@
 // `mim replicate` as a process of its own, on a host's state directory: started again on the same after it was killed.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
+import { Api } from '@midmirror/api';
 import { cleanEnvironment, ROOT } from '../appliance/appliance-process.ts';
 
 const START_MS_MAX = 20_000;
@@ -20,9 +21,14 @@ export interface ReplicatorPlace {
   api: string;
 }
 
+/** `MIM_REPLICATOR_DIR` of it. */
+export function stateOf({ folder }: Pick<ReplicatorPlace, 'folder'>): string {
+  return `${folder}/state`;
+}
+
 export class ReplicatorProcess {
   readonly #child: ChildProcess;
-  #told = Promise.withResolvers<void>();
+  readonly #state: string;
   readonly ended: Promise<number | null>;
   readonly uri: string;
   readonly lines: string[] = [];
@@ -30,10 +36,10 @@ export class ReplicatorProcess {
   readonly modes: { mode: string; ms: number }[] = [];
   /** As it told last. */
   mode = '';
-  bytesBehind = 0;
 
-  private constructor(child: ChildProcess, uri: string) {
+  private constructor(child: ChildProcess, uri: string, state: string) {
     this.#child = child;
+    this.#state = state;
     this.uri = uri;
     this.ended = new Promise((resolve) => child.once('close', resolve));
     for (const output of [child.stdout!, child.stderr!])
@@ -44,13 +50,14 @@ export class ReplicatorProcess {
     const socket = `${place.folder}/replicator.sock`;
     rmSync(socket, { force: true }); // it is looked for below
     const { primary, to, volume, api } = place;
+    const state = stateOf(place);
     const args = ['--json', '--api', api, 'replicate', '--primary', primary, '--to', to];
     const child = spawn(
       process.execPath,
       ['services/mim/main.ts', ...args, '--listen', `unix:${socket}`, ...more],
-      { cwd: ROOT, env: cleanEnvironment({ MIM_REPLICATOR_DIR: `${place.folder}/state` }) },
+      { cwd: ROOT, env: cleanEnvironment({ MIM_REPLICATOR_DIR: state }) },
     );
-    const started = new ReplicatorProcess(child, `nbd+unix:///${volume}?socket=${socket}`);
+    const started = new ReplicatorProcess(child, `nbd+unix:///${volume}?socket=${socket}`, state);
     const deadline = performance.now() + START_MS_MAX;
     while (!existsSync(socket) && child.exitCode === null && performance.now() < deadline)
       await pause(POLL_MS);
@@ -74,9 +81,10 @@ export class ReplicatorProcess {
     return await this.ended;
   }
 
-  /** Its next line on standard output or error. */
-  async told(): Promise<void> {
-    await this.#told.promise;
+  /** As its control socket tells. */
+  async status(): Promise<{ mode: string; bytesBehind: number }> {
+    const [name] = readdirSync(this.#state).filter((each) => /^control-.*\.sock$/.test(each));
+    return await new Api(`unix:${this.#state}/${name}`).json('GET', '/status');
   }
 
   async untilMode(mode: string, withinMs: number): Promise<void> {
@@ -97,8 +105,5 @@ export class ReplicatorProcess {
     if (mode !== this.mode) this.modes.push({ mode, ms: performance.now() });
     if (this.modes.length > LINES_KEPT_MAX) this.modes.shift();
     this.mode = mode;
-    this.bytesBehind = Number(/"bytesBehind":\s*(\d+)/.exec(line)?.[1] ?? this.bytesBehind);
-    this.#told.resolve();
-    this.#told = Promise.withResolvers();
   }
 }
