@@ -29,6 +29,8 @@ export interface Setup {
   onLoss: 'continue' | 'block';
   /** Writes are done at once, or all later. */
   quick: boolean;
+  /** What takes longer than all else. */
+  slow: 'write' | 'sync' | 'store' | 'read' | 'digests' | 'gap' | 'none';
 }
 
 interface Content {
@@ -218,13 +220,15 @@ export class World {
         this.#checkIntent(command);
         later('write', (choice) => {
           const write = command as GuestWrite;
-          if (choice % 23 !== 0) {
-            this.#write(write);
-            return done(Errno.ok);
-          }
-          // Any part of it may be there.
-          this.#put({ ...write.content, length: SECTOR });
-          done(Errno.EIO);
+          const well = choice % 23 !== 0;
+          // When it fails, any part of it may be there.
+          const content = well ? write.content : { ...write.content, length: SECTOR };
+          this.#put(content);
+          later('write', () => {
+            this.#history.push(content);
+            write.place = this.#history.length;
+            done(well ? Errno.ok : Errno.EIO);
+          });
         });
       },
       syncPrimary: (done) => {
@@ -235,7 +239,10 @@ export class World {
         });
       },
       readPrimary: (start, length, done) =>
-        later('read', (choice) => done(choice % 31 === 0 ? null : this.primary.slice(start, start + length))),
+        later('read', (choice) => {
+          const bytes = choice % 31 === 0 ? null : this.primary.slice(start, start + length);
+          later('read', () => done(bytes));
+        }),
       storeIntent: (pages, done) =>
         later('store', (choice) => {
           if (choice % 29 === 0) return done(false);
@@ -320,13 +327,13 @@ export class World {
   #write(write: GuestWrite): void {
     this.#checkIntent(write);
     this.#put(write.content);
+    this.#history.push(write.content);
     write.place = this.#history.length;
   }
 
   #put(content: Content): void {
     apply(this.primary, content);
     this.#unsynced.push(content);
-    this.#history.push(content);
   }
 
   // ── the appliance ──────────────────────────────────────────────────────────────────────────────────────
@@ -475,6 +482,7 @@ export class World {
 
   perform(choice: number): void {
     const index = choice % Math.max(1, this.#pending.length);
+    if (this.#pending[index]?.kind === this.setup.slow && (choice >> 8) % 8 !== 0) return;
     const [pending] = this.#pending.splice(index, 1);
     pending?.act(choice >> 4);
   }

@@ -13,6 +13,7 @@ const setups = fc.record({
   sync: fc.boolean(),
   onLoss: fc.constantFrom('continue' as const, 'block' as const),
   quick: fc.boolean(),
+  slow: fc.constantFrom('none', 'none', 'write', 'sync', 'store', 'read', 'digests', 'gap'),
 });
 const steps = fc.array(
   fc.tuple(
@@ -33,7 +34,7 @@ function take(world: World, [kind, at, choice, fill]: Step): void {
     world.submit(kinds[choice % 6]!, at, 1 + ((choice >> 4) % 5), fill, choice % 7 === 0);
     if (choice % 3 !== 0) world.kick();
   } else if (kind < 85) world.flush();
-  else if (kind < 91) world.tick(choice % 400);
+  else if (kind < 91) world.tick(choice % 700);
   else if (kind < 93) world.lose(choice % 2 === 0, (choice >> 1) % 4);
   else if (kind < 94) world.reachable = choice % 3 !== 0;
   else if (kind < 95) world.hold();
