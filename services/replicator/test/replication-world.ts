@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { hash } from 'node:crypto';
 import { Errno, type WriteCommand, type WriteKind } from '@midmirror/block-device';
 import { decodePages, encodePage } from '../core/intent-format.ts';
-import type { Mode } from '../core/modes.ts';
+import { inOrder, type Mode } from '../core/modes.ts';
 import type { Gap, MarkPoint, ReplicationPorts } from '../core/ports.ts';
 import { RegionMap } from '../core/region-map.ts';
 import { Replication } from '../core/replication.ts';
@@ -30,7 +30,7 @@ export interface Setup {
   /** Writes are done at once, or all later. */
   quick: boolean;
   /** What takes longer than all else. */
-  slow: 'write' | 'sync' | 'store' | 'read' | 'digests' | 'gap' | 'none';
+  slow: 'write' | 'sync' | 'store' | 'read' | 'digests' | 'open' | 'close' | 'none';
 }
 
 interface Content {
@@ -211,7 +211,7 @@ export class World {
       modeChanged: (mode) => this.modes.push(mode),
       digestOf: (bytes) => hash('sha256', bytes, 'buffer'),
       writeNow: (command) => {
-        assert.ok(!this.isHeld, 'no write begins while they are held');
+        this.#checkBegins();
         if (!this.setup.quick) return null;
         this.#write(command as GuestWrite);
         return Errno.ok;
@@ -296,7 +296,7 @@ export class World {
         });
       },
       openGap: (_behindMs, done) =>
-        later('gap', (choice) => {
+        later('open', (choice) => {
           if (!this.reachable) return done(null);
           if (this.#gap === null) {
             this.#gaps += 1;
@@ -307,7 +307,7 @@ export class World {
           done(choice % 11 === 0 ? null : this.#gap);
         }),
       closeGap: (done) =>
-        later('gap', (choice) => {
+        later('close', (choice) => {
           if (!this.reachable) return done(false);
           this.#gap = null;
           this.#persist();
@@ -449,6 +449,13 @@ export class World {
     }
     assert.ok(places.size > 0, `write ${start}+${length} at the appliance is the next one of the primary`);
     this.#places = places;
+  }
+
+  #checkBegins(): void {
+    const { sync, onLoss } = this.setup;
+    assert.ok(!this.isHeld, 'no write begins while they are held');
+    const blocked = sync && onLoss === 'block' && this.#synced && !inOrder(this.core.mode);
+    assert.ok(!blocked, 'no write begins while the appliance is away');
   }
 
   #checkIntent({ startBytes, lengthBytes }: { startBytes: number; lengthBytes: number }): void {
