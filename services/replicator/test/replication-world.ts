@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { hash } from 'node:crypto';
 import { Errno, type WriteCommand, type WriteKind } from '@midmirror/block-device';
 import { decodePages, encodePage } from '../core/intent-format.ts';
-import type { Mode } from '../core/modes.ts';
+import { inOrder, type Mode } from '../core/modes.ts';
 import type { Gap, MarkPoint, ReplicationPorts } from '../core/ports.ts';
 import { RegionMap } from '../core/region-map.ts';
 import { Replication } from '../core/replication.ts';
@@ -29,6 +29,8 @@ export interface Setup {
   onLoss: 'continue' | 'block';
   /** Writes are done at once, or all later. */
   quick: boolean;
+  /** What takes longer than all else. */
+  slow: 'write' | 'sync' | 'store' | 'read' | 'digests' | 'open' | 'close' | 'none';
 }
 
 interface Content {
@@ -209,7 +211,7 @@ export class World {
       modeChanged: (mode) => this.modes.push(mode),
       digestOf: (bytes) => hash('sha256', bytes, 'buffer'),
       writeNow: (command) => {
-        assert.ok(!this.isHeld, 'no write begins while they are held');
+        this.#checkBegins();
         if (!this.setup.quick) return null;
         this.#write(command as GuestWrite);
         return Errno.ok;
@@ -218,13 +220,15 @@ export class World {
         this.#checkIntent(command);
         later('write', (choice) => {
           const write = command as GuestWrite;
-          if (choice % 23 !== 0) {
-            this.#write(write);
-            return done(Errno.ok);
-          }
-          // Any part of it may be there.
-          this.#put({ ...write.content, length: SECTOR });
-          done(Errno.EIO);
+          const well = choice % 23 !== 0;
+          // When it fails, any part of it may be there.
+          const content = well ? write.content : { ...write.content, length: SECTOR };
+          this.#put(content);
+          later('write', () => {
+            this.#history.push(content);
+            write.place = this.#history.length;
+            done(well ? Errno.ok : Errno.EIO);
+          });
         });
       },
       syncPrimary: (done) => {
@@ -235,7 +239,10 @@ export class World {
         });
       },
       readPrimary: (start, length, done) =>
-        later('read', (choice) => done(choice % 31 === 0 ? null : this.primary.slice(start, start + length))),
+        later('read', (choice) => {
+          const bytes = choice % 31 === 0 ? null : this.primary.slice(start, start + length);
+          later('read', () => done(bytes));
+        }),
       storeIntent: (pages, done) =>
         later('store', (choice) => {
           if (choice % 29 === 0) return done(false);
@@ -289,7 +296,7 @@ export class World {
         });
       },
       openGap: (_behindMs, done) =>
-        later('gap', (choice) => {
+        later('open', (choice) => {
           if (!this.reachable) return done(null);
           if (this.#gap === null) {
             this.#gaps += 1;
@@ -300,7 +307,7 @@ export class World {
           done(choice % 11 === 0 ? null : this.#gap);
         }),
       closeGap: (done) =>
-        later('gap', (choice) => {
+        later('close', (choice) => {
           if (!this.reachable) return done(false);
           this.#gap = null;
           this.#persist();
@@ -320,13 +327,13 @@ export class World {
   #write(write: GuestWrite): void {
     this.#checkIntent(write);
     this.#put(write.content);
+    this.#history.push(write.content);
     write.place = this.#history.length;
   }
 
   #put(content: Content): void {
     apply(this.primary, content);
     this.#unsynced.push(content);
-    this.#history.push(content);
   }
 
   // ── the appliance ──────────────────────────────────────────────────────────────────────────────────────
@@ -444,6 +451,13 @@ export class World {
     this.#places = places;
   }
 
+  #checkBegins(): void {
+    const { sync, onLoss } = this.setup;
+    assert.ok(!this.isHeld, 'no write begins while they are held');
+    const blocked = sync && onLoss === 'block' && this.#synced && !inOrder(this.core.mode);
+    assert.ok(!blocked, 'no write begins while the appliance is away');
+  }
+
   #checkIntent({ startBytes, lengthBytes }: { startBytes: number; lengthBytes: number }): void {
     const last = Math.floor((startBytes + lengthBytes - 1) / this.regionBytes);
     for (let region = Math.floor(startBytes / this.regionBytes); region <= last; region += 1)
@@ -475,6 +489,7 @@ export class World {
 
   perform(choice: number): void {
     const index = choice % Math.max(1, this.#pending.length);
+    if (this.#pending[index]?.kind === this.setup.slow && (choice >> 8) % 8 !== 0) return;
     const [pending] = this.#pending.splice(index, 1);
     pending?.act(choice >> 4);
   }
