@@ -7,6 +7,7 @@ import { indexCommand } from './index-command.ts';
 import { markCommands } from './mark-commands.ts';
 import { pointCommands } from './point-commands.ts';
 import { rebuildCommand } from './rebuild-command.ts';
+import { replicateCommand } from './replicate-command.ts';
 import type { Session } from './session.ts';
 import { openSession } from './session.ts';
 import { volumeCommands } from './volume-commands.ts';
@@ -37,6 +38,7 @@ gapCommands(program, session);
 indexCommand(program, session);
 cloneCommands(program, session);
 rebuildCommand(program, session);
+replicateCommand(program, session);
 for (const command of allOf(program))
   command.exitOverride().option('--json', 'answer in JSON').hook('preAction', takeJson);
 
