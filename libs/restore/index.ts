@@ -26,3 +26,4 @@ export {
 } from './make-plan.ts';
 export { move, type Moved } from './move.ts';
 export { lockTarget, recordPath, type TargetPlace, targetPlace } from './target-place.ts';
+export { goesOn, type Plan, Restore, type RestoreWish } from './restore.ts';

@@ -9,7 +9,7 @@ export const limits = {
   /** Pieces on their way at one time; each has a buffer of its own. */
   piecesInFlightMax: 24,
   /** What is flushed, read back and noted as done together. Two windows are under way at one time. */
-  windowBytesMax: 128 << 20,
+  windowBytesMax: 64 << 20,
   windowPiecesMax: 4096,
   /** Pieces read back at one time. */
   readsBackMax: 4,

@@ -2,9 +2,11 @@
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { Command, CommanderError, Option } from 'commander';
 import { cloneCommands } from './clone-commands.ts';
+import { exportCommand } from './export-command.ts';
 import { indexCommand } from './index-command.ts';
 import { pointCommands } from './point-commands.ts';
 import { rebuildCommand } from './rebuild-command.ts';
+import { restoreCommand } from './restore-command.ts';
 import type { Session } from './session.ts';
 import { openSession } from './session.ts';
 import { volumeCommands } from './volume-commands.ts';
@@ -32,6 +34,8 @@ volumeCommands(program, session);
 pointCommands(program, session);
 indexCommand(program, session);
 cloneCommands(program, session);
+restoreCommand(program, session);
+exportCommand(program, session);
 rebuildCommand(program, session);
 for (const command of allOf(program))
   command.exitOverride().option('--json', 'answer in JSON').hook('preAction', takeJson);
