@@ -139,7 +139,12 @@ class InPlace {
       changedSince: `seq:${latest.seq}`,
     });
     try {
-      return { ...opened, latest, ranges: await planKnown(opened.source, this.#target.blockBytes) };
+      return {
+        ...opened,
+        point: chosen,
+        latest,
+        ranges: await planKnown(opened.source, this.#target.blockBytes),
+      };
     } catch (error) {
       await opened.source.close();
       throw error;

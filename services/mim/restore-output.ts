@@ -29,7 +29,7 @@ export function printPlan(title: string, { plan, from }: { plan: Plan; from: str
   if (plan.bytesPerSecond !== null && left > 0) {
     const seconds = Math.ceil(left / plan.bytesPerSecond);
     lines.push(
-      `  time     ${printSeconds(seconds)} or more, at the ${printBytes(Math.round(plan.bytesPerSecond))}/s at which the appliance reads now`,
+      `  time     about ${printSeconds(seconds)}, at the ${printBytes(Math.round(plan.bytesPerSecond))}/s at which the appliance reads now`,
     );
   }
   if (!plan.canFlush)
@@ -39,6 +39,7 @@ export function printPlan(title: string, { plan, from }: { plan: Plan; from: str
 
 export function printMoved(moved: Moved, verify: boolean): string {
   const zeroed = moved.bytesZeroed === 0 ? '' : `, ${printBytes(moved.bytesZeroed)} zeroed`;
+  if (moved.bytesRead + moved.bytesZeroed === 0) return 'nothing had to be moved';
   const amount = `${printBytes(moved.bytesRead)} moved${zeroed}`;
   if (!verify) return `${amount}, not read back (--no-verify)`;
   if (moved.bytesVerified === 0) return amount;
