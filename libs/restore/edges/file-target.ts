@@ -44,7 +44,7 @@ export async function openFile(
 ): Promise<FileTarget> {
   const flags = (readOnly ? constants.O_RDONLY : constants.O_RDWR) | (device ? constants.O_EXCL : 0);
   try {
-    return new FileTarget(name, sizeBytes, await fs.open(name, flags));
+    return new FileTarget(name, sizeBytes, await fs.open(name, flags), device);
   } catch (cause) {
     throw targetError(name, 'open', cause);
   }
@@ -63,7 +63,7 @@ export async function makeFile(name: string, sizeBytes: number, again: boolean):
       await handle.close();
       throw error;
     }
-    return new FileTarget(name, sizeBytes, handle);
+    return new FileTarget(name, sizeBytes, handle, false);
   } catch (cause) {
     throw targetError(name, 'making', cause);
   }
@@ -84,11 +84,13 @@ export class FileTarget implements Target {
   readonly blockBytes = 512;
   readonly canFlush = true;
   readonly #handle: fs.FileHandle;
+  readonly #device: boolean;
 
-  constructor(name: string, sizeBytes: number, handle: fs.FileHandle) {
+  constructor(name: string, sizeBytes: number, handle: fs.FileHandle, device: boolean) {
     this.name = name;
     this.sizeBytes = sizeBytes;
     this.#handle = handle;
+    this.#device = device;
   }
 
   async read(startBytes: number, lengthBytes: number, into: Uint8Array): Promise<void> {
@@ -134,6 +136,7 @@ export class FileTarget implements Target {
 
   /** In a file system of memory there is nothing else to read from. */
   async #leavesMemory(): Promise<boolean> {
+    if (this.#device) return true;
     const { type } = await fs.statfs(this.name);
     return type !== TMPFS_MAGIC && type !== RAMFS_MAGIC;
   }
