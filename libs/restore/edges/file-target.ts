@@ -32,7 +32,12 @@ export async function lookAtFile(name: string): Promise<FileFound> {
       hint: `detach it first: losetup --detach ${loop}`,
     });
   }
-  if (stats.isBlockDevice()) return { kind: 'device', path, sizeBytes: deviceBytes(name, stats) };
+  if (stats.isBlockDevice()) {
+    // Root may open such a device for writing; only the writes fail.
+    if (deviceFact(name, stats, 'ro') === 0)
+      return { kind: 'device', path, sizeBytes: deviceFact(name, stats, 'size') * 512 };
+    throw new MidmirrorError('bad-request', `${name} can't be written: the device is read-only`);
+  }
   throw new MidmirrorError('bad-request', `${name} is neither a file nor a block device`);
 }
 
@@ -160,11 +165,12 @@ function numbersOf({ rdev }: Stats): string {
   return `${major}:${minor}`;
 }
 
-function deviceBytes(name: string, stats: Stats): number {
+/** A number that the kernel tells of a block device. */
+function deviceFact(name: string, stats: Stats, fact: 'size' | 'ro'): number {
   try {
-    return Number(readFileSync(`/sys/dev/block/${numbersOf(stats)}/size`, 'utf8')) * 512;
+    return Number(readFileSync(`/sys/dev/block/${numbersOf(stats)}/${fact}`, 'utf8'));
   } catch (cause) {
-    throw targetError(name, 'asking for the size', cause);
+    throw targetError(name, 'asking the kernel', cause);
   }
 }
 
