@@ -36,5 +36,7 @@ export const limits = {
   spotCheckBytes: 4096,
   /** Of a record: its facts. */
   factsBytesMax: 64 << 10,
+  /** Extents that differ, of one answer of the appliance. */
+  changesPerAnswer: 10_000,
   progressEveryMs: 250,
 } as const;

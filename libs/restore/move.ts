@@ -4,14 +4,14 @@ import { crc32 } from 'node:zlib';
 import { MidmirrorError } from '@midmirror/basis';
 import { isZero, runsOf } from './core/differing.ts';
 import type { PlannedRange, RangeList } from './core/range-list.ts';
-import { endOf, windowsOf } from './core/windows.ts';
+import { endOf, type WindowLimits, windowsOf } from './core/windows.ts';
 import type { MirrorSource } from './edges/mirror-source.ts';
 import type { Target } from './edges/target.ts';
 import { limits } from './limits.ts';
 import type { Report } from './make-plan.ts';
 
 export interface MoveOptions {
-  source: MirrorSource;
+  source: Pick<MirrorSource, 'read'>;
   target: Target;
   ranges: RangeList;
   /** What lies before it is done already. */
@@ -22,6 +22,7 @@ export interface MoveOptions {
   report: Report;
   /** What lies before it is flushed and read back. */
   reached: (doneBytes: number) => Promise<void>;
+  windows?: WindowLimits;
 }
 
 export interface Moved {
@@ -64,9 +65,9 @@ class Mover {
   }
 
   async run(): Promise<Moved> {
-    const { ranges, fromBytes } = this.#options;
+    const { ranges, fromBytes, windows = limits } = this.#options;
     let settled: Promise<void> = Promise.resolve();
-    for (const pieces of windowsOf(ranges, fromBytes, limits)) {
+    for (const pieces of windowsOf(ranges, fromBytes, windows)) {
       const window: Window = { pieces, sums: new Uint32Array(pieces.length) };
       const moving = this.#moveWindow(window);
       // Whichever fails first ends it; what the other does meanwhile is awaited and does no harm.
@@ -118,7 +119,11 @@ class Mover {
       await source.read(startBytes, lengthBytes, bytes);
       window.sums[index] = crc32(bytes);
       this.#moved.bytesRead += lengthBytes;
-      await this.#write(startBytes, bytes);
+      // A server that takes zeroes as such need not be sent them.
+      if (!holesAreZeroes && isZero(bytes)) {
+        await target.zeroes(startBytes, lengthBytes);
+        this.#moved.bytesZeroed += lengthBytes;
+      } else await this.#write(startBytes, bytes);
     }
     this.#bytesDone += lengthBytes;
     report('moving', this.#bytesDone, this.#bytesTotal);

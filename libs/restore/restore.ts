@@ -42,7 +42,7 @@ export interface RestoreWish {
 
 export interface Plan {
   /** `resumed`: an earlier restore of the same goes on. */
-  how: 'new' | 'known' | 'compared' | 'resumed';
+  how: 'new' | 'known' | 'compared' | 'resumed' | 'in-place';
   ranges: number;
   bytes: number;
   /** Of `bytes`, those that are read from the mirror. */

@@ -7,13 +7,13 @@ import {
   lockTarget,
   move,
   openNbd,
-  planKnown,
   probeRate,
-  type RangeList,
+  RangeList,
   readRecord,
   RecordFile,
   recordPath,
   type Target,
+  whileAway,
 } from '@midmirror/restore';
 import { volumePath } from './api.ts';
 import { printPoint, type ShownPoint } from './output.ts';
@@ -60,6 +60,11 @@ export async function restoreInPlace(
   } finally {
     lock?.release();
   }
+}
+
+interface Changes {
+  extents: { offset: number; length: number }[];
+  next: number | null;
 }
 
 interface Planned extends OpenedPoint {
@@ -134,27 +139,36 @@ class InPlace {
   async #plan(chosen: ShownPoint): Promise<Planned> {
     const { api } = this.#session;
     const latest = await resolvePoint(api, this.#volume, 'latest');
-    const opened = await openPoint(api, this.#volume, `seq:${chosen.seq}`, {
-      ...sourceOptions(this.#session, this.#options),
-      changedSince: `seq:${latest.seq}`,
-    });
+    const options = sourceOptions(this.#session, this.#options);
+    const opened = await openPoint(api, this.#volume, `seq:${chosen.seq}`, options);
     try {
-      return {
-        ...opened,
-        point: chosen,
-        latest,
-        ranges: await planKnown(opened.source, this.#target.blockBytes),
-      };
+      const ranges = new RangeList({
+        rangesMax: limits.rangesMax,
+        alignBytes: this.#target.blockBytes,
+        sizeBytes: opened.source.sizeBytes,
+      });
+      for (let after: number | null = 0; after !== null; ) {
+        const page: Changes = await whileAway(() => this.#changes(latest, chosen, after!), options);
+        for (const { offset, length } of page.extents) ranges.add(offset, length, false);
+        after = page.next;
+      }
+      return { ...opened, point: chosen, latest, ranges };
     } catch (error) {
       await opened.source.close();
       throw error;
     }
   }
 
+  /** To the byte: what is written again as it is would only make the journal longer. */
+  async #changes(from: ShownPoint, to: ShownPoint, after: number): Promise<Changes> {
+    const query = `from=seq:${from.seq}&to=seq:${to.seq}&after=${after}&limit=${limits.changesPerAnswer}`;
+    return await this.#session.api.json<Changes>('GET', `${volumePath(this.#volume)}/changes?${query}`);
+  }
+
   async #tell({ point, uri, ranges, source }: Planned): Promise<void> {
     const { all, data } = ranges.bytes;
     const plan = {
-      how: 'known' as const,
+      how: 'in-place' as const,
       ranges: ranges.count,
       bytes: all,
       dataBytes: data,
@@ -235,7 +249,7 @@ class InPlace {
   }
 
   async #compare({ seq }: ShownPoint, undoMark: string): Promise<void> {
-    const { extents } = await this.#session.api.json<{ extents: { offset: number; length: number }[] }>(
+    const { extents } = await this.#session.api.json<Changes>(
       'GET',
       `${volumePath(this.#volume)}/changes?from=seq:${seq}&to=latest&limit=1`,
     );
