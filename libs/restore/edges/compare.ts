@@ -28,30 +28,67 @@ export async function compareChunk(
   startBytes: number,
   lengthBytes: number,
 ): Promise<Compared> {
-  const blocks = Math.ceil(lengthBytes / BLOCK);
-  const holds = new Uint8Array(blocks);
-  let at = 0;
-  for await (const { lengthBytes: length, zeroes } of source.status(startBytes, lengthBytes)) {
-    const end = Math.min(at + length, lengthBytes);
-    if (!zeroes) holds.fill(1, Math.floor(at / BLOCK), Math.ceil(end / BLOCK));
-    at = end;
-  }
+  const kinds = await kindsOf(source, target, startBytes, lengthBytes);
   const differing: PlannedRange[] = [];
   let readBytes = 0;
-  for (let from = 0; from < blocks; ) {
+  for (let from = 0; from < kinds.length; ) {
+    const kind = kinds[from]!;
     let to = from + 1;
-    while (to < blocks && holds[to] === holds[from]) to += 1;
+    while (to < kinds.length && kinds[to] === kind) to += 1;
     const start = startBytes + from * BLOCK;
     const length = Math.min(to * BLOCK, lengthBytes) - from * BLOCK;
-    const zeroes = holds[from] === 0;
+    from = to;
+    if (kind === Kind.same) continue;
+    if (kind === Kind.differs) {
+      differing.push({ startBytes: start, lengthBytes: length, zeroes: false });
+      continue;
+    }
+    const zeroes = kind === Kind.zeroes;
     const wanted = zeroes ? null : await digests(start, length, BLOCK);
-    if (wanted !== null && wanted.length !== (to - from) * DIGEST_BYTES)
+    if (wanted !== null && wanted.length !== Math.ceil(length / BLOCK) * DIGEST_BYTES)
       throw new MidmirrorError('io', `the appliance answers ${wanted.length} bytes of digests at ${start}`);
     if (!zeroes && wanted === null) readBytes += length;
     differing.push(...(await differingIn(source, target, wanted, start, length, zeroes)));
-    from = to;
   }
   return { differing, readBytes };
+}
+
+const Kind = {
+  /** Zeroes on both sides, as both say. */
+  same: 0,
+  /** Zeroes of the target by its own word, where the point holds data. */
+  differs: 1,
+  /** The point is zeroes; of the target nobody knows. */
+  zeroes: 2,
+  data: 3,
+} as const;
+
+/** What is known of each block without reading it. */
+async function kindsOf(
+  source: MirrorSource,
+  target: Target,
+  startBytes: number,
+  lengthBytes: number,
+): Promise<Uint8Array> {
+  const blocks = Math.ceil(lengthBytes / BLOCK);
+  const pointHolds = new Uint8Array(blocks);
+  const targetHolds = new Uint8Array(blocks);
+  const mark = (holds: Uint8Array, at: number, end: number): void =>
+    void holds.fill(1, Math.floor(at / BLOCK), Math.ceil(Math.min(end, lengthBytes) / BLOCK));
+  let at = 0;
+  for await (const part of source.status(startBytes, lengthBytes)) {
+    if (!part.zeroes) mark(pointHolds, at, at + part.lengthBytes);
+    at += part.lengthBytes;
+  }
+  at = 0;
+  for (const part of await target.zeroParts(startBytes, lengthBytes)) {
+    if (!part.zeroes) mark(targetHolds, at, at + part.lengthBytes);
+    at += part.lengthBytes;
+  }
+  return pointHolds.map((holds, i) => {
+    if (targetHolds[i] === 0) return holds === 0 ? Kind.same : Kind.differs;
+    return holds === 0 ? Kind.zeroes : Kind.data;
+  });
 }
 
 async function differingIn(

@@ -122,6 +122,14 @@ export class FileTarget implements Target {
       await this.write(startBytes + done, ZEROES.subarray(0, Math.min(ZEROES.length, lengthBytes - done)));
   }
 
+  /** Node has no SEEK_HOLE: holes are read, which costs little. */
+  async zeroParts(
+    _startBytes: number,
+    lengthBytes: number,
+  ): Promise<{ lengthBytes: number; zeroes: boolean }[]> {
+    return [{ lengthBytes, zeroes: false }];
+  }
+
   flush(): Promise<void> {
     return this.#attempt('fsync', () => this.#handle.sync());
   }

@@ -4,6 +4,8 @@ import { MidmirrorError } from '@midmirror/basis';
 import { connectNbd, type NbdClient } from '@midmirror/nbd';
 import { type Target, targetError } from './target.ts';
 
+const ALLOCATION = 'base:allocation';
+const ZERO_FLAG = 2;
 const ZEROES = new Uint8Array(1 << 20);
 
 /** Rejects with MidmirrorError: `bad-request` when it can't be written. */
@@ -44,6 +46,25 @@ export class NbdTargetExport implements Target {
       return await this.#attempt('write of zeroes', () => this.#client.zeroes(startBytes, lengthBytes));
     for (let done = 0; done < lengthBytes; done += ZEROES.length)
       await this.write(startBytes + done, ZEROES.subarray(0, Math.min(ZEROES.length, lengthBytes - done)));
+  }
+
+  async zeroParts(
+    startBytes: number,
+    lengthBytes: number,
+  ): Promise<{ lengthBytes: number; zeroes: boolean }[]> {
+    const parts: { lengthBytes: number; zeroes: boolean }[] = [];
+    let at = startBytes;
+    const end = startBytes + lengthBytes;
+    // Without the context every part of it may hold anything.
+    while (at < end && this.#client.facts.contexts.size > 0) {
+      const all = await this.#attempt('asking for the blocks', () => this.#client.blockStatus(at, end - at));
+      for (const extent of all.get(ALLOCATION) ?? [{ lengthBytes: end - at, flags: 0 }]) {
+        parts.push({ lengthBytes: extent.lengthBytes, zeroes: (extent.flags & ZERO_FLAG) !== 0 });
+        at += extent.lengthBytes;
+      }
+    }
+    if (at < end) parts.push({ lengthBytes: end - at, zeroes: false });
+    return parts;
   }
 
   async flush(): Promise<void> {

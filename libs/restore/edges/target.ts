@@ -13,6 +13,8 @@ export interface Target {
   write(startBytes: number, bytes: Uint8Array): Promise<void>;
   zeroes(startBytes: number, lengthBytes: number): Promise<void>;
   flush(): Promise<void>;
+  /** Parts that cover the range, of which it is known without reading that they are zeroes. */
+  zeroParts(startBytes: number, lengthBytes: number): Promise<{ lengthBytes: number; zeroes: boolean }[]>;
   /** Has what was flushed read from storage when it is read next. False: that can't be known here. */
   dropCaches(): Promise<boolean>;
   close(): Promise<void>;

@@ -57,6 +57,10 @@ class ForgetfulTarget implements Target {
     this.#unflushed = [];
   }
 
+  async zeroParts(_start: number, lengthBytes: number) {
+    return [{ lengthBytes, zeroes: false }];
+  }
+
   async dropCaches(): Promise<boolean> {
     return true;
   }
