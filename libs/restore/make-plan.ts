@@ -4,7 +4,7 @@ import { MidmirrorError } from '@midmirror/basis';
 import { sameAt } from './core/differing.ts';
 import { RangeList } from './core/range-list.ts';
 import { compareChunk, type Digests } from './edges/compare.ts';
-import type { MirrorSource } from './edges/mirror-source.ts';
+import type { Source } from './edges/mirror-source.ts';
 import type { Target } from './edges/target.ts';
 import { limits } from './limits.ts';
 
@@ -15,12 +15,12 @@ export interface KnownBase {
 
 export type Report = (phase: 'comparing' | 'moving', bytesDone: number, bytesTotal: number) => void;
 
-function newList(source: MirrorSource, alignBytes: number): RangeList {
+function newList(source: Source, alignBytes: number): RangeList {
   return new RangeList({ rangesMax: limits.rangesMax, alignBytes, sizeBytes: source.sizeBytes });
 }
 
 /** For a target that is all zeroes: what the point has in it. */
-export async function planNew(source: MirrorSource, alignBytes: number): Promise<RangeList> {
+export async function planNew(source: Source, alignBytes: number): Promise<RangeList> {
   const ranges = newList(source, alignBytes);
   let at = 0;
   for await (const { lengthBytes, zeroes } of source.status(0, source.sizeBytes)) {
@@ -31,7 +31,7 @@ export async function planNew(source: MirrorSource, alignBytes: number): Promise
 }
 
 /** For a target that holds the point which `source` was opened with as `changedSince`. */
-export async function planKnown(source: MirrorSource, alignBytes: number): Promise<RangeList> {
+export async function planKnown(source: Source, alignBytes: number): Promise<RangeList> {
   const ranges = newList(source, alignBytes);
   let at = 0;
   for await (const { lengthBytes, zeroes, differs } of source.status(0, source.sizeBytes)) {
@@ -48,7 +48,7 @@ export interface ComparedPlan {
 }
 
 export async function planByComparing(
-  source: MirrorSource,
+  source: Source,
   target: Target,
   digests: Digests,
   report: Report,
@@ -76,16 +76,24 @@ export async function planByComparing(
 }
 
 /** Throws `conflict` when a block that has not changed since the base differs in the target. */
-export async function checkBase(source: MirrorSource, target: Target, ranges: RangeList): Promise<void> {
-  const [ours, theirs] = [new Uint8Array(limits.spotCheckBytes), new Uint8Array(limits.spotCheckBytes)];
-  for (const at of unchangedBlocks(ranges, source.sizeBytes)) {
+export async function checkBase(source: Source, target: Target, ranges: RangeList): Promise<void> {
+  const differs = async (at: number): Promise<boolean> => {
     const length = Math.min(limits.spotCheckBytes, source.sizeBytes - at);
+    const [ours, theirs] = [new Uint8Array(length), new Uint8Array(length)];
     await Promise.all([target.read(at, length, ours), source.read(at, length, theirs)]);
-    if (sameAt(ours, theirs, 0, length)) continue;
-    throw new MidmirrorError('conflict', `${target.name} does not hold the base: it differs at byte ${at}`, {
+    return !sameAt(ours, theirs, 0, length);
+  };
+  const places = [...unchangedBlocks(ranges, source.sizeBytes)];
+  const wrong = (await Promise.all(places.map(differs))).indexOf(true);
+  if (wrong === -1) return;
+  const at = places[wrong]!;
+  throw new MidmirrorError(
+    'conflict',
+    `${target.name} does not hold the base: it differs in ${limits.spotCheckBytes} bytes at ${at}`,
+    {
       hint: 'leave --base away: the whole target is compared then',
-    });
-  }
+    },
+  );
 }
 
 /** Spread over what lies between the ranges. */
@@ -106,7 +114,7 @@ function* unchangedBlocks(ranges: RangeList, sizeBytes: number): Generator<numbe
 }
 
 /** Bytes per second at which the mirror gives what is to be moved. Null: there is nothing to read. */
-export async function probeRate(source: MirrorSource, ranges: RangeList): Promise<number | null> {
+export async function probeRate(source: Source, ranges: RangeList): Promise<number | null> {
   const pieces: { startBytes: number; lengthBytes: number }[] = [];
   let bytes = 0;
   for (const { startBytes, lengthBytes, zeroes } of ranges) {

@@ -5,13 +5,13 @@ import { MidmirrorError } from '@midmirror/basis';
 import { isZero, runsOf } from './core/differing.ts';
 import type { PlannedRange, RangeList } from './core/range-list.ts';
 import { endOf, type WindowLimits, windowsOf } from './core/windows.ts';
-import type { MirrorSource } from './edges/mirror-source.ts';
+import type { Source } from './edges/mirror-source.ts';
 import type { Target } from './edges/target.ts';
 import { limits } from './limits.ts';
 import type { Report } from './make-plan.ts';
 
 export interface MoveOptions {
-  source: Pick<MirrorSource, 'read'>;
+  source: Pick<Source, 'read'>;
   target: Target;
   ranges: RangeList;
   /** What lies before it is done already. */
@@ -107,7 +107,7 @@ class Mover {
   }
 
   async #movePiece(window: Window, index: number, buffer: Uint8Array): Promise<void> {
-    const { source, target, holesAreZeroes, report } = this.#options;
+    const { source, target, holesAreZeroes, verify, report } = this.#options;
     const { startBytes, lengthBytes, zeroes } = window.pieces[index]!;
     if (zeroes) {
       if (!holesAreZeroes) {
@@ -117,7 +117,7 @@ class Mover {
     } else {
       const bytes = buffer.subarray(0, lengthBytes);
       await source.read(startBytes, lengthBytes, bytes);
-      window.sums[index] = crc32(bytes);
+      if (verify) window.sums[index] = crc32(bytes);
       this.#moved.bytesRead += lengthBytes;
       // A server that takes zeroes as such need not be sent them.
       if (!holesAreZeroes && isZero(bytes)) {
@@ -144,10 +144,9 @@ class Mover {
   async #settle(window: Window): Promise<void> {
     const { target, verify, reached } = this.#options;
     await target.flush();
-    if (verify) {
-      this.#moved.fromStorage = (await target.dropCaches()) && this.#moved.fromStorage;
-      await this.#readBack(window);
-    }
+    // Also when nothing is read back: a restore should not push everything else out of memory.
+    this.#moved.fromStorage = (await target.dropCaches()) && this.#moved.fromStorage;
+    if (verify) await this.#readBack(window);
     await reached(endOf(window.pieces));
   }
 

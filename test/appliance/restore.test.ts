@@ -11,7 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { test } from 'node:test';
-import { withAppliance } from './appliance-process.ts';
+import { type Ran, run, withAppliance } from './appliance-process.ts';
 import { assertHolds, bytesOnDisk, Guest, MIB, Restores } from './restore-under-test.ts';
 
 const SIZE = 48 * MIB;
@@ -66,7 +66,7 @@ test('a point onto a new file, then others onto it by comparing and by what is k
 
     await restores.fails(
       1,
-      /does not hold the base: it differs at byte \d+\n.*--base away/,
+      /does not hold the base: it differs in 4096 bytes at \d+\n.*--base away/,
       ...['db', '--at', 'mark:two', '--to', file, '--yes', '--base', 'mark:two'],
     );
     assertHolds(file, one);
@@ -147,6 +147,26 @@ test('what is wrong is refused with what to do, and nothing is touched', () =>
     await restores.lines('db', ...to, '--yes', '--allow-larger');
     assertHolds(file, bytes);
     assert.equal(statSync(file).size, SIZE + 4096, 'the rest is left alone');
+  }));
+
+test('at a terminal it asks before it writes over something', () =>
+  withAppliance({}, async (appliance, folder) => {
+    await appliance.post('/volumes', { name: 'db', sizeBytes: SIZE });
+    const guest = await Guest.connect(appliance.uri('db'));
+    await guest.scatter(20);
+    const bytes = await guest.close();
+    const file = `${folder}/db.img`;
+    writeFileSync(file, Buffer.alloc(SIZE, 7));
+    const mim = `${process.execPath} services/mim/main.ts --api ${appliance.api} restore db --at latest --to ${file}`;
+    const asked = (answer: string): Promise<Ran> =>
+      run('script', ['-qec', `${mim} --state-dir ${folder}/state`, '/dev/null'], { input: answer });
+    const no = await asked('no\n');
+    assert.match(no.stdout, /to move .*Write over .*db\.img\? \[y\/N\].*nothing was done/s);
+    assert.equal(no.status, 1);
+    assertHolds(file, Buffer.alloc(SIZE, 7));
+    const yes = await asked('y\n');
+    assert.equal(yes.status, 0, yes.stdout);
+    assertHolds(file, bytes);
   }));
 
 test('a record that is none is refused, and left alone', () =>

@@ -10,11 +10,12 @@ import { parseArgs } from 'node:util';
 import { parseBytes, printBytes, SeededRandom } from '@midmirror/basis';
 import { connectNbd } from '@midmirror/nbd';
 import { ApplianceProcess, cleanEnvironment, ROOT, run, succeed } from '../appliance/appliance-process.ts';
-import { machine } from './machine.ts';
+import { Figures } from './figures.ts';
 import { median } from './measure.ts';
 
 const MIB = 1 << 20;
 const PIECE = 64 << 10;
+const RATE_BAR = '≥ 0.5 (0.9)';
 
 const { values } = parseArgs({
   options: {
@@ -27,13 +28,6 @@ const { values } = parseArgs({
 const sizeBytes = parseBytes(values.size, '--size');
 const changeBytes = parseBytes(values['change-size'], '--change-size');
 const rounds = Number(values.rounds);
-const figures: Record<string, string | number> = {};
-
-function say(name: string, value: number, unit: string, bar = ''): void {
-  figures[name] = Number(value.toFixed(4));
-  process.stdout.write(`${name.padEnd(72)} ${value.toFixed(3).padStart(10)} ${unit.padEnd(6)} ${bar}\n`);
-}
-
 async function fill(appliance: ApplianceProcess, name: string, bytes: number): Promise<void> {
   await appliance.post('/volumes', { name, sizeBytes: bytes });
   const random = new SeededRandom(5);
@@ -112,11 +106,11 @@ async function measure(appliance: ApplianceProcess, folder: string): Promise<voi
   const rates = async (what: string, contestants: readonly Contestant[]): Promise<void> => {
     const [ours, plain, peer] = (await race(contestants)) as [number, number, number];
     const rate = (each: number): number => sizeBytes / each / 1e6;
-    say(`${what}: nbdcopy --flush`, rate(peer), 'MB/s');
-    say(`${what}: mim restore --no-verify`, rate(plain), 'MB/s');
-    say(`${what}: mim restore, read back`, rate(ours), 'MB/s');
-    say(`${what}: mim restore --no-verify, to nbdcopy`, peer / plain, '', '≥ 0.5 (goal 0.9)');
-    say(`${what}: mim restore, read back, to nbdcopy`, peer / ours, '', '≥ 0.5 (goal 0.9)');
+    figures.say(`${what}: nbdcopy --flush`, rate(peer), 'MB/s');
+    figures.say(`${what}: mim restore --no-verify`, rate(plain), 'MB/s');
+    figures.say(`${what}: mim restore, read back`, rate(ours), 'MB/s');
+    figures.say(`${what}: mim restore --no-verify, to nbdcopy`, peer / plain, '', RATE_BAR);
+    figures.say(`${what}: mim restore, read back, to nbdcopy`, peer / ours, '', RATE_BAR);
   };
   const ours = (...more: string[]) => ({ before: gone, act: () => mim('db', ...at, '--to', file, ...more) });
   await rates('onto a new file', [
@@ -185,17 +179,15 @@ async function measureChange(appliance: ApplianceProcess, folder: string): Promi
     },
     { name: 'compared', before: nothing, act: () => onto('full', '--yes') },
   ])) as [number, number, number, number];
-  say('full restore onto a new file', full, 's');
-  say('1 % in pieces of 64 KiB, base known', pieces, 's');
-  say('1 % in pieces of 64 KiB, base known, to full', pieces / full, '', '≤ 0.05');
-  say('1 % in pieces of 4 KiB, base known, to full', sectors / full, '');
-  say('1 % and more, compared block by block, to full', compared / full, '');
+  figures.say('full restore onto a new file', full, 's');
+  figures.say('1 % in pieces of 64 KiB, base known', pieces, 's');
+  figures.say('1 % in pieces of 64 KiB, base known, to full', pieces / full, '', '≤ 0.05');
+  figures.say('1 % in pieces of 4 KiB, base known, to full', sectors / full, '');
+  figures.say('1 % and more, compared block by block, to full', compared / full, '');
 }
 
+const figures = new Figures({ nbdcopy: (await succeed('nbdcopy', ['--version'])).split('\n')[0]! });
 const folder = mkdtempSync(`${ROOT}/.bench-`);
-const environment = machine();
-process.stdout.write(`${JSON.stringify(environment)}\n`);
-process.stdout.write(`${(await succeed('nbdcopy', ['--version'])).trim()}\n`);
 const appliance = await ApplianceProcess.start(`${folder}/data`);
 try {
   await fill(appliance, 'db', sizeBytes);
@@ -206,5 +198,4 @@ try {
   await appliance.ended;
   rmSync(folder, { recursive: true, force: true });
 }
-if (values.out !== undefined)
-  writeFileSync(values.out, `${JSON.stringify({ environment, figures }, null, 2)}\n`);
+if (values.out !== undefined) figures.write(values.out);

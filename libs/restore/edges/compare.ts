@@ -4,7 +4,7 @@ import { MidmirrorError } from '@midmirror/basis';
 import { DIGEST_BYTES, isZero, runsOf, sameAt } from '../core/differing.ts';
 import type { PlannedRange } from '../core/range-list.ts';
 import { limits } from '../limits.ts';
-import type { MirrorSource } from './mirror-source.ts';
+import type { Source } from './mirror-source.ts';
 import type { Target } from './target.ts';
 
 /**
@@ -22,7 +22,7 @@ export interface Compared {
 }
 
 export async function compareChunk(
-  source: MirrorSource,
+  source: Source,
   target: Target,
   digests: Digests,
   startBytes: number,
@@ -65,7 +65,7 @@ const Kind = {
 
 /** What is known of each block without reading it. */
 async function kindsOf(
-  source: MirrorSource,
+  source: Source,
   target: Target,
   startBytes: number,
   lengthBytes: number,
@@ -92,7 +92,7 @@ async function kindsOf(
 }
 
 async function differingIn(
-  source: MirrorSource,
+  source: Source,
   target: Target,
   wanted: Uint8Array | null,
   startBytes: number,

@@ -21,6 +21,9 @@ export interface Status {
   differs: boolean;
 }
 
+/** What is read when a plan is made and carried out. */
+export type Source = Pick<MirrorSource, 'sizeBytes' | 'read' | 'status'>;
+
 const ALLOCATION = 'base:allocation';
 const ZERO_FLAG = 2;
 
