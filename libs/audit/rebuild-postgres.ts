@@ -11,7 +11,7 @@ import { type RebuildIndexReport, rebuildIndex } from './rebuild-index.ts';
 const SERVICE = 'midmirror';
 
 const TABLES = [
-  ...(['volume', 'clone', 'snapshot', 'mark', 'run', 'segment', 'sync', 'pin', 'activity'] as const),
+  ...(['volume', 'clone', 'snapshot', 'mark', 'gap', 'run', 'segment', 'sync', 'pin', 'activity'] as const),
   ...(['position', 'message'] as const),
 ];
 

@@ -1,7 +1,7 @@
 // The catalogue's rows from the pool alone (I7): volumes, points of the MIMs, snapshots, marks, clones and their
 // pins. What segments hold is learnt again when the appliance starts.
 import { MidmirrorError, messageOf } from '@midmirror/basis';
-import { type CatalogTransaction, clonePinId, insertRun, toNs } from '@midmirror/catalog';
+import { type CatalogTransaction, clonePinId, insertRun, storeGaps, toNs } from '@midmirror/catalog';
 import type { ExtentMap } from '@midmirror/extent-map';
 import {
   type MimState,
@@ -10,6 +10,7 @@ import {
   descriptorsOf,
   type ObjectHeader,
 } from '@midmirror/journal';
+import type { Gap } from '@midmirror/point';
 import {
   type CloneFile,
   parseObjectName,
@@ -19,6 +20,7 @@ import {
   readMimState,
   readObject,
   readCloneFile,
+  readGaps,
   readVolumeFile,
   SegmentReader,
   type VolumeFile,
@@ -129,6 +131,7 @@ interface FoundVolume {
   state: MimState;
   objects: FoundObject[];
   marks: FoundMark[];
+  gaps: Gap[];
   /** What the sync that was writing to the MIM had saved; null: none was. */
   underWay: ObjectHeader | null;
   lost: string[];
@@ -144,14 +147,16 @@ async function readVolume(files: PoolFiles, directory: string): Promise<FoundVol
   const lost: string[] = [];
   const objects = contiguous(await readObjects(files, paths, lost), state, lost);
   const marks = [...marksOfObjects(objects), ...(await marksOfSegments(files, paths, lost))];
+  const gaps = await readGaps(files, paths);
   const underWay = state.syncId === 0 ? null : syncOf(state, objects);
-  return { file, createdNs: BigInt(file.createdNs), state, objects, marks, underWay, lost };
+  return { file, createdNs: BigInt(file.createdNs), state, objects, marks, gaps, underWay, lost };
 }
 
 async function storeVolume(tx: CatalogTransaction, found: FoundVolume): Promise<void> {
   const { file, state, objects, marks, underWay } = found;
   await insertVolume(tx, found);
   await insertObjects(tx, file.id, objects);
+  await storeGaps(tx, file.id, found.gaps);
   for (const mark of marks) {
     const row = {
       volume_id: file.id,
@@ -369,11 +374,8 @@ async function marksOfSegments(files: PoolFiles, paths: VolumePaths, lost: strin
       for await (const { batch, bytes } of reader.batches(0, Number.MAX_SAFE_INTEGER)) {
         for (const d of descriptorsOf(bytes, 0, batch)) {
           if (d.kind !== DescriptorKind.mark) continue;
-          marks.push({
-            ...decodeMark(await readBytes(file, d.dataOffset, d.length)),
-            seq: d.seq,
-            timeNs: batch.timeNs,
-          });
+          const record = decodeMark(await readBytes(file, d.dataOffset, d.length));
+          if ('name' in record) marks.push({ ...record, seq: d.seq, timeNs: batch.timeNs });
         }
       }
     } catch (error) {

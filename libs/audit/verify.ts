@@ -5,6 +5,7 @@ import { messageOf } from '@midmirror/basis';
 import {
   type Catalog,
   fromNs,
+  gapsOf,
   leveledRunsOf,
   loadRun,
   pagesOf,
@@ -29,6 +30,7 @@ import {
   type PoolFile,
   type PoolFiles,
   readBytes,
+  readGaps,
   readMimState,
   readObject,
   readVolumeFile,
@@ -115,8 +117,9 @@ class Verification {
       .execute();
     const names = await this.#files.list(this.#paths.forward);
     const runs = await runsOf(db, this.#volume.id, 'backward');
-    this.#filesTotal = 4 + names.length + runs.length;
+    this.#filesTotal = 5 + names.length + runs.length;
     await this.#part(this.#paths.volumeFile, () => this.#volumeFile());
+    await this.#part(this.#paths.gaps, () => this.#gaps());
     await this.#part(this.#paths.mimState, () => this.#mimState());
     await this.#part(this.#paths.mimAllocation, () => this.#mimAllocation());
     await this.#part(this.#paths.mimImage, () => this.#mimImage());
@@ -125,6 +128,18 @@ class Verification {
     await this.#snapshots();
     await this.#mergedRuns();
     return this.#report;
+  }
+
+  /** Of the newest the catalogue may not have heard yet. */
+  async #gaps(): Promise<void> {
+    const gaps = await readGaps(this.#files, this.#paths);
+    const known = new Map((await gapsOf(this.#catalog.db, this.#volume.id)).map((gap) => [gap.number, gap]));
+    for (const { number, fromSeq, fromNs, toSeq, toNs } of gaps.slice(0, -1)) {
+      const row = known.get(number);
+      const ends = [row?.fromSeq, row?.fromNs, row?.toSeq, row?.toNs];
+      if (ends.some((end, i) => end !== [fromSeq, fromNs, toSeq, toNs][i]))
+        this.#problem(this.#paths.gaps, `gap ${number} is not what the catalogue says`);
+    }
   }
 
   /** One file: what is thrown becomes a problem, and the next file follows. */

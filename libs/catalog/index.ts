@@ -2,6 +2,7 @@ export type { Catalog, CatalogReader, CatalogTransaction } from './catalog.ts';
 export { coveringRuns, windowSpan } from './covering-runs.ts';
 export { openEmbeddedCatalog } from './embedded-catalog.ts';
 export { clonePinId, holderOf, type PinRequest, pinPoint, unpinPoint } from './pins.ts';
+export { gapAtSeq, gapAtTime, gapsOf, openGapIn, storeGaps } from './gaps.ts';
 export { checkName, refuseTakenName } from './names.ts';
 export {
   endOfExtent,
@@ -44,6 +45,7 @@ export type {
   ActivityRow,
   CatalogSchema,
   CloneRow,
+  GapRow,
   MarkRow,
   MessageRow,
   PinRow,
@@ -60,6 +62,7 @@ export {
   snapshotAbove,
   snapshotByNumber,
   snapshotOfSeq,
+  snapshotOutside,
   snapshotsAround,
   snapshotsBelow,
   snapshotsOf,

@@ -234,9 +234,31 @@ const epochs: Migration = {
   },
 };
 
+/** Spans of the timeline whose moments are refused. */
+const gaps: Migration = {
+  async up(db: Kysely<unknown>) {
+    await db.schema
+      .createTable('gap')
+      .addColumn('volume_id', 'text', (c) => c.notNull())
+      .addColumn('gap', 'bigint', (c) => c.notNull())
+      .addColumn('from_seq', 'bigint', (c) => c.notNull())
+      .addColumn('from_ns', 'text', (c) => c.notNull())
+      .addColumn('to_seq', 'bigint')
+      .addColumn('to_ns', 'text')
+      .addColumn('reason', 'text')
+      .addPrimaryKeyConstraint('gap_pk', ['volume_id', 'gap'])
+      .execute();
+    const index = (name: string, columns: string[]): Promise<void> =>
+      db.schema.createIndex(name).on('gap').columns(columns).execute();
+    await index('gap_seq', ['volume_id', 'from_seq', 'gap']);
+    await index('gap_time', ['volume_id', 'from_ns', 'gap']);
+  },
+};
+
 export const migrations: Record<string, Migration> = {
   '001-initial': initial,
   '002-tiers': tiers,
   '003-lookups': lookups,
   '004-epochs': epochs,
+  '005-gaps': gaps,
 };

@@ -25,6 +25,17 @@ export interface MarkRow {
   time_ns: string;
 }
 
+/** The gap of a volume's timeline; `to_…` null: it is open. The pool has the same in gaps/<epoch>.json. */
+export interface GapRow {
+  volume_id: string;
+  gap: number;
+  from_seq: number;
+  from_ns: string;
+  to_seq: number | null;
+  to_ns: string | null;
+  reason: string | null;
+}
+
 export interface SegmentRow {
   volume_id: string;
   segment: number;
@@ -144,6 +155,7 @@ export interface MessageRow {
 export interface CatalogSchema {
   volume: Omit<VolumeRow, 'epoch'> & { epoch: Generated<number> };
   mark: MarkRow;
+  gap: GapRow;
   segment: SegmentRow;
   sync: SyncRow;
   snapshot: SnapshotRow;

@@ -61,6 +61,20 @@ export async function snapshotsAround(
   };
 }
 
+/** The nearest before, or after, a write. */
+export async function snapshotOutside(
+  db: CatalogReader,
+  volumeId: string,
+  side: 'before' | 'after',
+  seq: number,
+): Promise<SnapshotRow | undefined> {
+  const rows =
+    side === 'before'
+      ? of(db, volumeId).where('seq', '<', seq).orderBy('seq', 'desc')
+      : of(db, volumeId).where('seq', '>', seq).orderBy('seq');
+  return await rows.limit(1).executeTakeFirst();
+}
+
 /** At most so many with numbers below `below`, the newest first. */
 export async function snapshotsBelow(
   db: CatalogReader,

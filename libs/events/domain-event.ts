@@ -7,6 +7,9 @@ export interface EventBodies {
   'volume.deleted': { name: string };
   'policy.changed': { policy: unknown };
   'mark.set': { seq: number; timeNs: string; name: string; kind: MarkKind };
+  /** Moments after `fromSeq` are not available until it is closed. */
+  'gap.opened': { gap: number; fromSeq: number; fromTimeNs: string; reason: string | null };
+  'gap.closed': { gap: number; fromSeq: number; toSeq: number; toTimeNs: string };
   /** The segment's file is durable and closed by its footer. */
   'segment.sealed': {
     segment: number;
@@ -43,12 +46,14 @@ export function eventId(event: DomainEvent): string {
       ? `sync-${data.syncId}`
       : 'segment' in data
         ? `segment-${data.segment}`
-        : 'snapshot' in data
-          ? `snapshot-${data.snapshot}`
-          : 'kind' in data
-            ? `mark-${data.name}`
-            : 'name' in data
-              ? `${data.name}-${event.timeNs}`
-              : event.timeNs;
+        : 'gap' in data
+          ? `gap-${data.gap}`
+          : 'snapshot' in data
+            ? `snapshot-${data.snapshot}`
+            : 'kind' in data
+              ? `mark-${data.name}`
+              : 'name' in data
+                ? `${data.name}-${event.timeNs}`
+                : event.timeNs;
   return `${event.volumeId}/${event.type}/${place}`;
 }

@@ -2,5 +2,5 @@ export { type DomainEvent, type EventType, eventId } from './domain-event.ts';
 export { type EventEnvelope, envelopeOf, eventOf, traceparentOf } from './envelope.ts';
 export { decodeDescriptors, encodeDescriptors, type JournaledDescriptors } from './extents-journaled.ts';
 export { type MarkKind, markKinds } from './mark-kind.ts';
-export type { ChosenPoint, RequestName, OpenMirrorView, Requests } from './requests.ts';
+export type { ChosenPoint, RequestName, OpenMirrorView, Requests, ToldGap } from './requests.ts';
 export { deadSubject, Streams, journalSubject, requestSubject, timelineSubject } from './subjects.ts';

@@ -10,6 +10,16 @@ export interface ChosenPoint {
   distanceMs: number | null;
 }
 
+/** A span of the timeline whose moments are not available; both ends are. `to…` null: it is open. */
+export interface ToldGap {
+  number: number;
+  fromSeq: number;
+  fromTimeNs: string;
+  toSeq: number | null;
+  toTimeNs: string | null;
+  reason: string | null;
+}
+
 /** A point that is open for reading. */
 export interface OpenMirrorView {
   seq: number;
@@ -38,6 +48,13 @@ export interface Requests {
     ask: { volumeId: string; name: string; kind: MarkKind };
     answer: { seq: number; timeNs: string };
   };
+  /** Answered when it is durable. One that is open already is answered as it is. */
+  'ingest.open-gap': {
+    ask: { volumeId: string; behindMs: number; reason: string | null };
+    answer: { gap: ToldGap };
+  };
+  /** Null: none was open. */
+  'ingest.close-gap': { ask: { volumeId: string }; answer: { gap: ToldGap | null } };
   /** Makes everything answered so far durable and published. */
   'ingest.publish': { ask: { volumeId: string }; answer: { seq: number; timeNs: string; position: number } };
   /** The MIM holds everything up to `seq`: frees what no mirror needs. */
@@ -113,6 +130,8 @@ export interface Requests {
         toSeq: number | null;
         where: string;
         kind: 'data' | 'zeroes' | 'trim';
+        /** The gap that the first of them lies in: that point is not available. Null: in none. */
+        gap: number | null;
       }[];
       truncated: boolean;
     };

@@ -11,7 +11,7 @@ export {
 } from './batch.ts';
 export { checksum, checksumOf } from './checksum.ts';
 export { Format, PIECE_BYTES_MAX, pageAfter } from './format.ts';
-export { decodeMark, encodeMark, type MarkRecord } from './mark.ts';
+export { decodeMark, encodeMark, type GapRecord, type MarkRecord } from './mark.ts';
 export { decodeMimState, encodeMimState, type MimState } from './mim-state.ts';
 export {
   decodeObjectFooter,

@@ -13,6 +13,7 @@ import {
   DescriptorKind,
   encodeMark,
   Format,
+  type GapRecord,
   type MarkRecord,
   PIECE_BYTES_MAX,
   pageAfter,
@@ -150,8 +151,8 @@ export class Journal {
     return this.#state === 'failed' || this.#state === 'lost';
   }
 
-  /** Journals a mark after everything submitted before it; resolves once it is durable. */
-  async mark(record: MarkRecord): Promise<{ seq: number; timeNs: bigint }> {
+  /** Journals a mark, or an end of a gap, after everything submitted before it; resolves once it is durable. */
+  async mark(record: MarkRecord | GapRecord): Promise<{ seq: number; timeNs: bigint }> {
     const point = await new Promise<{ seq: number; timeNs: bigint }>((resolve, reject) => {
       this.#queue.push({ kind: 'mark', bytes: encodeMark(record), resolve, reject });
       this.kick();

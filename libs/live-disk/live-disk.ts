@@ -10,7 +10,13 @@ import {
   type WriteCommand,
 } from '@midmirror/block-device';
 import { type ExtentCursor, ExtentFlag, ExtentMap } from '@midmirror/extent-map';
-import { checksumOf, DescriptorKind, type MarkRecord, segmentFooterBytesMax } from '@midmirror/journal';
+import {
+  checksumOf,
+  DescriptorKind,
+  type GapRecord,
+  type MarkRecord,
+  segmentFooterBytesMax,
+} from '@midmirror/journal';
 import { type EpochClaim, type PoolFiles, readBytes, SegmentReader, verifyPiece } from '@midmirror/pool';
 import type { BatchWatch } from './batch-watch.ts';
 import { Journal } from './journal.ts';
@@ -18,7 +24,7 @@ import type { JournalListener } from './journal-listener.ts';
 import { limits } from './limits.ts';
 import { loadHead } from './load-head.ts';
 import type { OlderExtents } from './older-extents.ts';
-import { type JournalFloor, type RecoveredMark, recoverRing } from './recover-ring.ts';
+import { type JournalFloor, type RecoveredGap, type RecoveredMark, recoverRing } from './recover-ring.ts';
 import type { RingSegment } from './ring-segment.ts';
 import { SegmentRing } from './segment-ring.ts';
 
@@ -77,6 +83,7 @@ export class LiveDisk implements BlockDevice {
   readonly epoch: number;
   /** Marks found in the journal's unsealed end: the catalogue may not have heard of them. */
   readonly recoveredMarks: readonly RecoveredMark[];
+  readonly recoveredGaps: readonly RecoveredGap[];
   readonly #options: LiveDiskOptions;
   readonly #ring: SegmentRing;
   readonly #journal: Journal;
@@ -98,7 +105,7 @@ export class LiveDisk implements BlockDevice {
     journal: Journal,
     head: ExtentMap,
     evictedUpTo: number,
-    marks: RecoveredMark[],
+    recovered: { marks: RecoveredMark[]; gaps: RecoveredGap[] },
     epoch: number,
   ) {
     this.#options = options;
@@ -110,7 +117,8 @@ export class LiveDisk implements BlockDevice {
     this.#evictedUpTo = evictedUpTo;
     const [first] = ring.live.keys();
     this.#recycledUpTo = (first ?? 1) - 1;
-    this.recoveredMarks = marks;
+    this.recoveredMarks = recovered.marks;
+    this.recoveredGaps = recovered.gaps;
     this.epoch = epoch;
   }
 
@@ -144,7 +152,7 @@ export class LiveDisk implements BlockDevice {
       applyBatch(head, words, count, segment);
     const journal = new Journal(ring, found.end, { clock, claim, syncIntervalMs, listener, apply });
     await journal.open();
-    return new LiveDisk(options, ring, journal, head, evictedUpTo, found.marks, epoch);
+    return new LiveDisk(options, ring, journal, head, evictedUpTo, found, epoch);
   }
 
   get lastSeq(): number {
@@ -216,7 +224,7 @@ export class LiveDisk implements BlockDevice {
     return this.#journal.flush();
   }
 
-  mark(record: MarkRecord): Promise<{ seq: number; timeNs: bigint }> {
+  mark(record: MarkRecord | GapRecord): Promise<{ seq: number; timeNs: bigint }> {
     return this.#journal.mark(record);
   }
 

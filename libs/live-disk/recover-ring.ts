@@ -9,6 +9,7 @@ import {
   decodeSegmentHeader,
   descriptorsOf,
   Format,
+  type GapRecord,
   recoverSegment,
   type SegmentFooter,
 } from '@midmirror/journal';
@@ -32,6 +33,9 @@ export interface RecoveredMark {
   kind: string;
 }
 
+/** Where a gap was opened, or closed. */
+export type RecoveredGap = GapRecord & { seq: number; timeNs: bigint };
+
 export interface RecoveredRing {
   /** Oldest first, all of them sealed. */
   live: RingSegment[];
@@ -41,8 +45,9 @@ export interface RecoveredRing {
   /** Largest epoch seen in any file. */
   lastEpoch: number;
   end: JournalEnd;
-  /** Marks of the segments that had not been sealed. */
+  /** Marks, and ends of gaps, of the segments that had not been sealed. */
   marks: RecoveredMark[];
+  gaps: RecoveredGap[];
 }
 
 /** What the base holds. */
@@ -108,7 +113,7 @@ export async function recoverRing(
   }
   candidates.sort((a, b) => a.segment - b.segment);
   const live: RingSegment[] = [];
-  const marks: RecoveredMark[] = [];
+  const told: Told = { marks: [], gaps: [] };
   let end: JournalEnd | null = null;
   for (const candidate of candidates) {
     const footer = candidate.footer;
@@ -130,7 +135,7 @@ export async function recoverRing(
     const asleep = claim.mayWake(candidate.epoch);
     const ours = async (end: number): Promise<PoolFile> =>
       asleep ? await copyAside(files, directory, candidate, end) : candidate.file;
-    const recovered = await recoverUnsealed(candidate, before, floor, marks, ours);
+    const recovered = await recoverUnsealed(candidate, before, floor, told, ours);
     if (recovered === null) {
       if (!asleep) await blank(candidate);
       await letGo(candidate);
@@ -151,7 +156,7 @@ export async function recoverRing(
   end ??= { nextSeq: floor.seq + 1, lastNs: floor.timeNs, lastHeaderCrc: 0 };
   if (end.nextSeq <= floor.seq) end = { ...end, nextSeq: floor.seq + 1 };
   if (end.lastNs < floor.timeNs) end = { ...end, lastNs: floor.timeNs };
-  return { live, free, nextNumber, lastEpoch, end, marks };
+  return { live, free, nextNumber, lastEpoch, end, ...told };
 }
 
 /** `unused`: prepared and never written, or recycled and not ready again. `unfinished`: a crash came while the
@@ -229,11 +234,13 @@ function checkNoGap(
   }
 }
 
+type Told = Pick<RecoveredRing, 'marks' | 'gaps'>;
+
 async function recoverUnsealed(
   candidate: Candidate,
   before: JournalEnd | null,
   floor: JournalFloor,
-  marks: RecoveredMark[],
+  told: Told,
   ours: (end: number) => Promise<PoolFile>,
 ): Promise<RingSegment | null> {
   const bytes = await readBytes(candidate.file, 0, await candidate.file.size());
@@ -264,8 +271,10 @@ async function recoverUnsealed(
     segment.lastNs = batch.timeNs + BigInt(Math.max(0, batch.writeCount - 1));
     for (const d of descriptorsOf(bytes, at, batch)) {
       if (d.kind !== DescriptorKind.mark) continue;
-      const mark = decodeMark(bytes.subarray(d.dataOffset, d.dataOffset + d.length));
-      marks.push({ seq: d.seq, timeNs: batch.timeNs, ...mark });
+      const at = { seq: d.seq, timeNs: batch.timeNs };
+      const record = decodeMark(bytes.subarray(d.dataOffset, d.dataOffset + d.length));
+      if ('gap' in record) told.gaps.push({ ...at, ...record });
+      else told.marks.push({ ...at, ...record });
     }
   }
   return segment;

@@ -13,6 +13,7 @@ const RECEIVE_BYTES = 256 << 10;
 
 export class ClientSocket implements ClientLink {
   readonly #where: string;
+  readonly #tcp: boolean;
   readonly #socket: net.Socket;
   readonly #limits: NbdClientLimits;
   readonly #handshake: ClientHandshake;
@@ -29,6 +30,7 @@ export class ClientSocket implements ClientLink {
     limits: NbdClientLimits,
     signal: AbortSignal | undefined,
   ) {
+    this.#tcp = 'host' in address;
     this.#where = `the NBD server at ${printAddress(address)}`;
     this.#limits = limits;
     this.#handshake = new ClientHandshake(wish, limits);
@@ -87,7 +89,13 @@ export class ClientSocket implements ClientLink {
     clearTimeout(this.#timer);
     this.#lost.abort(error);
     this.#opened.reject(error);
-    if (!this.#closing) this.#socket.destroy();
+    if (!this.#closing) this.#cut();
+  }
+
+  /** What is on its way is not to arrive after it has failed: over TCP the kernel would go on sending it. */
+  #cut(): void {
+    if (this.#tcp && !this.#socket.connecting && !this.#socket.destroyed) this.#socket.resetAndDestroy();
+    else this.#socket.destroy();
   }
 
   /** Says goodbye. What is not answered fails. */

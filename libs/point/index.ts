@@ -1,2 +1,13 @@
+export {
+  type Gap,
+  type GapEnd,
+  gapAroundSeq,
+  gapAroundTime,
+  hasSeqWithin,
+  hasTimeWithin,
+  joinOldest,
+  openedGap,
+  openGapOf,
+} from './gap.ts';
 export { type PointText, parsePoint } from './parse-point.ts';
 export { printDistance, printTime } from './print-time.ts';

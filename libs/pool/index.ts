@@ -7,6 +7,7 @@ export {
   type Writer,
 } from './epoch-claim.ts';
 export { type PoolFile, type PoolFiles, readBytes, writeZeroes } from './files.ts';
+export { readGaps, writeGaps } from './gap-file.ts';
 export { ForgetfulFiles } from './forgetful-files.ts';
 export {
   type CloneFile,

@@ -1,7 +1,7 @@
 // Where the files of a volume lie in the pool, and how their names are read back.
 //
 //   volumes/<volume-id>/volume.json · mim.img · mim.alloc · mim.state · forward/<epoch>-<n>.seg · backward/<n>.obj
-//   volumes/<volume-id>/claims/<epoch>.claim, .released
+//   volumes/<volume-id>/claims/<epoch>.claim, .released · gaps/<epoch>.json
 //   clones/<clone-id>/clone.json · forward/<epoch>-<n>.seg
 
 export interface VolumePaths {
@@ -13,6 +13,8 @@ export interface VolumePaths {
   forward: string;
   /** Who may write the forward journal. */
   claims: string;
+  /** Which moments are not available. */
+  gaps: string;
   backward: string;
 }
 
@@ -25,6 +27,7 @@ export function volumePaths(directory: string): VolumePaths {
     mimState: `${directory}/mim.state`,
     forward: `${directory}/forward`,
     claims: `${directory}/claims`,
+    gaps: `${directory}/gaps`,
     backward: `${directory}/backward`,
   };
 }

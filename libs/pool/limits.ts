@@ -1,4 +1,4 @@
-// Bounds of the pool's claims, and of looks at a MIM, each with its unit.
+// Bounds of the pool's claims and gaps, and of looks at a MIM, each with its unit.
 
 export const limits = {
   /** How long a writer may go by its last look at the claims. */
@@ -7,6 +7,9 @@ export const limits = {
   claimSettleMs: 750,
   claimsKept: 64,
   claimBytesMax: 4096,
+  /** Gaps of a volume that are kept, and what their file may take. */
+  gapsMax: 1024,
+  gapFileBytesMax: 2 << 20,
   /** How long a reader of the MIM may go by its last look at mim.state. */
   readerValidMs: 500,
   /** How long a sync of which readers have not heard waits before it writes: their look, and clocks that run apart. */

@@ -16,6 +16,8 @@ import { type PoolFile, type PoolFiles, readBytes } from './files.ts';
 import { objectName } from './layout.ts';
 import { verifyPiece } from './segment-file.ts';
 
+const STAGING_BYTES = 1 << 20;
+
 /** Writes an object piece by piece in ascending address order. */
 export class ObjectWriter {
   readonly header: ObjectHeader;
@@ -24,8 +26,8 @@ export class ObjectWriter {
   readonly #directory: string;
   readonly #extents = new ExtentMap();
   #at: number = Format.objectHeaderBytes;
-  #queue: Uint8Array[] = [];
-  #queued = 0;
+  readonly #staging = new Uint8Array(STAGING_BYTES);
+  #staged = 0;
   #finishing = false;
 
   private constructor(files: PoolFiles, file: PoolFile, directory: string, header: ObjectHeader) {
@@ -45,7 +47,7 @@ export class ObjectWriter {
   }
 
   get dataBytes(): number {
-    return this.#at + this.#queued - Format.objectHeaderBytes;
+    return this.#at + this.#staged - Format.objectHeaderBytes;
   }
 
   get extents(): ExtentMap {
@@ -56,22 +58,22 @@ export class ObjectWriter {
     this.#extents.put(start, length, ExtentFlag.zero | ExtentFlag.backward, this.header.object, 0, 0);
   }
 
-  /** Takes ownership of `bytes`; cut into pieces that each have a checksum. */
+  /** Copies `bytes`; cut into pieces that each have a checksum. */
   async data(start: number, bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length; at += PIECE_BYTES_MAX) {
       const piece = bytes.subarray(at, Math.min(at + PIECE_BYTES_MAX, bytes.length));
+      if (this.#staged + piece.length > STAGING_BYTES) await this.#drain();
       this.#extents.put(
         start + at,
         piece.length,
         ExtentFlag.whole | ExtentFlag.backward,
         this.header.object,
-        this.#at + this.#queued + at,
+        this.#at + this.#staged,
         checksum(piece),
       );
+      this.#staging.set(piece, this.#staged);
+      this.#staged += piece.length;
     }
-    this.#queue.push(bytes);
-    this.#queued += bytes.length;
-    if (this.#queued >= 1 << 20) await this.#drain();
   }
 
   /** Footer, trailer, fdatasync, rename, directory: after this the object is there for good. */
@@ -96,11 +98,10 @@ export class ObjectWriter {
   }
 
   async #drain(): Promise<void> {
-    if (this.#queue.length === 0) return;
-    await this.#file.writev(this.#queue, this.#at);
-    this.#at += this.#queued;
-    this.#queue = [];
-    this.#queued = 0;
+    if (this.#staged === 0) return;
+    await this.#file.writev([this.#staging.subarray(0, this.#staged)], this.#at);
+    this.#at += this.#staged;
+    this.#staged = 0;
   }
 }
 

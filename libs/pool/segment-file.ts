@@ -71,19 +71,25 @@ export async function readBatch(
   return { batch, bytes: bytes.subarray(0, length) };
 }
 
-/** Reads batch after batch with few reads: small batches stand close together. */
+/** Reads batch after batch with few reads: small batches stand close together, large ones are read alone. */
 class BatchWindow {
   readonly #file: PoolFile;
   #start = 0;
   #bytes: Uint8Array = new Uint8Array(0);
+  #lastBatchBytes = 0;
 
   constructor(file: PoolFile) {
     this.#file = file;
   }
 
   async batch(at: number): Promise<{ batch: Batch; bytes: Uint8Array } | null> {
-    const known = this.#inWindow(at);
-    if (known !== null) return known;
+    const read = this.#inWindow(at) ?? (await this.#next(at));
+    this.#lastBatchBytes = read?.batch.totalBytes ?? 0;
+    return read;
+  }
+
+  async #next(at: number): Promise<{ batch: Batch; bytes: Uint8Array } | null> {
+    if (this.#lastBatchBytes > WINDOW_BYTES / 4) return await readBatch(this.#file, at);
     this.#bytes = await readBytes(this.#file, at, WINDOW_BYTES);
     this.#start = at;
     return this.#inWindow(at) ?? (await readBatch(this.#file, at));

@@ -102,7 +102,10 @@ export async function startAppliance(config: Config, edges: ApplianceEdges): Pro
     closing.push(() => nbd.close(serviceLimits.nbdStopMsMax));
     const nbdUri = serverUri(nbd.address);
     const console = await startConsole(
-      { ...shared, readFrom: () => nbd.address, nbdUri: () => nbdUri, version: VERSION },
+      {
+        ...{ ...shared, nbdUri: () => nbdUri, version: VERSION },
+        ...{ readFrom: () => nbd.address, readLiveFrom: () => nbd.address },
+      },
       config.MIM_API_LISTEN,
     );
     closing.push(() => console.close());

@@ -8,6 +8,12 @@ export const limits = {
   readBytesMax: 1 << 30,
   /** Answers of `bytes` at one time: each has a connection to the NBD server, which guests need too. */
   readsMax: 32,
+  /** Of one answer of `digests`: what is read, and how many at one time; each has a connection too. */
+  digestReadBytesMax: 1 << 30,
+  digestBlockBytesMin: 4 << 10,
+  digestBlockBytesMax: 4 << 20,
+  digestsMax: 8,
+  gapReasonCharactersMax: 200,
   /** A point that is gone when its bytes are wanted is asked for again. */
   readTriesMax: 3,
   /** Volumes that a list asks about at one time: one whose owner is away takes some seconds. */

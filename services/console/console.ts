@@ -12,8 +12,10 @@ import swagger from '@fastify/swagger';
 import fastify, { type FastifyInstance } from 'fastify';
 import { cloneRoutes } from './clone-routes.ts';
 import { limits } from './config.ts';
+import { digestRoutes } from './digest-routes.ts';
+import { gapRoutes } from './gap-routes.ts';
 import { pointRoutes } from './point-routes.ts';
-import { problemOf } from './problem.ts';
+import { problemOf } from '@midmirror/api';
 import { Verifications } from './verifications.ts';
 import { volumeRoutes } from './volume-routes.ts';
 
@@ -25,6 +27,8 @@ export interface ConsoleContext {
   poolDirectory: string;
   /** An NBD server that has the past points of every volume: guests' bytes do not travel over the bus. Throws `unavailable`. */
   readFrom: () => NbdAddress;
+  /** One that has the volumes themselves, as they are now. Throws `unavailable`. */
+  readLiveFrom: () => NbdAddress;
   /** Where guests connect, as a URI without a name; null while no server for them is known. */
   nbdUri: () => string | null;
   version: string;
@@ -76,6 +80,8 @@ export async function startConsole(
     async (routes) => {
       volumeRoutes(routes, context, verifications);
       pointRoutes(routes, context);
+      gapRoutes(routes, context);
+      digestRoutes(routes, context);
       cloneRoutes(routes, context);
       applianceRoutes(routes, context);
     },

@@ -18,17 +18,23 @@ runService('console', process.env, options, async (edges) => {
   /** Of those that live, the first in the order of their names; null: there is none. */
   const nbdOf = (service: string): string | null =>
     cluster.nodes(service).find(({ nbd }) => nbd !== null)?.nbd ?? null;
-  const readFrom = (): NbdAddress => {
-    const uri = nbdOf('mapping-index');
+  const addressOf = (service: string): NbdAddress => {
+    const uri = nbdOf(service);
     if (uri !== null) return parseNbdUri(uri).address;
-    throw new MidmirrorError('unavailable', 'no mapping-index is there', {
+    throw new MidmirrorError('unavailable', `no ${service} is there`, {
       hint: 'see whether its process runs and reaches NATS; /readyz of its metrics address tells',
     });
   };
   // Guests may be elsewhere than the services, and have another address for the disks.
   const told = config.MIM_NBD_ADVERTISE;
   const nbdUri = (): string | null => (told === null ? nbdOf('ingest') : serverUri(told));
-  const console = await startConsole({ ...edges, nbdUri, readFrom, version: VERSION }, config.MIM_API_LISTEN);
+  const console = await startConsole(
+    {
+      ...{ ...edges, nbdUri, version: VERSION },
+      ...{ readFrom: () => addressOf('mapping-index'), readLiveFrom: () => addressOf('ingest') },
+    },
+    config.MIM_API_LISTEN,
+  );
   edges.telemetry.ready(() => whyNotReady(edges));
   return {
     says: { 'API (HTTP)': `${console.address}/v1` },

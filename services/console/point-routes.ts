@@ -1,5 +1,4 @@
 // Points: listing, resolving, reading, comparing them.
-import type { ServerResponse } from 'node:http';
 import { MidmirrorError } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
 import { volumeByName } from '@midmirror/catalog';
@@ -7,7 +6,8 @@ import { parsePoint, printTime } from '@midmirror/point';
 import type { FastifyInstance } from 'fastify';
 import { limits } from './config.ts';
 import { type ConsoleContext, shownPoint } from './console.ts';
-import { type PointReading, readPoint } from './read-point.ts';
+import { readPoint } from './read-point.ts';
+import { sendReading } from './send-reading.ts';
 import { pointsView } from './volume-view.ts';
 
 const volumeParam = { type: 'object', properties: { v: { type: 'string' } }, required: ['v'] } as const;
@@ -22,7 +22,7 @@ export function pointRoutes(routes: FastifyInstance, context: ConsoleContext): v
     '/volumes/:v/points',
     {
       schema: {
-        summary: 'Marks, snapshots, verdicts and activity; from and to are times',
+        summary: 'Marks, snapshots, gaps, verdicts and activity; from and to are times',
         params: volumeParam,
         querystring: {
           type: 'object',
@@ -109,7 +109,7 @@ export function pointRoutes(routes: FastifyInstance, context: ConsoleContext): v
         // A fault in the first bytes is still an error status; a later one breaks the answer off.
         const reading = await readPoint(context, volume, at, { offset, length }, gone.signal);
         reply.hijack();
-        await send(reading, length, reply.raw);
+        await sendReading(reading, length, reply.raw);
       } finally {
         readings -= 1;
       }
@@ -196,39 +196,5 @@ function timeNs(text: string, nowNs: bigint): bigint {
   if (point.kind === 'latest') return nowNs;
   throw new MidmirrorError('bad-request', `"${text}" is not a time`, {
     hint: 'write it as 2026-11-22T10:00:00Z, or -5m',
-  });
-}
-
-async function send({ point, first, rest }: PointReading, length: number, to: ServerResponse): Promise<void> {
-  const { seq, timeNs: pointNs, distanceMs } = point;
-  try {
-    to.writeHead(200, {
-      'content-type': 'application/octet-stream',
-      'content-length': length,
-      'midmirror-seq': seq,
-      'midmirror-time': printTime(BigInt(pointNs)),
-      ...(distanceMs === null ? {} : { 'midmirror-distance-ms': distanceMs }),
-    });
-    for (let step = first; step.done !== true; step = await rest.next()) {
-      if (to.destroyed) break;
-      if (!to.write(step.value)) await drained(to);
-    }
-    to.end();
-  } catch (error) {
-    to.destroy(error as Error);
-  } finally {
-    await rest.return(undefined);
-  }
-}
-
-function drained(stream: NodeJS.WritableStream): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      stream.off('drain', done);
-      stream.off('close', done);
-      resolve();
-    };
-    stream.on('drain', done);
-    stream.on('close', done);
   });
 }

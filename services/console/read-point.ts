@@ -39,7 +39,7 @@ export async function readPoint(
 }
 
 /** NBD has a number where the disk had words. */
-function explained(error: unknown, volumeName: string): unknown {
+export function explained(error: unknown, volumeName: string): unknown {
   if (!(error instanceof MidmirrorError) || error.code !== 'io' || error.hint !== undefined) return error;
   return new MidmirrorError('io', error.message, {
     hint: `\`mim verify ${volumeName}\` names the damaged file and the place in it`,

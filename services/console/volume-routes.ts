@@ -9,7 +9,7 @@ import { printTime } from '@midmirror/point';
 import type { FastifyInstance } from 'fastify';
 import { limits } from './config.ts';
 import type { ConsoleContext } from './console.ts';
-import { problemOf } from './problem.ts';
+import { problemOf } from '@midmirror/api';
 import type { Verifications } from './verifications.ts';
 import { timeOf, volumeView } from './volume-view.ts';
 

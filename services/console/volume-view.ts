@@ -4,14 +4,16 @@ import { ask, type Bus } from '@midmirror/bus';
 import {
   type Catalog,
   fromNs,
+  gapsOf,
   oldestSnapshotOf,
+  openGapIn,
   type SnapshotRow,
   toNs,
   type VolumeRow,
 } from '@midmirror/catalog';
 import { parsePolicy } from '@midmirror/policy';
 import { exportUri } from '@midmirror/nbd';
-import { printTime } from '@midmirror/point';
+import { type Gap, gapAroundSeq, printTime } from '@midmirror/point';
 
 export interface ViewContext {
   catalog: Catalog;
@@ -30,6 +32,7 @@ export async function volumeView({ catalog, bus, nbdUri }: ViewContext, volume: 
     return Number(row?.n ?? 0);
   };
   const oldest = await oldestSnapshotOf(catalog.db, volume.id);
+  const gap = await openGapIn(catalog.db, volume.id);
   const policy = parsePolicy(JSON.parse(volume.policy));
   const mimNs = fromNs(volume.mim_ns);
   const latestNs = BigInt(status.timeNs);
@@ -46,6 +49,7 @@ export async function volumeView({ catalog, bus, nbdUri }: ViewContext, volume: 
     uri: uriOf(nbdUri, volume.name),
     latest: { seq: status.seq, time: printTime(latestNs) },
     durableSeq: status.durableSeq,
+    gap: gap === null ? null : shownGap(gap),
     mim: { seq: volume.mim_seq, time: printTime(mimNs) },
     window: {
       earliest: { seq: volume.mim_seq, time: printTime(mimNs) },
@@ -75,7 +79,7 @@ export interface PointsQuery {
   limit: number;
 }
 
-/** Marks, snapshots, verdicts and activity between two times; the newest `limit` of each. */
+/** Marks, snapshots, gaps, verdicts and activity between two times; the newest `limit` of each. */
 export async function pointsView(
   { catalog, bus }: ViewContext,
   volume: VolumeRow,
@@ -105,6 +109,11 @@ export async function pointsView(
     .orderBy('mark.time_ns', 'desc')
     .limit(limit)
     .execute();
+  const gaps = await gapsOf(db, volume.id);
+  const gapAround = (seq: number): number | null => gapAroundSeq(gaps, seq)?.number ?? null;
+  const shown = gaps.filter(
+    ({ fromNs: since, toNs: until }) => since <= to && (until === null || until >= from),
+  );
   return {
     volume: volume.name,
     window: {
@@ -118,17 +127,27 @@ export async function pointsView(
       state: row.state,
       reason: row.reason,
       bytes: bytes.get(row.snapshot) ?? 0,
+      available: gapAround(row.seq) === null,
+      gap: gapAround(row.seq),
     })),
     marks: marks.map((row) => ({
       name: row.name,
       kind: row.kind,
       seq: row.seq,
       time: timeOf(row.time_ns),
-      available: row.seq >= volume.mim_seq || row.snapshot !== null,
+      available: (row.seq >= volume.mim_seq || row.snapshot !== null) && gapAround(row.seq) === null,
+      gap: gapAround(row.seq),
     })),
+    gaps: shown.slice(-limit).reverse().map(shownGap),
     verdicts: [] as { seq: number; time: string; check: string; verdict: string }[],
     activity: await activity(catalog, bus, volume.id, from, to, limit),
   };
+}
+
+export function shownGap({ fromNs: since, toNs: until, ...gap }: Gap) {
+  const { number, fromSeq, toSeq, reason } = gap;
+  const times = { fromTime: printTime(since), toTime: until === null ? null : printTime(until) };
+  return { number, fromSeq, fromTime: times.fromTime, toSeq, toTime: times.toTime, reason };
 }
 
 /** What each of a row of snapshots, newest first, has saved. */

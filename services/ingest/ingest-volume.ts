@@ -2,7 +2,7 @@
 // The journal is the outbox: it is written first, events follow, and a restart publishes what is lacking.
 import { type Clock, MidmirrorError, messageOf, ReasonLog } from '@midmirror/basis';
 import { type Bus, ask, askReaders, tell } from '@midmirror/bus';
-import { type Catalog, type CatalogTransaction, toNs } from '@midmirror/catalog';
+import { type Catalog, type CatalogTransaction, fromNs, toNs, volumeById } from '@midmirror/catalog';
 import {
   type DomainEvent,
   encodeDescriptors,
@@ -27,6 +27,8 @@ import { NO_SPAN, type Telemetry } from '@midmirror/telemetry';
 import type { IngestConfig } from './config.ts';
 import { limits } from './limits.ts';
 import { OlderRuns } from './older-runs.ts';
+import { timeOfWrite } from './time-of-write.ts';
+import { VolumeGaps } from './volume-gaps.ts';
 import { VolumeMeter } from './volume-meter.ts';
 import { writeBatchSpan } from './write-batch-span.ts';
 
@@ -71,6 +73,7 @@ export class IngestVolume {
   readonly id: string;
   readonly name: string;
   disk!: LiveDisk;
+  gaps!: VolumeGaps;
   readonly meter = new VolumeMeter();
   readonly #context: VolumeContext;
   readonly #paths: VolumePaths;
@@ -171,6 +174,7 @@ export class IngestVolume {
     await this.#takeRows();
     for (const mark of this.disk.recoveredMarks)
       await this.#recordMark(mark.name, mark.kind as MarkKind, mark.seq, mark.timeNs);
+    this.gaps = await VolumeGaps.open(this.#gapContext(), this.disk.recoveredGaps);
     await this.#forgetRecycled();
     this.#sealed.unshift(...this.disk.segments.filter((segment) => segment.sealed));
     // Guests are served although the bus is away: what it lacks is published when it is back (I6).
@@ -231,9 +235,23 @@ export class IngestVolume {
 
   async mark(name: string, kind: MarkKind): Promise<{ seq: number; timeNs: bigint }> {
     this.#refuseUnlessOurs();
+    this.gaps.refuseMark(name);
     const point = await this.disk.mark({ name, kind });
     await this.#recordMark(name, kind, point.seq, point.timeNs);
     return point;
+  }
+
+  #gapContext(): Parameters<typeof VolumeGaps.open>[0] {
+    const { files, catalog } = this.#context;
+    return {
+      ...{ files, catalog, paths: this.#paths, epoch: this.#claim.epoch, volume: this },
+      journal: (record) => this.disk.mark(record),
+      timeOf: async (seq) =>
+        (await timeOfWrite(this.disk.segments, seq)) ??
+        fromNs((await volumeById(catalog.db, this.id)).mim_ns),
+      refuseUnlessOurs: () => this.#refuseUnlessOurs(),
+      commit: (event, change) => this.#commit(event, change),
+    };
   }
 
   /** Everything answered so far is durable and published; where the stream stands then. */
@@ -355,6 +373,7 @@ export class IngestVolume {
       await this.#publishSealed(this.#sealed[0]!);
       this.#sealed.shift();
     }
+    if (!this.gaps.told) await this.gaps.tell();
     if (this.#filling === 'to be told') await this.#tellOfFilling();
   }
 
@@ -542,7 +561,7 @@ export class IngestVolume {
 
   async #commit(
     event: DomainEvent,
-    change: Parameters<Catalog['transaction']>[0],
+    change: (tx: CatalogTransaction) => Promise<unknown>,
     traceparent?: string,
   ): Promise<void> {
     const { catalog, bus } = this.#context;

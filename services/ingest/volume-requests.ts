@@ -2,7 +2,8 @@
 import { MidmirrorError } from '@midmirror/basis';
 import { answer, type Bus, type RequestContext, type Responder } from '@midmirror/bus';
 import { type Catalog, checkName } from '@midmirror/catalog';
-import { markKinds, type RequestName, type Requests } from '@midmirror/events';
+import { markKinds, type RequestName, type Requests, type ToldGap } from '@midmirror/events';
+import type { Gap } from '@midmirror/point';
 import { asStep, type Telemetry } from '@midmirror/telemetry';
 import type { IngestVolume } from './ingest-volume.ts';
 
@@ -37,6 +38,18 @@ export function answerFor(asked: VolumeRequests): Responder[] {
       const point = await volume().mark(name, kind);
       return { seq: point.seq, timeNs: point.timeNs.toString() };
     }),
+    on('ingest.open-gap', async ({ behindMs, reason }) => {
+      if (!Number.isSafeInteger(behindMs) || behindMs < 0)
+        throw new MidmirrorError(
+          'bad-request',
+          `behindMs: ${behindMs} is not a number of milliseconds from 0 on`,
+        );
+      return { gap: toldGap(await volume().gaps.openGap(behindMs, reason)) };
+    }),
+    on('ingest.close-gap', async () => {
+      const gap = await volume().gaps.closeGap();
+      return { gap: gap === null ? null : toldGap(gap) };
+    }),
     on('ingest.publish', async () => {
       const { seq, timeNs, position } = await volume().flushAndPublish();
       return { seq, timeNs: timeNs.toString(), position };
@@ -57,6 +70,10 @@ export function answerFor(asked: VolumeRequests): Responder[] {
       return { deleted: true };
     }),
   ];
+}
+
+function toldGap({ fromNs, toNs, ...gap }: Gap): ToldGap {
+  return { ...gap, fromTimeNs: String(fromNs), toTimeNs: toNs === null ? null : String(toNs) };
 }
 
 async function refuseTakenMark({ db }: Catalog, volumeId: string, name: string): Promise<void> {

@@ -9,7 +9,7 @@ import { batchesOf } from './tail.ts';
 import { touchingRuns } from './touching-runs.ts';
 import type { VolumeIndex } from './volume-index.ts';
 
-export type Version = Requests['mapping-index.history']['answer']['versions'][number];
+export type Version = Omit<Requests['mapping-index.history']['answer']['versions'][number], 'gap'>;
 
 interface Asked {
   offset: number;

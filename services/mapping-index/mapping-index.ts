@@ -3,6 +3,7 @@ import { MidmirrorError, Turns, untilAvailable } from '@midmirror/basis';
 import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
 import { answer, ask } from '@midmirror/bus';
 import {
+  gapsOf,
   levelsOf,
   RunGoneError,
   snapshotTally,
@@ -11,7 +12,7 @@ import {
   type VolumeRow,
 } from '@midmirror/catalog';
 import type { ChosenPoint, Requests } from '@midmirror/events';
-import { printTime } from '@midmirror/point';
+import { gapAroundSeq, printTime } from '@midmirror/point';
 import { LostPieceError } from '@midmirror/pool';
 import { asStep } from '@midmirror/telemetry';
 import { changedSinceContexts } from './changed-since.ts';
@@ -195,7 +196,13 @@ export class MappingIndex implements ExportDirectory {
         const told = await unlessGone(historyOf(index, this.#context.catalog, volume, asked));
         // A drop that came between two looks at the runs may have taken versions out of sight.
         const { count } = await snapshotTally(db, volumeId, before.newest);
-        return count === before.count ? told : null;
+        if (told === null || count !== before.count) return null;
+        const gaps = await gapsOf(db, volumeId);
+        const versions = told.versions.map((version) => ({
+          ...version,
+          gap: gapAroundSeq(gaps, version.fromSeq)?.number ?? null,
+        }));
+        return { ...told, versions };
       });
       if (history !== null) return history;
     }

@@ -4,19 +4,25 @@ import { MidmirrorError } from '@midmirror/basis';
 import {
   type Catalog,
   fromNs,
+  gapAtSeq,
+  gapAtTime,
+  gapsOf,
   oldestSnapshotOf,
+  openGapIn,
   type SnapshotRow,
   snapshotByNumber,
   snapshotOfSeq,
   snapshotsAround,
   snapshotsBelow,
+  snapshotOutside,
   toNs,
   type VolumeRow,
 } from '@midmirror/catalog';
 import type { ChosenPoint } from '@midmirror/events';
 import type { SegmentBatch } from '@midmirror/journal';
-import { parsePoint, printTime } from '@midmirror/point';
+import { type Gap, parsePoint, printTime } from '@midmirror/point';
 import { limits } from './limits.ts';
+import { type AskedOfGap, inGap } from './refuse-gap.ts';
 import { lastBatch } from './tail.ts';
 import type { VolumeIndex } from './volume-index.ts';
 
@@ -50,8 +56,11 @@ export class Points {
       distanceMs: null,
     });
     switch (asked.kind) {
-      case 'latest':
+      case 'latest': {
+        const gap = await openGapIn(this.#catalog.db, volume.id);
+        if (gap !== null) throw await this.#inGap(volume, latest, text, gap, { timeNs: nowNs });
         return exactly(latest);
+      }
       case 'seq':
         return exactly(await this.#atSeq(volume, asked.seq, latest, text));
       case 'mark': {
@@ -67,6 +76,7 @@ export class Points {
             hint: `\`mim points ${volume.name}\` lists them`,
           });
         }
+        await this.#refuseInGap(volume, mark.seq, latest, text);
         await this.#refuseGone(volume, mark.seq, latest, text);
         return exactly({ seq: mark.seq, timeNs: fromNs(mark.time_ns) });
       }
@@ -80,9 +90,12 @@ export class Points {
             hint: `there are: ${there.join(', ') || 'none'}`,
           });
         }
+        await this.#refuseInGap(volume, row.seq, latest, text);
         return exactly({ seq: row.seq, timeNs: fromNs(row.time_ns) });
       }
       case 'time': {
+        const gap = await gapAtTime(this.#catalog.db, volume.id, asked.timeNs);
+        if (gap !== null) throw await this.#inGap(volume, latest, text, gap, { timeNs: asked.timeNs });
         const found = await this.#atTime(volume, asked.timeNs, latest, text);
         return {
           seq: found.seq,
@@ -136,9 +149,44 @@ export class Points {
   }
 
   async #atSeq(volume: VolumeRow, seq: number, latest: Moment, text: string): Promise<Moment> {
+    if (seq <= latest.seq) await this.#refuseInGap(volume, seq, latest, text);
     if (seq === latest.seq) return latest;
     await this.#refuseGone(volume, seq, latest, text);
     return { seq, timeNs: await this.timeOf(volume, seq) };
+  }
+
+  async #refuseInGap(volume: VolumeRow, seq: number, latest: Moment, text: string): Promise<void> {
+    const gap = await gapAtSeq(this.#catalog.db, volume.id, seq);
+    if (gap !== null) throw await this.#inGap(volume, latest, text, gap, { seq });
+  }
+
+  /** Its ends are points unless a sync has passed them; then the nearest snapshots outside are. */
+  async #inGap(
+    volume: VolumeRow,
+    latest: Moment,
+    text: string,
+    gap: Gap,
+    asked: AskedOfGap,
+  ): Promise<MidmirrorError> {
+    const { db } = this.#catalog;
+    const isKept = async (seq: number): Promise<boolean> =>
+      (seq >= volume.mim_seq && seq <= latest.seq) || (await snapshotOfSeq(db, volume.id, seq)) !== undefined;
+    const snapshot = async (side: 'before' | 'after', seq: number): Promise<Moment | null> => {
+      const row = await snapshotOutside(db, volume.id, side, seq);
+      return row === undefined ? null : { seq: row.seq, timeNs: fromNs(row.time_ns) };
+    };
+    const { fromSeq, fromNs: sinceNs, toSeq, toNs: untilNs } = gap;
+    const before = (await isKept(fromSeq))
+      ? { seq: fromSeq, timeNs: sinceNs }
+      : await snapshot('before', fromSeq);
+    let after: Moment | null = null;
+    if (toSeq !== null && untilNs !== null) {
+      if (await isKept(toSeq)) after = { seq: toSeq, timeNs: untilNs };
+      else after = await snapshot('after', toSeq);
+      if (after === null && (await gapAtSeq(db, volume.id, volume.mim_seq)) === null)
+        after = { seq: volume.mim_seq, timeNs: fromNs(volume.mim_ns) };
+    }
+    return inGap(volume.name, text, asked, gap, { before, after });
   }
 
   async #refuseGone(volume: VolumeRow, seq: number, latest: Moment, text: string): Promise<void> {
@@ -222,13 +270,18 @@ export class Points {
   ): Promise<MidmirrorError> {
     const earliest = await this.#earliest(volume);
     const window = `every write from ${volume.mim_seq} (${printTime(fromNs(volume.mim_ns))}) to ${latest.seq} (${printTime(latest.timeNs)})`;
+    const gaps = (await gapsOf(this.#catalog.db, volume.id)).filter(
+      ({ toSeq }) => (toSeq ?? latest.seq) > volume.mim_seq,
+    );
+    const but =
+      gaps.length === 0 ? '' : `, but for ${gaps.length} gaps (\`mim points ${volume.name}\` lists them)`;
     const near = await this.#near(volume, timeNs);
     const older = near.map((row) => `snap:${row.snapshot} (${printTime(fromNs(row.time_ns))})`).join(', ');
     return new MidmirrorError(
       'point-unavailable',
       `${text} is not a point that volume "${volume.name}" still has`,
       {
-        hint: `it has ${window}${older === '' ? '' : `; older: ${older}`}`,
+        hint: `it has ${window}${but}${older === '' ? '' : `; older: ${older}`}`,
         details: {
           earliestSeq: earliest.seq,
           earliestTime: printTime(earliest.timeNs),

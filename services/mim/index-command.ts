@@ -1,7 +1,7 @@
 // mim index: what the index of a volume is made of, and what it takes.
 import { printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
-import { volumePath } from './api.ts';
+import { volumePath } from '@midmirror/api';
 import { table } from './output.ts';
 import type { Session } from './session.ts';
 

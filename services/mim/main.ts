@@ -3,7 +3,9 @@ import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { Command, CommanderError, Option } from 'commander';
 import { cloneCommands } from './clone-commands.ts';
 import { exportCommand } from './export-command.ts';
+import { gapCommands } from './gap-commands.ts';
 import { indexCommand } from './index-command.ts';
+import { markCommands } from './mark-commands.ts';
 import { pointCommands } from './point-commands.ts';
 import { rebuildCommand } from './rebuild-command.ts';
 import { restoreCommand } from './restore-command.ts';
@@ -31,7 +33,9 @@ const program = new Command('mim')
 
 const session = (): Session => openSession(program.opts<{ api: string; json?: boolean }>());
 volumeCommands(program, session);
+markCommands(program, session);
 pointCommands(program, session);
+gapCommands(program, session);
 indexCommand(program, session);
 cloneCommands(program, session);
 restoreCommand(program, session);

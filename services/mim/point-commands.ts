@@ -4,15 +4,23 @@ import { pipeline } from 'node:stream/promises';
 import { exportUri } from '@midmirror/nbd';
 import { MidmirrorError, parseBytes, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
-import { volumePath } from './api.ts';
+import { volumePath } from '@midmirror/api';
+import { gapTable, type ShownGap } from './gap-commands.ts';
 import { hexDump, printPoint, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
 import type { Session } from './session.ts';
 
 interface Points {
   window: { earliest: ShownPoint; latest: ShownPoint };
-  snapshots: (ShownPoint & { snapshot: number; state: string; reason: string; bytes: number })[];
-  marks: (ShownPoint & { name: string; kind: string; available: boolean })[];
+  snapshots: (ShownPoint & {
+    snapshot: number;
+    state: string;
+    reason: string;
+    bytes: number;
+    gap: number | null;
+  })[];
+  marks: (ShownPoint & { name: string; kind: string; available: boolean; gap: number | null })[];
+  gaps: ShownGap[];
   activity: { time: string; writes: number; bytes: number; firstSeq: number; lastSeq: number }[];
 }
 
@@ -32,6 +40,7 @@ interface Version {
   toSeq: number | null;
   where: string;
   kind: string;
+  gap: number | null;
 }
 
 export function pointCommands(program: Command, open: () => Session): void {
@@ -39,7 +48,7 @@ export function pointCommands(program: Command, open: () => Session): void {
 
   program
     .command('points <volume>')
-    .description('which moments there are: the window, marks, snapshots, activity')
+    .description('which moments there are: the window, marks, snapshots, gaps, activity')
     .option('--from <time>', 'not before')
     .option('--to <time>', 'not after')
     .option('--limit <n>', 'newest so many of each', '20')
@@ -168,9 +177,9 @@ export function pointCommands(program: Command, open: () => Session): void {
     });
 }
 
-function printPoints(volume: string, { window, snapshots, marks, activity }: Points): string {
+function printPoints(volume: string, { window, snapshots, marks, gaps, activity }: Points): string {
   const parts = [
-    `Every write from ${window.earliest.seq} (${window.earliest.time}) to ${window.latest.seq} (${window.latest.time}).`,
+    `Every write from ${window.earliest.seq} (${window.earliest.time}) to ${window.latest.seq} (${window.latest.time})${hasGapSince(gaps, window.earliest.seq) ? ', but for the gaps' : ''}.`,
   ];
   if (marks.length > 0) {
     const rows = marks.map((mark) => [
@@ -178,7 +187,7 @@ function printPoints(volume: string, { window, snapshots, marks, activity }: Poi
       mark.kind,
       `write ${mark.seq}`,
       mark.time,
-      mark.available ? `${volume}@mark:${mark.name}` : 'not kept any more',
+      mark.available ? `${volume}@mark:${mark.name}` : (withinGap(mark) ?? 'not kept any more'),
     ]);
     parts.push(table(['MARK', 'KIND', 'POINT', 'TIME', 'READ AS'], rows));
   }
@@ -189,10 +198,11 @@ function printPoints(volume: string, { window, snapshots, marks, activity }: Poi
       `write ${row.seq}`,
       row.time,
       printBytes(row.bytes),
-      row.reason,
+      [row.reason, withinGap(row)].filter((text) => text !== null).join(', '),
     ]);
     parts.push(table(['SNAPSHOT', 'STATE', 'POINT', 'TIME', 'BYTES', 'WHY'], rows));
   }
+  if (gaps.length > 0) parts.push(gapTable(gaps));
   if (activity.length > 0) {
     const rows = activity.map((minute) => [
       minute.time,
@@ -203,6 +213,15 @@ function printPoints(volume: string, { window, snapshots, marks, activity }: Poi
     parts.push(table(['MINUTE', 'WRITES', 'BYTES', 'NUMBERS'], rows));
   }
   return parts.join('\n\n');
+}
+
+function withinGap({ gap }: { gap: number | null }): string | null {
+  return gap === null ? null : `not available: within gap ${gap}`;
+}
+
+/** Whether one lies in the window, or reaches into it. */
+function hasGapSince(gaps: readonly ShownGap[], seq: number): boolean {
+  return gaps.some(({ toSeq }) => toSeq === null || toSeq > seq);
 }
 
 function printChanges({ from, to, extents, next }: Changes): string {
@@ -220,7 +239,7 @@ function printHistory({ versions, truncated }: { versions: Version[]; truncated:
     v.time ?? '-',
     `${v.offset}+${v.length}`,
     v.kind,
-    v.where,
+    [v.where, withinGap(v)].filter((text) => text !== null).join(', '),
   ]);
   const more = truncated ? '\nOlder versions follow; --limit shows more.' : '';
   return `${table(['POINT', 'TIME', 'RANGE', 'KIND', 'WHERE'], rows)}${more}`;

@@ -15,7 +15,7 @@ import {
   type Target,
   whileAway,
 } from '@midmirror/restore';
-import { volumePath } from './api.ts';
+import { volumePath } from '@midmirror/api';
 import { printPoint, type ShownPoint } from './output.ts';
 import { ask, mustAsk, type RestoreOptions, sourceOptions } from './restore-options.ts';
 import { printPlan, printStatus, reporter, statusOf } from './restore-output.ts';

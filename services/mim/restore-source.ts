@@ -2,7 +2,7 @@
 import { MidmirrorError } from '@midmirror/basis';
 import { exportUri } from '@midmirror/nbd';
 import { type Digests, limits, MirrorSource, type RecordFacts, whileAway } from '@midmirror/restore';
-import { type Api, volumePath } from './api.ts';
+import { type Api, volumePath } from '@midmirror/api';
 import type { ShownPoint } from './output.ts';
 import { pointText } from './point-option.ts';
 

@@ -1,5 +1,5 @@
 // What every command has: the API, and a way to answer in JSON or in words.
-import { Api } from './api.ts';
+import { Api } from '@midmirror/api';
 
 export interface Session {
   readonly api: Api;

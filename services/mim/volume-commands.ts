@@ -1,7 +1,8 @@
-// mim volume …, mark, sync, retention, snapshot, verify.
+// mim volume …, sync, retention, snapshot, verify.
 import { MidmirrorError, parseBytes, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
-import { type Problem, problemError, volumePath } from './api.ts';
+import { type Problem, problemError, volumePath } from '@midmirror/api';
+import type { ShownGap } from './gap-commands.ts';
 import { connectTo, printSeconds, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
 import type { Session } from './session.ts';
@@ -13,6 +14,7 @@ interface Volume {
   uri: string | null;
   latest: ShownPoint;
   mim: ShownPoint;
+  gap: ShownGap | null;
   window: { heldSeconds: number; wantedSeconds: number };
   earliestPoint: ShownPoint;
   journal: {
@@ -96,23 +98,6 @@ export function volumeCommands(program: Command, open: () => Session): void {
         );
       await session.api.json('DELETE', volumePath(name));
       session.answer({ deleted: name }, () => `Volume ${name} is deleted.`);
-    });
-
-  program
-    .command('mark <volume> <name>')
-    .description('name this moment; done once it is durable')
-    .option('--kind <kind>', 'bookmark, application or group', 'bookmark')
-    .action(async (volumeName: string, name: string, options: { kind: string }) => {
-      const session = open();
-      const mark = await session.api.json<ShownPoint & { name: string }>(
-        'POST',
-        `${volumePath(volumeName)}/marks`,
-        { name, kind: options.kind },
-      );
-      session.answer(
-        mark,
-        ({ seq, time }) => `Mark ${name} is at write ${seq}, ${time}. Read it as ${volumeName}@mark:${name}`,
-      );
     });
 
   program
@@ -281,6 +266,7 @@ function showOf(v: Volume): string {
       'every moment since',
       `write ${v.mim.seq}, ${v.mim.time} (${printSeconds(v.window.heldSeconds)} held, ${printSeconds(v.window.wantedSeconds)} wanted)`,
     ],
+    ...(v.gap === null ? [] : [['open gap', printOpenGap(v.gap)]]),
     ['oldest point', `write ${v.earliestPoint.seq}, ${v.earliestPoint.time}`],
     ['journal', `${printBytes(v.journal.bytesUsed)} of ${printBytes(v.journal.bytesMax)}`],
     ['head map', printHead(v.journal)],
@@ -289,6 +275,10 @@ function showOf(v: Volume): string {
     ['clones', String(v.clones)],
   ];
   return `${table([v.name, ''], rows)}\n\nPolicy\n${printPolicy(v.policy)}`;
+}
+
+function printOpenGap({ fromSeq, fromTime, reason }: ShownGap): string {
+  return `since write ${fromSeq}, ${fromTime}: the last point${reason === null ? '' : ` (${reason})`}`;
 }
 
 function printPolicy(policy: Record<string, unknown>): string {

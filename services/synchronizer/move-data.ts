@@ -1,6 +1,7 @@
 // The two copies of a sync: from the MIM into a backward object, and from the journal onto the MIM.
 import type { ExtentMap } from '@midmirror/extent-map';
 import { ExtentFlag } from '@midmirror/extent-map';
+import { PIECE_BYTES_MAX } from '@midmirror/journal';
 import type { MimWriter, ObjectWriter, PieceReader } from '@midmirror/pool';
 
 const READ_BYTES = 1 << 20;
@@ -18,6 +19,8 @@ export async function saveRanges(
   ranges: readonly number[],
   writer: () => Promise<ObjectWriter>,
 ): Promise<void> {
+  // One buffer for all: memory that comes and goes outside of the heap makes the collector run all the time.
+  const buffer = new Uint8Array(READ_BYTES);
   for (let i = 0; i < ranges.length; i += 2) {
     const end = ranges[i]! + ranges[i + 1]!;
     for (let at = ranges[i]!; at < end; ) {
@@ -26,11 +29,10 @@ export async function saveRanges(
       const length = hole ? lengthBytes : Math.min(lengthBytes, READ_BYTES);
       if (hole) object.zero(at, length);
       else {
-        const bytes = new Uint8Array(length);
-        await mim.read(bytes, 0, length, at);
+        await mim.read(buffer, 0, length, at);
         // Of a granule that holds data most may never have been written.
-        if (ZEROES.compare(bytes, 0, length, 0, length) === 0) object.zero(at, length);
-        else await object.data(at, bytes);
+        if (ZEROES.compare(buffer, 0, length, 0, length) === 0) object.zero(at, length);
+        else await object.data(at, buffer.subarray(0, length));
       }
       at += length;
     }
@@ -44,7 +46,7 @@ export async function applyMoves(mim: MimWriter, moves: ExtentMap, pieces: Piece
     if ((c.flags & ExtentFlag.zero) === 0) data.push(c.start, c.length);
   // Marked before the first byte is written: what a mark misses would read as a hole.
   await mim.mark(data);
-  let pending: Uint8Array[] = [];
+  const pending = new Uint8Array(WRITE_BYTES + PIECE_BYTES_MAX);
   let pendingStart = 0;
   let pendingBytes = 0;
   let slice = 0;
@@ -55,8 +57,7 @@ export async function applyMoves(mim: MimWriter, moves: ExtentMap, pieces: Piece
     zeroStart = zeroEnd;
   };
   const drain = async (): Promise<void> => {
-    if (pendingBytes > 0) await mim.write(pending, pendingStart);
-    pending = [];
+    if (pendingBytes > 0) await mim.write([pending.subarray(0, pendingBytes)], pendingStart);
     pendingBytes = 0;
   };
   for (const c = moves.cursor(); c.valid; c.next()) {
@@ -72,12 +73,10 @@ export async function applyMoves(mim: MimWriter, moves: ExtentMap, pieces: Piece
     }
     if (pendingBytes > 0 && (pendingStart + pendingBytes !== start || pendingBytes >= WRITE_BYTES))
       await drain();
-    const bytes = new Uint8Array(length);
-    if (!pieces.tryRead(flags, source, offset, length, crc, bytes, 0)) {
-      await pieces.read({ flags, source, offset, length, crc }, 0, length, bytes, 0);
+    if (!pieces.tryRead(flags, source, offset, length, crc, pending, pendingBytes)) {
+      await pieces.read({ flags, source, offset, length, crc }, 0, length, pending, pendingBytes);
     }
     if (pendingBytes === 0) pendingStart = start;
-    pending.push(bytes);
     pendingBytes += length;
     slice += 1;
     if (slice % SLICE_PIECES === 0) await new Promise<void>((resolve) => setImmediate(resolve));

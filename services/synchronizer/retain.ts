@@ -18,6 +18,7 @@ import {
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { keptSnapshots, parsePolicy, type VolumePolicy } from '@midmirror/policy';
 import { MidmirrorError } from '@midmirror/basis';
+import { PIECE_BYTES_MAX } from '@midmirror/journal';
 import { PieceReader } from '@midmirror/pool';
 import { insertSaved, objectHeader, savedFor, type SavedObject, type Span, writeObjects } from './objects.ts';
 import type { VolumeSync, VolumeSyncContext } from './volume-sync.ts';
@@ -205,6 +206,7 @@ async function writeMerge(
   const untilNs = fromNs(into.until_ns ?? into.time_ns);
   const header = await objectHeader(context.catalog.db, into, untilNs, 0, span);
   const pieces = new PieceReader(context.files, sync.paths);
+  const piece = new Uint8Array(PIECE_BYTES_MAX);
   try {
     return await writeObjects(sync.objects, header, async (writer) => {
       for (const c = extents.cursor(); c.valid; c.next()) {
@@ -212,9 +214,8 @@ async function writeMerge(
         const { start, length, flags, source, offset, crc } = c;
         if (flags & ExtentFlag.zero) object.zero(start, length);
         else {
-          const bytes = new Uint8Array(length);
-          await pieces.read({ flags, source, offset, length, crc }, 0, length, bytes, 0);
-          await object.data(start, bytes);
+          await pieces.read({ flags, source, offset, length, crc }, 0, length, piece, 0);
+          await object.data(start, piece.subarray(0, length));
         }
       }
     });

@@ -2,7 +2,7 @@
 // request, and lets snapshots go by the policy. One thing at a time per volume.
 import { MidmirrorError, untilAvailable } from '@midmirror/basis';
 import { answer, ask } from '@midmirror/bus';
-import { type VolumeRow, volumeById } from '@midmirror/catalog';
+import { gapAtSeq, type VolumeRow, volumeById } from '@midmirror/catalog';
 import { eventOf, Streams } from '@midmirror/events';
 import { parsePolicy } from '@midmirror/policy';
 import { Cron } from 'croner';
@@ -223,8 +223,22 @@ export class Synchronizer {
       );
     }
     const target = upToSeq ?? seq;
+    if (closeSnapshot) await this.#refuseWithinGap(volumeId, target);
     if (target === seq) await ask(this.#context.bus, 'ingest.rotate', { volumeId });
     return await entry.work.take(() => this.#syncUpTo(entry, target, closeSnapshot, 'requested'));
+  }
+
+  async #refuseWithinGap(volumeId: string, seq: number): Promise<void> {
+    const gap = await gapAtSeq(this.#context.catalog.db, volumeId, seq);
+    if (gap === null) return;
+    const end = gap.toSeq === null ? 'is open' : `ends with write ${gap.toSeq}`;
+    throw new MidmirrorError(
+      'point-unavailable',
+      `write ${seq} can't become a snapshot: it lies in gap ${gap.number}, which begins with write ${gap.fromSeq} and ${end}`,
+      {
+        hint: 'the MIM moves as well without closing a snapshot, and keeps the last point before the gap by the policy',
+      },
+    );
   }
 
   /** What the interval does: move the MIM up to the start of the journal window, then let snapshots go. */

@@ -8,6 +8,8 @@ import {
   type CatalogReader,
   type CatalogTransaction,
   fromNs,
+  gapAtSeq,
+  gapsOf,
   holderOf,
   newestSnapshotOf,
   openSnapshotOf,
@@ -36,6 +38,7 @@ import type { Telemetry } from '@midmirror/telemetry';
 import { BackwardObjects } from './backward-objects.ts';
 import { limits } from './limits.ts';
 import { applyMoves, saveRanges } from './move-data.ts';
+import { isDueBefore, lastBeforeGap } from './last-before-gap.ts';
 import { forwardMovelist } from './movelist.ts';
 import type { NewestVrmos } from './newest-vrmos.ts';
 import { insertSaved, objectHeader, savedFor, writeObjects } from './objects.ts';
@@ -152,7 +155,9 @@ export class VolumeSync {
       result.bytes += moved.bytes;
       result.snapshot = plan.snapshot;
     }
-    if (closeSnapshot) result.snapshot = await this.#openSnapshotHere('requested');
+    // Nobody could read a snapshot of a moment within a gap.
+    const gap = closeSnapshot ? await gapAtSeq(this.#context.catalog.db, this.id, result.toSeq) : null;
+    if (closeSnapshot && gap === null) result.snapshot = await this.#openSnapshotHere('requested');
     return result;
   }
 
@@ -194,8 +199,8 @@ export class VolumeSync {
     const plan = await catalog.transaction(async (tx) => {
       const volume = await volumeById(tx, this.id);
       const policy = parsePolicy(JSON.parse(volume.policy));
-      const toSeq = await this.#station(tx, volume, policy, wantedSeq);
       const snapshot = await this.#snapshotFor(tx, volume, policy, cause);
+      const toSeq = await this.#station(tx, volume, policy, wantedSeq, fromNs(snapshot.time_ns));
       const last = await tx
         .selectFrom('sync')
         .select((e) => e.fn.max('sync_id').as('id'))
@@ -223,12 +228,13 @@ export class VolumeSync {
     return plan;
   }
 
-  /** The first point on the way that must stay: a pinned one, or a mark that survives. */
+  /** The first point on the way that must stay: a pinned one, a mark that survives, the last before a gap. */
   async #station(
     tx: CatalogTransaction,
     volume: VolumeRow,
     policy: VolumePolicy,
     wantedSeq: number,
+    openNs: bigint,
   ): Promise<number> {
     const between = <T extends 'pin' | 'mark'>(table: T) =>
       tx
@@ -250,7 +256,8 @@ export class VolumeSync {
         .executeTakeFirst();
       station = Math.min(station, mark?.seq ?? station);
     }
-    return station;
+    const gaps = await gapsOf(tx, this.id);
+    return lastBeforeGap(gaps, volume.mim_seq, station, openNs, policy.snapshotEverySeconds) ?? station;
   }
 
   async #snapshotFor(tx: CatalogTransaction, volume: VolumeRow, policy: VolumePolicy, cause: string) {
@@ -285,6 +292,10 @@ export class VolumeSync {
       .execute();
     const mark = marks.find((row) => (policy.keepMarks as string[]).includes(row.kind));
     if (mark !== undefined) return `mark ${mark.name}`;
+    const gaps = (await gapsOf(tx, this.id)).filter(({ fromSeq }) => fromSeq === volume.mim_seq);
+    const due = gaps.find((gap) => isDueBefore(gap, openNs, policy.snapshotEverySeconds));
+    if (due !== undefined) return `the last point before gap ${due.number}`;
+    if ((await gapAtSeq(tx, this.id, volume.mim_seq)) !== null) return null;
     const ageNs = fromNs(volume.mim_ns) - openNs;
     return ageNs >= BigInt(policy.snapshotEverySeconds) * 1_000_000_000n ? 'schedule' : null;
   }

@@ -65,6 +65,8 @@ export class World {
   log: (message: string) => void = () => {};
   /** Of the maps that live reads go by. */
   readonly headMapBytesMax: number;
+  /** How much later it is at each look. */
+  clockStepNs = 1000n;
   #nowNs = 1_700_000_000_000_000_000n;
   #dead: Promise<Death> = new Promise(() => {});
   #die: (death: Death) => void = () => {};
@@ -104,7 +106,7 @@ export class World {
       watched: this.watched,
       openBus: this.openBus,
       leaseMs: this.leaseMs,
-      clock: { nowNs: () => (this.#nowNs += 1000n) },
+      clock: { nowNs: () => (this.#nowNs += this.clockStepNs) },
       log: (message) => this.log(message),
       reached: (place) => this.#place(place),
       segmentBytes: SEGMENT,

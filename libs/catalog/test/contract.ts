@@ -3,12 +3,17 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type MidmirrorError, SeededRandom } from '@midmirror/basis';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
+import { type Gap, gapAroundSeq, gapAroundTime } from '@midmirror/point';
 import {
   type Catalog,
   deleteRun,
   fromNs,
+  gapAtSeq,
+  gapAtTime,
+  gapsOf,
   insertRun,
   loadRun,
+  openGapIn,
   pageAt,
   pagesAt,
   pinPoint,
@@ -18,7 +23,9 @@ import {
   snapshotsAround,
   snapshotsBelow,
   snapshotsOf,
+  snapshotOutside,
   snapshotTally,
+  storeGaps,
   toNs,
   unpinPoint,
   volumeById,
@@ -228,6 +235,14 @@ export function catalogContract(kind: CatalogKind): void {
       });
       const before = all.findLast((row) => row.seq <= at);
       const after = all.find((row) => row.seq > at);
+      assert.deepEqual(
+        await snapshotOutside(db, 'v1', 'before', at),
+        all.findLast((row) => row.seq < at),
+      );
+      assert.deepEqual(
+        await snapshotOutside(db, 'v1', 'after', at),
+        all.find((row) => row.seq > at),
+      );
       assert.deepEqual(await snapshotsAround(db, 'v1', NOW + BigInt(at)), { before, after });
     }
   });
@@ -256,6 +271,42 @@ export function catalogContract(kind: CatalogKind): void {
         `writes in (${after}, ${to}]`,
       );
     }
+  });
+
+  withCatalog('the gap around a write or a time is found among a thousand', async ({ catalog }) => {
+    const random = new SeededRandom(12);
+    const gaps: Gap[] = [];
+    let [seq, timeNs] = [3, NOW];
+    const goOn = (writes: number): void => {
+      seq += random.below(writes);
+      timeNs += BigInt(1 + random.below(9));
+    };
+    for (let number = 1; number <= 1000; number += 1) {
+      goOn(3);
+      const from = { fromSeq: seq, fromNs: timeNs };
+      goOn(5);
+      const to = number === 1000 ? { toSeq: null, toNs: null } : { toSeq: seq, toNs: timeNs };
+      gaps.push({ number, ...from, ...to, reason: random.pick([null, 'the link was cut']) });
+    }
+    const store = (some: readonly Gap[]): Promise<void> =>
+      catalog.transaction((tx) => storeGaps(tx, 'v1', some));
+    await catalog.transaction((tx) => storeGaps(tx, 'v2', gaps.slice(0, 3)));
+    await store(gaps);
+    assert.deepEqual(await gapsOf(catalog.db, 'v1'), gaps);
+    assert.deepEqual(await openGapIn(catalog.db, 'v1'), gaps.at(-1));
+    assert.equal(await openGapIn(catalog.db, 'v2'), null);
+    for (let look = 0; look < 150; look += 1) {
+      const at = random.below(seq + 4);
+      assert.deepEqual(await gapAtSeq(catalog.db, 'v1', at), gapAroundSeq(gaps, at), `write ${at}`);
+      const time = NOW - 5n + BigInt(random.below(Number(timeNs - NOW) + 20));
+      assert.deepEqual(await gapAtTime(catalog.db, 'v1', time), gapAroundTime(gaps, time), `time ${time}`);
+    }
+    assert.equal(await gapAtTime(catalog.db, 'v1', -1n), null);
+    await store(gaps.slice(0, 2));
+    assert.deepEqual(await gapsOf(catalog.db, 'v1'), gaps.slice(0, 2), 'these and no others');
+    await store([]);
+    assert.deepEqual(await gapsOf(catalog.db, 'v1'), []);
+    assert.equal((await gapsOf(catalog.db, 'v2')).length, 3);
   });
 
   withCatalog(

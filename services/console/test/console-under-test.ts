@@ -49,6 +49,7 @@ export interface ConsoleUnderTest {
   opened: string[];
   released: string[];
   get(path: string, signal?: AbortSignal): Promise<Response>;
+  post(path: string, body: unknown, signal?: AbortSignal): Promise<Response>;
 }
 
 export interface Neighbours {
@@ -94,15 +95,24 @@ export async function withConsole(
     {
       ...{ catalog, bus, files: nodeFiles(), poolDirectory: `${directory}/pool` },
       ...{ clock: { nowNs: () => TIME_NS }, version: '0.0.0', log: () => {}, telemetry: silent },
-      ...{ readFrom: () => nbd.address, nbdUri: () => 'nbd://ingest-1:10809' },
+      ...{
+        readFrom: () => nbd.address,
+        readLiveFrom: () => nbd.address,
+        nbdUri: () => 'nbd://ingest-1:10809',
+      },
       ...context,
     },
     { host: '127.0.0.1', port: 0 },
   );
   const get = (path: string, signal?: AbortSignal): Promise<Response> =>
     fetch(`${console.address}/v1${path}`, signal === undefined ? {} : { signal });
+  const post = (path: string, body: unknown, signal?: AbortSignal): Promise<Response> =>
+    fetch(`${console.address}/v1${path}`, {
+      ...{ method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) },
+      ...(signal === undefined ? {} : { signal }),
+    });
   try {
-    await act({ catalog, bus, asked, opened, released, get });
+    await act({ catalog, bus, asked, opened, released, get, post });
   } finally {
     await console.close();
     await nbd.close(0);

@@ -114,6 +114,38 @@ test('the one that takes a volume over has all that was answered; the other hang
     await before.stop();
   }));
 
+test('a gap goes with its volume: it is open for the next owner, who closes it', () =>
+  onPool(async (pool) => {
+    const before = ingestOf(pool, 'before', () => performance.now());
+    const after = ingestOf(pool, 'after', () => performance.now());
+    await before.start();
+    const { volumeId } = await ask(pool.bus, 'ingest.create-volume', {
+      ...{ name: 'db', sizeBytes: 1 << 20, policy: null },
+    });
+    const guest = await before.open('db');
+    for (let i = 0; i < 3; i += 1) assert.equal(await write(guest, i, 1), 0);
+    const opened = await ask(pool.bus, 'ingest.open-gap', { volumeId, behindMs: 0, reason: 'x' });
+    assert.equal(opened.gap.fromSeq, 3);
+    assert.equal(await write(guest, 0, 2), 0);
+    await after.start();
+    await after.take(volumeId);
+    // It lets go when it has seen so, and its answers end with it.
+    await before.lose(volumeId);
+    const asked = { volumeId, behindMs: 0, reason: null };
+    assert.deepEqual(await ask(pool.bus, 'ingest.open-gap', asked), opened);
+    await assert.rejects(
+      ask(pool.bus, 'ingest.mark', { volumeId, name: 'm', kind: 'bookmark' }),
+      (error: unknown) => error instanceof MidmirrorError && error.code === 'conflict',
+    );
+    const again = await after.open('db');
+    assert.equal(await write(again, 1, 2), 0);
+    const { gap } = await ask(pool.bus, 'ingest.close-gap', { volumeId });
+    assert.deepEqual([gap?.number, gap?.fromSeq, gap?.toSeq], [1, 3, 5]);
+    await ask(pool.bus, 'ingest.mark', { volumeId, name: 'm', kind: 'bookmark' });
+    await after.stop();
+    await before.stop();
+  }));
+
 test('one whose clock stood still while it was displaced puts no row into the catalogue', () =>
   onPool(async (pool) => {
     let stopped: number | null = null;

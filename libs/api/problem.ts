@@ -32,7 +32,7 @@ export interface Problem {
   detail: string;
   code: string;
   hint?: string;
-  details?: Readonly<Record<string, string | number | null>>;
+  details?: MidmirrorError['details'];
 }
 
 export function problemOf(error: unknown): Problem {
@@ -55,4 +55,17 @@ export function problemOf(error: unknown): Problem {
   const code = status < 500 ? 'bad-request' : 'internal';
   const title = status < 500 ? TITLE['bad-request'] : 'A fault in Midmirror';
   return { type: `urn:midmirror:${code}`, title, status, detail: messageOf(error), code };
+}
+
+/** The error that an answer tells of. */
+export function problemError({
+  code,
+  detail,
+  hint,
+  details,
+}: Pick<Problem, 'code' | 'detail' | 'hint' | 'details'>): MidmirrorError {
+  return new MidmirrorError((code === 'internal' ? 'io' : code) as ErrorCode, detail, {
+    ...(hint === undefined ? {} : { hint }),
+    ...(details === undefined ? {} : { details }),
+  });
 }

@@ -1,7 +1,8 @@
-// Talks to an appliance's HTTP API, over TCP or a unix socket.
+// Talks to an HTTP API of ours (the appliance's, a replicator's), over TCP or a unix socket.
 import * as http from 'node:http';
 import * as https from 'node:https';
-import { type ErrorCode, MidmirrorError } from '@midmirror/basis';
+import { MidmirrorError } from '@midmirror/basis';
+import { type Problem, problemError } from './problem.ts';
 
 export interface Answer {
   headers: http.IncomingHttpHeaders;
@@ -83,21 +84,6 @@ async function errorOf(answer: http.IncomingMessage): Promise<MidmirrorError> {
   } catch {
     return new MidmirrorError('unavailable', `the API answered ${answer.statusCode}: ${text.slice(0, 200)}`);
   }
-}
-
-export interface Problem {
-  code: string;
-  detail: string;
-  hint?: string;
-  details?: Record<string, string | number | null>;
-}
-
-export function problemError(problem: Problem): MidmirrorError {
-  const { code, detail, hint, details } = problem;
-  return new MidmirrorError((code === 'internal' ? 'io' : code) as ErrorCode, detail, {
-    ...(hint === undefined ? {} : { hint }),
-    ...(details === undefined ? {} : { details }),
-  });
 }
 
 /** The path of a volume's resources. */

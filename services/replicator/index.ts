@@ -1,0 +1,6 @@
+export type { Mode } from './core/modes.ts';
+export type { MarkPoint } from './core/ports.ts';
+export { limits as replicatorLimits } from './limits.ts';
+export { type Replicator, type ReplicatorOptions, startReplicator } from './replicator.ts';
+export type { ReplicatorStatus } from './status.ts';
+export { type ControlOptions, type ControlServer, startControlServer } from './control/control-server.ts';

@@ -1,0 +1,74 @@
+// Gaps under any crash: writes, gaps, syncs, retention, mirrors and clones, against a naive twin.
+import { test } from 'node:test';
+import type { CatalogKind } from '../../libs/catalog/test/with-catalog.ts';
+import { GapWorld } from './gap-world.ts';
+
+async function step(world: GapWorld): Promise<void> {
+  const { random } = world;
+  const choices: [number, () => Promise<void>][] = [
+    [30, () => world.write()],
+    [3, () => world.flush()],
+    [3, () => world.mark()],
+    [10, () => world.sync()],
+    [8, () => world.openGap()],
+    [8, () => world.closeGap()],
+    [4, async () => void (await Promise.all([world.openGap(), world.write(), world.sync()]))],
+    [4, async () => void (await Promise.all([world.closeGap(), world.write(), world.readMirrors()]))],
+    [5, () => world.retention()],
+    [5, () => world.openMirror()],
+    [3, () => world.closeMirror()],
+    [4, () => world.readMirrors()],
+    [2, async () => (world.clones.size < 3 ? world.createClone() : undefined)],
+    [3, () => world.checkAll()],
+  ];
+  let at = random.below(choices.reduce((sum, [weight]) => sum + weight, 0));
+  for (const [weight, act] of choices) {
+    at -= weight;
+    if (at < 0) return await act();
+  }
+}
+
+async function run(seed: number, steps: number, catalog?: CatalogKind): Promise<void> {
+  const world = new GapWorld(seed, false, catalog);
+  // Snapshots become due now and then.
+  world.clockStepNs = 20_000_000n;
+  try {
+    await world.start();
+    for (let i = 0; i < steps; i += 1) {
+      if (world.random.chance(0.15))
+        world.killAt = {
+          changes: 1 + world.random.below(25),
+          death: world.random.pick(['process', 'power']),
+        };
+      await world.survive(() => step(world));
+      if (world.random.chance(0.03)) {
+        world.killAt = null;
+        await world.stop();
+        world.flushed = world.answered;
+        await world.start();
+      }
+    }
+    world.killAt = null;
+    await world.checkAll();
+    await world.stop();
+  } catch (error) {
+    await world.abandon();
+    throw new Error(`seed ${seed} fails (run with MIM_TEST_SEED=${seed})`, { cause: error });
+  } finally {
+    await world.remove();
+  }
+}
+
+const given = process.env['MIM_TEST_SEED'];
+
+async function runAll(count: number, steps: number, catalog?: CatalogKind): Promise<void> {
+  const seeds = given === undefined ? Array.from({ length: count }, (_, i) => i + 1) : [Number(given)];
+  const lane = async (): Promise<void> => {
+    for (let seed = seeds.shift(); seed !== undefined; seed = seeds.shift()) await run(seed, steps, catalog);
+  };
+  await Promise.all([lane(), lane(), lane(), lane()]);
+}
+
+test('what lies within a gap is refused and nothing else, whatever crashes', () => runAll(24, 50));
+
+test('the same with the catalogue on PostgreSQL', () => runAll(2, 25, 'postgres'));
