@@ -47,8 +47,9 @@ function checkSource(file: string, text: string): void {
     if (target === name) wrong.push(`${file}: imports its own package by name`);
     if (manifest.dependencies?.[`@midmirror/${target}`] === undefined && !isTest)
       wrong.push(`${file}: ${kind}/${name}/package.json does not name @midmirror/${target}`);
-    // Only the composition imports services; no lib does.
-    if (existsSync(`${root}/services/${target}`) && name !== 'appliance')
+    // Only the composition imports services, and the command that runs the host's; no lib does.
+    const runs = name === 'appliance' || (name === 'mim' && target === 'replicator');
+    if (existsSync(`${root}/services/${target}`) && !runs)
       wrong.push(`${file}: imports the service ${target}`);
   }
   if (kind === 'services' && !/\/main\.ts$/.test(file) && name !== 'mim' && /process\.env/.test(text))

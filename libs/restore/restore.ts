@@ -35,6 +35,8 @@ export interface RestoreWish {
   base: KnownBase | null;
   /** A device or file that is larger than the disk is taken, and the rest of it left alone. */
   allowLarger: boolean;
+  /** Called once the record is durable, before the first byte is written. */
+  beforeFirstByte: () => Promise<void>;
   /** Nothing will be written. */
   dryRun: boolean;
   report: Report;
@@ -135,6 +137,7 @@ export class Restore {
     let target = this.#target;
     let removed = false;
     try {
+      await this.#wish.beforeFirstByte();
       target ??= await makeFile(place.name, source.sizeBytes, this.#resumed !== null);
       const moved = await move({
         source,

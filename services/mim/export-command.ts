@@ -148,6 +148,7 @@ async function writeRaw(
     digests: digestsOf(session.api, name, 'latest', sourceOptions(session, options)),
     base: null,
     allowLarger: false,
+    beforeFirstByte: async () => {},
     dryRun: false,
     report,
   });

@@ -16,6 +16,7 @@ import {
 import { type Command, Option } from 'commander';
 import { connectTo, printPoint, type ShownPoint } from './output.ts';
 import { ask, mustAsk, type RestoreOptions, sourceOptions } from './restore-options.ts';
+import { holdIfPrimary, type RestoredPrimary } from './restore-primary.ts';
 import { restoreInPlace, statusInPlace } from './restore-in-place.ts';
 import { printMoved, printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
 import {
@@ -59,6 +60,11 @@ export function restoreCommand(program: Command, open: () => Session): void {
         .env('MIM_RESTORE_DIR')
         .default(`${homedir()}/.local/state/midmirror/restore`, '~/.local/state/midmirror/restore'),
     )
+    .addOption(
+      new Option('--replicator-dir <path>', 'what replicators of this host know')
+        .env('MIM_REPLICATOR_DIR')
+        .default('/var/lib/midmirror/replicator'),
+    )
     .action(async (name: string, options: RestoreOptions) => {
       const session = open();
       checkTogether(options);
@@ -69,11 +75,17 @@ export function restoreCommand(program: Command, open: () => Session): void {
       const place = await targetPlace(options.to!, options.stateDir);
       if (options.status === true)
         return session.answer(statusOf(place.name, await readRecord(place.recordPath)), printStatus);
-      const lock = options.dryRun === true ? null : lockTarget(options.stateDir, place);
+      if (options.dryRun === true) return await restoreTo(session, name, place, options, null);
+      const lock = lockTarget(options.stateDir, place);
       try {
-        await restoreTo(session, name, place, options);
+        const primary = await holdIfPrimary(place, options.replicatorDir);
+        try {
+          await restoreTo(session, name, place, options, primary);
+        } finally {
+          primary?.release();
+        }
       } finally {
-        lock?.release();
+        lock.release();
       }
     });
 }
@@ -147,6 +159,7 @@ async function restoreTo(
   name: string,
   place: TargetPlace,
   options: RestoreOptions,
+  primary: RestoredPrimary | null,
 ): Promise<void> {
   const record = await readRecord(place.recordPath);
   const { named, point, uri, source, base } = await openSource(session, name, record, options);
@@ -172,6 +185,10 @@ async function restoreTo(
       digests: digestsOf(session.api, name, at, sourceOptions(session, options)),
       base,
       allowLarger: options.allowLarger === true,
+      beforeFirstByte: async () => {
+        if ((await primary?.forget()) === true)
+          session.note('Its replicator compares all of it when it starts next.');
+      },
       dryRun: options.dryRun === true,
       report: progress.report,
     });

@@ -15,7 +15,8 @@ import {
   type Target,
   whileAway,
 } from '@midmirror/restore';
-import { volumePath } from '@midmirror/api';
+import { Api, volumePath } from '@midmirror/api';
+import { hostReplicators } from './host-replicators.ts';
 import { printPoint, type ShownPoint } from './output.ts';
 import { ask, mustAsk, type RestoreOptions, sourceOptions } from './restore-options.ts';
 import { printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
@@ -48,6 +49,7 @@ export async function restoreInPlace(
       hint: 'make another clone of the point instead',
     });
   }
+  await refuseReplicated(volume, from.id, options.replicatorDir);
   const place = placeOf(options.stateDir, volume, from.id);
   const lock = options.dryRun === true ? null : lockTarget(options.stateDir, place);
   try {
@@ -59,6 +61,16 @@ export async function restoreInPlace(
     }
   } finally {
     lock?.release();
+  }
+}
+
+/** Its primary would keep what the volume no longer has, and its replicator would not know. */
+async function refuseReplicated(volume: string, id: string, directory: string): Promise<void> {
+  for (const { status } of await hostReplicators(directory)) {
+    if (status.volume !== volume || (await namedSource(new Api(status.api), volume)).from.id !== id) continue;
+    throw new MidmirrorError('conflict', `${volume} is replicated from ${status.primary} by this host`, {
+      hint: 'restore the primary instead: stop its guest and its replicator, then name it with --to',
+    });
   }
 }
 

@@ -19,6 +19,7 @@ export interface RestoreOptions {
   connections: string;
   retryFor: string;
   stateDir: string;
+  replicatorDir: string;
 }
 
 export function sourceOptions(

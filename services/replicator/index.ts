@@ -4,3 +4,4 @@ export { limits as replicatorLimits } from './limits.ts';
 export { type Replicator, type ReplicatorOptions, startReplicator } from './replicator.ts';
 export type { ReplicatorStatus } from './status.ts';
 export { type ControlOptions, type ControlServer, startControlServer } from './control/control-server.ts';
+export { type HeldPrimary, holdPrimary } from './edges/restored-primary.ts';

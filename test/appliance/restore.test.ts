@@ -5,12 +5,16 @@ import {
   existsSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { test } from 'node:test';
+import { nodeFiles } from '@midmirror/pool';
+import { INTENT_NAME, openStateDirectory } from '../../services/replicator/edges/state-directory.ts';
 import { type Ran, run, withAppliance } from './appliance-process.ts';
 import { assertHolds, bytesOnDisk, Guest, MIB, Restores } from './restore-under-test.ts';
 
@@ -50,6 +54,7 @@ test('a point onto a new file, then others onto it by comparing and by what is k
 
     const compared = await restores.lines('db', '--at', 'mark:two', '--to', file, '--yes');
     assert.equal(compared.plan!.how, 'compared');
+    assert.equal(compared.plan!.comparedByReadingBytes, 0, 'by digests');
     assertHolds(file, two);
     assert.ok(compared.done!.bytesWritten < 20 * MIB, 'only what differs was written');
     assert.ok(compared.done!.bytesZeroed > 0, 'holes of the point become zeroes');
@@ -189,4 +194,37 @@ test('a record that is none is refused, and left alone', () =>
     assertHolds(file, bytes);
     const status = await restores.run('db', '--status', '--to', file);
     assert.match(status.stdout, /no restore is unfinished/);
+  }));
+
+test('a primary is not restored under its replicator, which then knows nothing of what was', () =>
+  withAppliance({}, async (appliance, folder) => {
+    await appliance.post('/volumes', { name: 'db', sizeBytes: SIZE });
+    const guest = await Guest.connect(appliance.uri('db'));
+    await guest.scatter(20);
+    const bytes = await guest.close();
+    const restores = new Restores(appliance, folder);
+    const file = `${folder}/primary.img`;
+    writeFileSync(file, Buffer.alloc(SIZE, 7));
+    const files = nodeFiles();
+    const root = `${folder}/replicator`;
+    const address = { path: `${folder}/appliance.sock` };
+    const state = await openStateDirectory(files, root, realpathSync(file), { address, exportName: 'db' });
+    writeFileSync(`${state.path}/${INTENT_NAME}`, 'what is behind');
+    const link = `${folder}/link.img`;
+    symlinkSync(file, link);
+    const words = ['db', '--at', 'latest', '--to', link, '--yes', '--replicator-dir', root];
+    await restores.fails(
+      1,
+      /primary\.img is replicated already by process \d+\n.*must have stopped/,
+      ...words,
+    );
+    assertHolds(file, Buffer.alloc(SIZE, 7));
+    state.lock.release();
+    await restores.run(...words, '--dry-run');
+    assert.ok(existsSync(`${state.path}/${INTENT_NAME}`));
+    const done = await restores.run(...words);
+    assert.equal(done.status, 0, done.stderr);
+    assert.match(done.stderr, /compares all of it when it starts next/);
+    assert.ok(!existsSync(`${state.path}/${INTENT_NAME}`));
+    assertHolds(file, bytes);
   }));
