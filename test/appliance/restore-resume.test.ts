@@ -1,0 +1,161 @@
+// Restores that are killed, cut off from the appliance or begun twice: the target is incomplete and says so, the same
+// command goes on, and in the end the bytes are those of the point.
+import assert from 'node:assert/strict';
+import { existsSync, rmSync } from 'node:fs';
+import { test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import { SeededRandom } from '@midmirror/basis';
+import { readRecord } from '@midmirror/restore';
+import { ApplianceProcess, withAppliance, withFolder } from './appliance-process.ts';
+import { assertHolds, Guest, linesOf, MIB, Restores } from './restore-under-test.ts';
+
+const SIZE = 384 * MIB;
+const SEED = Number(process.env['RESTORE_SEED'] ?? Date.now() % 2 ** 31);
+
+async function fill(appliance: ApplianceProcess): Promise<Buffer> {
+  await appliance.post('/volumes', { name: 'db', sizeBytes: SIZE });
+  const guest = await Guest.connect(appliance.uri('db'), SEED);
+  for (let at = 0; at < SIZE; at += 8 * MIB) await guest.write(at, 7 * MIB);
+  return await guest.close();
+}
+
+/** Until so much is noted as done; false: the restore has ended before. */
+async function until(recordPath: string, doneBytes: number, ended: Promise<unknown>): Promise<boolean> {
+  let over = false;
+  void ended.then(() => (over = true));
+  while (!over) {
+    const record = await readRecord(recordPath).catch(() => null);
+    if (record !== null && record.doneBytes >= doneBytes) return true;
+    await pause(2);
+  }
+  return false;
+}
+
+test('killed in the middle, again and again: each run goes on where the last one was', (context) => {
+  context.diagnostic(`RESTORE_SEED=${SEED}`);
+  return withAppliance({}, async (appliance, folder) => {
+    const bytes = await fill(appliance);
+    const restores = new Restores(appliance, folder);
+    const file = `${folder}/db.img`;
+    const random = new SeededRandom(SEED);
+    const moved: number[] = [];
+    let kills = 0;
+    for (let round = 0; ; round += 1) {
+      // `latest` would be another point by now; the record names the one that was begun.
+      const words = round === 0 ? ['--at', 'seq:48'] : [];
+      const { child, ended } = restores.start('--json', 'db', ...words, '--to', file);
+      const before = (await readRecord(`${file}.mim-restore`).catch(() => null))?.doneBytes ?? 0;
+      const killed =
+        kills < 3 && (await until(`${file}.mim-restore`, before + random.below(64 * MIB), ended));
+      if (killed) {
+        await pause(random.below(60));
+        child.kill('SIGKILL');
+      }
+      const { status, stdout, stderr } = await ended;
+      const { plan, done } = linesOf(stdout.slice(0, stdout.lastIndexOf('\n') + 1));
+      if (status === 0) {
+        moved.push(done!.bytesRead);
+        if (round > 0) assert.equal(plan!.how, 'resumed');
+        break;
+      }
+      assert.ok(killed, stderr);
+      kills += 1;
+      const told = await restores.run('db', '--status', '--to', file);
+      if (existsSync(`${file}.mim-restore`)) assert.match(told.stdout, /is incomplete/);
+    }
+    assert.ok(kills > 0, 'it was killed');
+    assertHolds(file, bytes);
+    assert.ok(!existsSync(`${file}.mim-restore`));
+    assert.ok(
+      moved[0]! < (SIZE / 8) * 7,
+      `the last run moved ${moved[0]} bytes: what was done is not moved again`,
+    );
+  });
+});
+
+test('another point onto a target that is incomplete has all of it compared', () =>
+  withAppliance({}, async (appliance, folder) => {
+    await fill(appliance);
+    await appliance.post('/volumes/db/marks', { name: 'full' });
+    const guest = await Guest.connect(appliance.uri('db'), 9);
+    await guest.zeroes(0, SIZE);
+    await guest.scatter(20, 32 * MIB);
+    const bytes = await guest.close();
+    const restores = new Restores(appliance, folder);
+    const file = `${folder}/db.img`;
+    const first = restores.start('db', '--at', 'mark:full', '--to', file);
+    assert.ok(await until(`${file}.mim-restore`, 1, first.ended), 'it is killed in the middle');
+    first.child.kill('SIGKILL');
+    await first.ended;
+    await restores.fails(2, /writes over/, 'db', '--at', 'latest', '--to', file);
+    const second = await restores.run('db', '--at', 'latest', '--to', file, '--yes');
+    assert.equal(second.status, 0, second.stderr);
+    assert.match(second.stderr, /incomplete from an earlier restore: all of it is compared/);
+    assertHolds(file, bytes);
+  }));
+
+test('two restores of one target: the second is refused while the first goes on', () =>
+  withAppliance({}, async (appliance, folder) => {
+    const bytes = await fill(appliance);
+    const restores = new Restores(appliance, folder);
+    const file = `${folder}/db.img`;
+    const first = restores.start('db', '--at', 'latest', '--to', file);
+    assert.ok(await until(`${file}.mim-restore`, 0, first.ended));
+    first.child.kill('SIGSTOP');
+    try {
+      await restores.fails(
+        1,
+        new RegExp(`being restored already by process ${first.child.pid}`),
+        'db',
+        '--to',
+        file,
+      );
+    } finally {
+      first.child.kill('SIGCONT');
+    }
+    const { status, stderr } = await first.ended;
+    assert.equal(status, 0, stderr);
+    assertHolds(file, bytes);
+  }));
+
+test('the appliance is killed in the middle: a restore waits for it, then gives up, and goes on later', () =>
+  withFolder(async (folder) => {
+    const listen = { MIM_NBD_LISTEN: '', MIM_API_LISTEN: '' };
+    let appliance = await ApplianceProcess.start(`${folder}/data`);
+    listen.MIM_NBD_LISTEN = appliance.nbd.replace('nbd://', '');
+    listen.MIM_API_LISTEN = appliance.api.replace('http://', '');
+    try {
+      const bytes = await fill(appliance);
+      const restores = new Restores(appliance, folder);
+      const file = `${folder}/db.img`;
+      const record = `${file}.mim-restore`;
+      const words = ['db', '--at', 'seq:48', '--to', file];
+      const first = restores.start('--json', ...words);
+      assert.ok(await until(record, 1, first.ended), 'the appliance dies in the middle');
+      appliance.kill();
+      await appliance.ended;
+      appliance = await ApplianceProcess.start(`${folder}/data`, listen);
+      const { status, stdout, stderr } = await first.ended;
+      assert.equal(status, 0, stderr);
+      assert.equal(linesOf(stdout).plan!.how, 'new');
+      assertHolds(file, bytes);
+
+      rmSync(file);
+      const second = restores.start('--json', ...words, '--retry-for', '1');
+      assert.ok(await until(record, 1, second.ended));
+      appliance.kill();
+      await appliance.ended;
+      const gaveUp = await second.ended;
+      assert.equal(gaveUp.status, 1, gaveUp.stdout);
+      assert.match(gaveUp.stderr, /away for 1 s/);
+      await restores.fails(1, /no appliance answers at/, ...words);
+      assert.ok(existsSync(record));
+      appliance = await ApplianceProcess.start(`${folder}/data`, listen);
+      const third = await restores.lines(...words);
+      assert.equal(third.plan!.how, 'resumed');
+      assertHolds(file, bytes);
+    } finally {
+      appliance.kill();
+      await appliance.ended;
+    }
+  }));
