@@ -361,8 +361,8 @@ export class Replication {
 
   #refused(errno: number, what: string): void {
     const reason = `it answers ${what} with error ${errno}`;
-    this.#ports.disconnect(reason);
     this.lost(reason);
+    this.#ports.disconnect(reason);
   }
 
   #input(input: ModeInput): void {
