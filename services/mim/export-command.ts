@@ -59,17 +59,20 @@ export function exportCommand(program: Command, open: () => Session): void {
       const lock = lockTarget(options.stateDir, { name: path, recordPath: temporary });
       try {
         // What a killed export has left.
-        await fs.rm(temporary, { force: true });
-        await fs.rm(`${temporary}.mim-restore`, { force: true });
+        await removeAll(temporary);
         await exportTo(session, name, path, temporary, options);
       } catch (error) {
-        await fs.rm(temporary, { force: true }).catch(() => {});
-        await fs.rm(`${temporary}.mim-restore`, { force: true }).catch(() => {});
+        await removeAll(temporary).catch(() => {});
         throw error;
       } finally {
         lock.release();
       }
     });
+}
+
+async function removeAll(temporary: string): Promise<void> {
+  for (const end of ['', '.mim-restore', '.mim-restore-new'])
+    await fs.rm(`${temporary}${end}`, { force: true });
 }
 
 async function refuseExisting(path: string, force: boolean): Promise<void> {

@@ -166,12 +166,10 @@ async function restoreTo(
   const progress = reporter(session);
   try {
     const recorded = point === null ? null : { seq: point.seq, time: point.time };
-    const agreed =
-      options.yes === true ||
-      place.kind === 'absent' ||
-      goesOn({ record, from: named.from, point: recorded });
+    const resumes = goesOn({ place, record, from: named.from, point: recorded });
+    const agreed = options.yes === true || place.kind === 'absent' || resumes;
     if (!agreed && options.dryRun !== true) mustAsk(place.name);
-    if (record !== null && !goesOn({ record, from: named.from, point: recorded }))
+    if (record !== null && !resumes && place.kind !== 'absent')
       session.note(`${place.name} is incomplete from an earlier restore: all of it is compared`);
     if (options.instant !== undefined && point !== null)
       await makeClone(session, name, point, options.instant);

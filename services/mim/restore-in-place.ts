@@ -229,6 +229,7 @@ class InPlace {
         point: { seq: point.seq, time: point.time },
         sizeBytes: source.sizeBytes,
         target: this.#target.name,
+        targetIdentity: null,
         how: 'known',
         alignBytes: this.#target.blockBytes,
         undoMark,
