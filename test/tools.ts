@@ -12,6 +12,7 @@ const TOOLS: Readonly<Record<string, string>> = {
   'qemu-img': 'qemu-utils',
   'qemu-io': 'qemu-utils',
   'qemu-nbd': 'qemu-utils',
+  'qemu-storage-daemon': 'qemu-system-common',
   fio: 'fio',
   'mkfs.ext4': 'e2fsprogs',
   losetup: 'mount',

@@ -4,7 +4,13 @@ import type { NatsBusOptions } from '@midmirror/bus';
 import { MidmirrorError } from '@midmirror/basis';
 import { bytes, type Listen, listen, off, readSettings, text, whole } from '@midmirror/runtime';
 
-export type ServiceName = 'appliance' | 'ingest' | 'synchronizer' | 'mapping-index' | 'console';
+export type ServiceName =
+  | 'appliance'
+  | 'replicator'
+  | 'ingest'
+  | 'synchronizer'
+  | 'mapping-index'
+  | 'console';
 
 const settings = {
   /** Lock and pool; of the single process the catalogue too. */
@@ -45,6 +51,8 @@ const settings = {
   MIM_LEASE_MS: whole(5000, 3000, 60_000),
   /** Tells this process from others of its service. */
   MIM_NODE: text(''),
+  /** Of `mim replicate`: what its host's replicators know across restarts; a folder for each primary. */
+  MIM_REPLICATOR_DIR: text('/var/lib/midmirror/replicator'),
   /** The CLI's; allowed here so that a shell may export it for both. */
   MIM_API: text(''),
   /** Of `mim restore` likewise: where records of restores to devices and NBD exports are. */

@@ -263,6 +263,56 @@ export const metrics = {
     labels: ['volume'],
   },
 
+  // The replicator on a host.
+  midmirror_replicator_mode: {
+    kind: 'gauge',
+    unit: '1',
+    help: '1 for the mode the replicator is in, 0 for the others.',
+    labels: ['volume', 'mode'],
+  },
+  midmirror_replicator_queue_bytes: {
+    kind: 'gauge',
+    unit: 'By',
+    help: 'Data of writes on their way to the appliance.',
+    labels: ['volume'],
+  },
+  midmirror_replicator_queue_limit_bytes: {
+    kind: 'gauge',
+    unit: 'By',
+    help: 'What they may take (--queue).',
+    labels: ['volume'],
+  },
+  midmirror_replicator_behind_bytes: {
+    kind: 'gauge',
+    unit: 'By',
+    help: 'Size of the regions of which the appliance may lack something.',
+    labels: ['volume'],
+  },
+  midmirror_replicator_behind_regions: {
+    kind: 'gauge',
+    unit: '{region}',
+    help: 'Regions of which the appliance may lack something.',
+    labels: ['volume'],
+  },
+  midmirror_replicator_lag_seconds: {
+    kind: 'gauge',
+    unit: 's',
+    help: 'Age of the oldest write of the primary that the appliance lacks; infinite when nobody knows.',
+    labels: ['volume'],
+  },
+  midmirror_replicator_copy_bytes_per_second: {
+    kind: 'gauge',
+    unit: 'By/s',
+    help: 'Bytes compared and copied a second, over the last seconds; 0 while nothing is behind.',
+    labels: ['volume'],
+  },
+  midmirror_replicator_throttle_bytes_per_second: {
+    kind: 'gauge',
+    unit: 'By/s',
+    help: 'What that may reach (--throttle); 0: as fast as it goes.',
+    labels: ['volume'],
+  },
+
   // The process.
   midmirror_build_info: {
     kind: 'gauge',

@@ -8,6 +8,7 @@ import { indexCommand } from './index-command.ts';
 import { markCommands } from './mark-commands.ts';
 import { pointCommands } from './point-commands.ts';
 import { rebuildCommand } from './rebuild-command.ts';
+import { replicateCommand } from './replicate-command.ts';
 import { restoreCommand } from './restore-command.ts';
 import type { Session } from './session.ts';
 import { openSession } from './session.ts';
@@ -41,6 +42,7 @@ cloneCommands(program, session);
 restoreCommand(program, session);
 exportCommand(program, session);
 rebuildCommand(program, session);
+replicateCommand(program, session);
 for (const command of allOf(program))
   command.exitOverride().option('--json', 'answer in JSON').hook('preAction', takeJson);
 

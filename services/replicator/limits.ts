@@ -65,3 +65,6 @@ export const limits = {
   /** Taken off the time from which moments lack writes, for the way to the appliance. */
   gapMarginMs: 1000,
 } as const;
+
+/** Of the core: tests have their own, to come to its bounds. */
+export type Limits = { readonly [K in keyof typeof limits]: number };

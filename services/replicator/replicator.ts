@@ -73,7 +73,9 @@ export interface Replicator {
   stop(): Promise<void>;
 }
 
-export function defaultApi({ address }: NbdTarget): string {
+/** Where the API is of whoever serves the volume at an NBD URI, unless somebody says otherwise. */
+export function defaultApi(to: string): string {
+  const { address } = parseNbdUri(to);
   if ('path' in address) return 'http://127.0.0.1:8080';
   return `http://${address.host.includes(':') ? `[${address.host}]` : address.host}:8080`;
 }
@@ -83,7 +85,7 @@ export async function startReplicator(options: ReplicatorOptions): Promise<Repli
   const files = nodeFiles();
   const target = parseNbdUri(options.to);
   refuseWrong(options, target);
-  const api = new HttpApi(options.api ?? defaultApi(target));
+  const api = new HttpApi(options.api ?? defaultApi(options.to));
   const facts = await lookAtPrimary(options.primary);
   const state = await openStateDirectory(files, options.stateDirectory, facts.path, target);
   const closing: (() => unknown)[] = [() => state.lock.release()];

@@ -3,7 +3,7 @@
 // flight to it end, it is read from the primary, what differs is queued, and it is let go of. Nothing is asked of the
 // network while a piece is held. What lies before the cursor is fed with guests' writes from then on, also where the
 // rest of its region is still behind.
-import { limits } from '../limits.ts';
+import type { Limits } from '../limits.ts';
 import type { CopyPace } from './copy-pace.ts';
 import type { RegionMap } from './region-map.ts';
 import type { SendQueue } from './send-queue.ts';
@@ -49,6 +49,7 @@ export class Copier {
   readonly #ports: CopierPorts;
   readonly #host: CopierHost;
   readonly #pace: CopyPace;
+  readonly #limits: Limits;
   readonly #pieceBytes: number;
   readonly #zeroDigests = new Map<number, Uint8Array>();
   #session = 0;
@@ -66,12 +67,20 @@ export class Copier {
   /** Nothing more was ready: a look through all regions is not repeated at once. */
   #searchMs = 0;
 
-  constructor(regions: RegionMap, queue: SendQueue, ports: CopierPorts, host: CopierHost, pace: CopyPace) {
+  constructor(
+    regions: RegionMap,
+    queue: SendQueue,
+    ports: CopierPorts,
+    host: CopierHost,
+    pace: CopyPace,
+    limits: Limits,
+  ) {
     this.#regions = regions;
     this.#queue = queue;
     this.#ports = ports;
     this.#host = host;
     this.#pace = pace;
+    this.#limits = limits;
     const wholeBlocks = Math.floor(queue.bytesMax / 8 / limits.blockBytes) * limits.blockBytes;
     this.#pieceBytes = Math.min(limits.pieceBytesMax, Math.max(limits.blockBytes, wholeBlocks));
   }
@@ -130,11 +139,11 @@ export class Copier {
   // ── windows ────────────────────────────────────────────────────────────────────────────────────────────
 
   #ask(): void {
-    while (this.#windows.length < limits.windowsMax) {
+    while (this.#windows.length < this.#limits.windowsMax) {
       if (this.#ports.nowMs() < this.#searchMs) return;
       const window = this.#nextWindow();
       if (window === null) {
-        this.#searchMs = this.#ports.nowMs() + limits.searchAgainMs;
+        this.#searchMs = this.#ports.nowMs() + this.#limits.searchAgainMs;
         return;
       }
       this.#windows.push(window);
@@ -162,7 +171,11 @@ export class Copier {
     if (first === -1) return null;
     const from = this.#regions.startOf(first);
     let to = this.#regions.endOf(first);
-    for (let region = first + 1; to - from < limits.windowBytesMax && this.#isReady(region); region += 1)
+    for (
+      let region = first + 1;
+      to - from < this.#limits.windowBytesMax && this.#isReady(region);
+      region += 1
+    )
       to = this.#regions.endOf(region);
     return this.#windowAt(from, to);
   }
@@ -184,8 +197,9 @@ export class Copier {
   }
 
   #windowAt(from: number, end: number): Window {
-    const to = Math.min(end, from + limits.windowBytesMax);
-    const blockBytes = to - from > limits.fineWindowBytesMax ? limits.blockBytes : limits.fineBlockBytes;
+    const to = Math.min(end, from + this.#limits.windowBytesMax);
+    const blockBytes =
+      to - from > this.#limits.fineWindowBytesMax ? this.#limits.blockBytes : this.#limits.fineBlockBytes;
     return { from, to, blockBytes, digests: null };
   }
 
@@ -200,7 +214,7 @@ export class Copier {
   #again(): void {
     this.stop();
     this.#running = true;
-    this.#againMs = this.#ports.nowMs() + limits.copyAgainMs;
+    this.#againMs = this.#ports.nowMs() + this.#limits.copyAgainMs;
     this.#host.letGo();
   }
 
@@ -237,7 +251,7 @@ export class Copier {
   }
 
   #entriesOf(length: number): number {
-    return Math.ceil(length / limits.fineBlockBytes) + 1;
+    return Math.ceil(length / this.#limits.fineBlockBytes) + 1;
   }
 
   #compare(window: Window, from: number, bytes: Uint8Array): void {

@@ -2,7 +2,7 @@
 // would be known after a crash (intent, durable), and the place in the queue of the last write to it. Bounded: at most
 // 2^18 regions, ten bytes each.
 import { assert } from '@midmirror/basis';
-import { limits } from '../limits.ts';
+import { type Limits, limits } from '../limits.ts';
 import { PAGE_REGIONS, pagesOf } from './intent-format.ts';
 
 const BEHIND = 1;
@@ -35,14 +35,19 @@ export class RegionMap {
   #dirty = new Set<number>();
 
   /** `bits`: what a stored map holds; its regions are behind. Null: all are. */
-  constructor(volumeBytes: number, regionBytes: number, bits: Uint8Array | null) {
+  constructor(
+    volumeBytes: number,
+    regionBytes: number,
+    bits: Uint8Array | null,
+    { intentGroupBytes }: Pick<Limits, 'intentGroupBytes'> = limits,
+  ) {
     this.volumeBytes = volumeBytes;
     this.regionBytes = regionBytes;
     this.count = Math.ceil(volumeBytes / regionBytes);
     this.bits = new Uint8Array((pagesOf(this.count) * PAGE_REGIONS) / 8);
     this.#flags = new Uint8Array(this.count);
     this.#lastPos = new Float64Array(this.count);
-    this.#groupRegions = Math.max(1, limits.intentGroupBytes / regionBytes);
+    this.#groupRegions = Math.max(1, intentGroupBytes / regionBytes);
     for (let region = 0; region < this.count; region += 1) {
       if (bits !== null && (bits[region >> 3]! & (1 << (region & 7))) === 0) continue;
       this.#flags[region] = INTENT | DURABLE;

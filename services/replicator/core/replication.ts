@@ -3,7 +3,7 @@
 // primary is written, and copied. What leads from mode to mode stands in modes.ts.
 import { MidmirrorError } from '@midmirror/basis';
 import { Errno, type WriteCommand } from '@midmirror/block-device';
-import { limits } from '../limits.ts';
+import { type Limits, limits as usualLimits } from '../limits.ts';
 import { Answer, SyncTurns } from './answers.ts';
 import { Copier } from './copier.ts';
 import { CopyPace } from './copy-pace.ts';
@@ -26,6 +26,7 @@ export interface ReplicationOptions {
   synced: boolean;
   /** Of copying. */
   throttleBytesPerSecond: number | null;
+  limits?: Partial<Limits>;
 }
 
 /** Since nobody knows when: a gap then begins with the last write that the appliance has. */
@@ -37,6 +38,7 @@ export class Replication {
   readonly queue: SendQueue;
   readonly pace: CopyPace;
   readonly #options: ReplicationOptions;
+  readonly #limits: Limits;
   readonly #ports: ReplicationPorts;
   readonly #copier: Copier;
   readonly #sender: Sender;
@@ -74,16 +76,22 @@ export class Replication {
 
   constructor(options: ReplicationOptions, ports: ReplicationPorts) {
     this.#options = options;
+    this.#limits = { ...usualLimits, ...options.limits };
     this.#ports = ports;
     this.#synced = options.synced;
     this.regions = options.regions;
-    this.queue = new SendQueue(options.queueBytes, limits.queueEntriesMax);
+    this.queue = new SendQueue(options.queueBytes, this.#limits.queueEntriesMax);
     this.pace = new CopyPace(options.throttleBytesPerSecond);
     this.#sinceMs = this.regions.behindCount > 0 ? UNKNOWN_MS : null;
-    this.#sender = new Sender(this.queue, ports, {
-      progressed: () => this.#wake(),
-      refused: (errno, what) => this.#refused(errno, what),
-    });
+    this.#sender = new Sender(
+      this.queue,
+      ports,
+      {
+        progressed: () => this.#wake(),
+        refused: (errno, what) => this.#refused(errno, what),
+      },
+      this.#limits,
+    );
     this.#copier = new Copier(
       this.regions,
       this.queue,
@@ -95,11 +103,12 @@ export class Replication {
         caughtUp: () => this.#input({ kind: 'caught-up' }),
       },
       this.pace,
+      this.#limits,
     );
     this.#holds = new Holds(() => this.#wake());
     this.#marks = new Marks(this.queue, ports, () => this.#wake());
     this.#syncs = new SyncTurns((done) => this.#syncPrimary(done));
-    this.#clearMs = ports.nowMs() + limits.clearEveryMs;
+    this.#clearMs = ports.nowMs() + this.#limits.clearEveryMs;
   }
 
   get mode(): Mode {
@@ -208,6 +217,11 @@ export class Replication {
     const answer = waits ? new Answer(1, (late) => write.complete(late)) : null;
     this.#feed(write, this.#options.sync ? answer : null);
     if (answer === null) return write.complete(Errno.ok);
+    // Begun while it did not block, and the appliance was lost meanwhile.
+    if (this.#blocks()) {
+      answer.wait();
+      this.#blocked.push(answer);
+    }
     if (write.fua) {
       answer.wait();
       this.#syncs.ask((late) => answer.done(late));
@@ -281,7 +295,7 @@ export class Replication {
     this.#ports.storeIntent(pages, (stored) => {
       this.#storing = false;
       this.#storeFailed = !stored;
-      if (!stored) this.#storeAgainMs = this.#ports.nowMs() + limits.storeAgainMs;
+      if (!stored) this.#storeAgainMs = this.#ports.nowMs() + this.#limits.storeAgainMs;
       this.regions.endStore(pages, stored);
       this.#advance();
       this.#store();
@@ -300,7 +314,7 @@ export class Replication {
   /** Takes back the intent of what both sides have on stable storage and nobody has written since the last time. */
   #clear(nowMs: number): void {
     if (nowMs < this.#clearMs) return;
-    this.#clearMs = nowMs + limits.clearEveryMs;
+    this.#clearMs = nowMs + this.#limits.clearEveryMs;
     const pos = Math.min(this.#sender.flushedPos, this.#primarySyncedPos, this.#clearPos);
     this.regions.clear(pos, (start, length) => this.#writes.isBusy(start, length));
     this.#store();
@@ -383,8 +397,8 @@ export class Replication {
     if (!this.#connectDue || this.#asking) return;
     this.#connectDue = false;
     const most = Math.min(
-      limits.connectAgainMsMin * 2 ** Math.min(this.#failures, 16),
-      limits.connectAgainMsMax,
+      this.#limits.connectAgainMsMin * 2 ** Math.min(this.#failures, 16),
+      this.#limits.connectAgainMsMax,
     );
     this.#ports.connect(this.#failures === 0 ? 0 : most * (0.5 + this.#ports.random() / 2));
   }
@@ -406,7 +420,8 @@ export class Replication {
     this.#asking = true;
     const nowMs = this.#ports.nowMs();
     const sinceMs = this.#sinceMs ?? nowMs;
-    const behindMs = sinceMs === UNKNOWN_MS ? FOR_AGES_MS : Math.ceil(nowMs - sinceMs) + limits.gapMarginMs;
+    const behindMs =
+      sinceMs === UNKNOWN_MS ? FOR_AGES_MS : Math.ceil(nowMs - sinceMs) + this.#limits.gapMarginMs;
     this.#ports.openGap(behindMs, (gap) => {
       this.#asked(gap !== null);
       if (gap !== null) {
@@ -430,7 +445,7 @@ export class Replication {
 
   #asked(well: boolean): void {
     this.#asking = false;
-    if (!well) this.#askAgainMs = this.#ports.nowMs() + limits.copyAgainMs;
+    if (!well) this.#askAgainMs = this.#ports.nowMs() + this.#limits.copyAgainMs;
     this.#connect();
   }
 
@@ -464,7 +479,7 @@ export class Replication {
   tick(): void {
     const nowMs = this.#ports.nowMs();
     if (this.#copier.running) this.pace.sample(nowMs);
-    if (this.#mode !== 'connecting' && nowMs - this.#connectedMs > limits.steadyMs) this.#failures = 0;
+    if (this.#mode !== 'connecting' && nowMs - this.#connectedMs > this.#limits.steadyMs) this.#failures = 0;
     this.#clear(nowMs);
     this.#store();
     this.work();
@@ -514,7 +529,7 @@ export class Replication {
 
   /** No guest's write begins until it is let go of, or its time is over. */
   hold(done: (release: Release) => void): void {
-    this.#holds.add(this.#ports.nowMs() + limits.holdMsMax, done);
+    this.#holds.add(this.#ports.nowMs() + this.#limits.holdMsMax, done);
     this.#wake();
   }
 

@@ -1,7 +1,7 @@
 // Sends the queue's entries to the appliance, in order and several ahead, and asks it to flush. One connection is one
 // session: what is answered after it was lost counts for nothing.
 import { Errno, type WriteCommand, type WriteKind } from '@midmirror/block-device';
-import { limits } from '../limits.ts';
+import type { Limits } from '../limits.ts';
 import { EntryKind, type SendQueue } from './send-queue.ts';
 
 export interface SenderPorts {
@@ -22,6 +22,7 @@ export class Sender {
   readonly #queue: SendQueue;
   readonly #ports: SenderPorts;
   readonly #host: SenderHost;
+  readonly #limits: Limits;
   readonly #free: SendSlot[] = [];
   #session = 0;
   #connected = false;
@@ -35,7 +36,8 @@ export class Sender {
   flushedPos = 0;
   unflushedSinceMs = 0;
 
-  constructor(queue: SendQueue, ports: SenderPorts, host: SenderHost) {
+  constructor(queue: SendQueue, ports: SenderPorts, host: SenderHost, limits: Limits) {
+    this.#limits = limits;
     this.#queue = queue;
     this.#ports = ports;
     this.#host = host;
@@ -80,8 +82,8 @@ export class Sender {
         continue;
       }
       const heldBytes = kind === EntryKind.write ? queue.lengthAt(pos) : 0;
-      const full = this.#sentBytes + heldBytes > limits.sentBytesMax && this.#sentBytes > 0;
-      if (full || this.#sentEntries >= limits.sentEntriesMax) break;
+      const full = this.#sentBytes + heldBytes > this.#limits.sentBytesMax && this.#sentBytes > 0;
+      if (full || this.#sentEntries >= this.#limits.sentEntriesMax) break;
       queue.sent(pos);
       this.#sentEntries += 1;
       this.#sentBytes += heldBytes;
@@ -118,7 +120,7 @@ export class Sender {
     if (this.#flushing || ackedPos <= this.flushedPos) return;
     const nowMs = this.#ports.nowMs();
     const wanted = this.#wantedPos > this.flushedPos && ackedPos >= this.#wantedPos;
-    if (!wanted && nowMs - this.#lastFlushMs < limits.flushEveryMs) return;
+    if (!wanted && nowMs - this.#lastFlushMs < this.#limits.flushEveryMs) return;
     this.#flushing = true;
     this.#lastFlushMs = nowMs;
     const sinceMs = this.#queue.oldestMs ?? nowMs;
