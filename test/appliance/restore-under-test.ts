@@ -6,7 +6,13 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { SeededRandom } from '@midmirror/basis';
 import { connectNbd, type NbdClient } from '@midmirror/nbd';
 import { readRecord } from '@midmirror/restore';
-import { type ApplianceProcess, cleanEnvironment, type Ran, ROOT } from './appliance-process.ts';
+import {
+  type ApiUser,
+  type ApplianceProcess,
+  cleanEnvironment,
+  type Ran,
+  ROOT,
+} from './appliance-process.ts';
 
 export const MIB = 1 << 20;
 
@@ -95,10 +101,10 @@ export class Guest {
 }
 
 export class Restores {
-  readonly #appliance: ApplianceProcess;
+  readonly #appliance: ApiUser;
   readonly #folder: string;
 
-  constructor(appliance: ApplianceProcess, folder: string) {
+  constructor(appliance: ApiUser, folder: string) {
     this.#appliance = appliance;
     this.#folder = folder;
   }
