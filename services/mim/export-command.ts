@@ -15,7 +15,7 @@ import {
 } from '@midmirror/restore';
 import { type Command, Option } from 'commander';
 import { printPoint, type ShownPoint } from './output.ts';
-import { sourceOptions } from './restore-options.ts';
+import { sourceOptions, toItsEnd } from './restore-options.ts';
 import { reporter } from './restore-output.ts';
 import { digestsOf, type Named, namedSource, openClone, openPoint, served } from './restore-source.ts';
 import type { Session } from './session.ts';
@@ -60,7 +60,9 @@ export function exportCommand(program: Command, open: () => Session): void {
       try {
         // What a killed export has left.
         await removeAll(temporary);
-        await exportTo(session, name, path, temporary, options);
+        await toItsEnd(session, `${path} is not made`, () =>
+          exportTo(session, name, path, temporary, options),
+        );
       } catch (error) {
         await removeAll(temporary).catch(() => {});
         throw error;

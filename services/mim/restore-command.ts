@@ -15,7 +15,7 @@ import {
 } from '@midmirror/restore';
 import { type Command, Option } from 'commander';
 import { connectTo, printPoint, type ShownPoint } from './output.ts';
-import { ask, mustAsk, type RestoreOptions, sourceOptions } from './restore-options.ts';
+import { ask, mustAsk, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
 import { holdIfPrimary, type RestoredPrimary } from './restore-primary.ts';
 import { restoreInPlace, statusInPlace } from './restore-in-place.ts';
 import { printMoved, printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
@@ -80,7 +80,8 @@ export function restoreCommand(program: Command, open: () => Session): void {
       try {
         const primary = await holdIfPrimary(place, options.replicatorDir);
         try {
-          await restoreTo(session, name, place, options, primary);
+          const words = `${place.name} is not restored; the same command goes on where this one stands`;
+          await toItsEnd(session, words, () => restoreTo(session, name, place, options, primary));
         } finally {
           primary?.release();
         }

@@ -127,3 +127,22 @@ test('two restores of one target: the second is refused while the first goes on'
     assert.equal(status, 0, stderr);
     assertHolds(file, bytes);
   }));
+
+test('stopped by a signal, or with nobody to tell, it says that it has not ended', () =>
+  withAppliance({}, async (appliance, folder) => {
+    const bytes = await fillDisk(appliance, SIZE, SEED);
+    const restores = new Restores(appliance, folder);
+    const file = `${folder}/db.img`;
+    const words = ['db', '--at', 'seq:32', '--to', file];
+    const unheard = restores.start(...words);
+    unheard.child.stdout!.destroy();
+    assert.equal((await unheard.ended).status, 1);
+    const stopped = restores.start(...words);
+    assert.ok(await until(`${file}.mim-restore`, 1, stopped.ended), 'it is stopped in the middle');
+    stopped.child.kill('SIGINT');
+    const { status, stderr } = await stopped.ended;
+    assert.equal(status, null, 'it ends by the signal');
+    assert.match(stderr, /db\.img is not restored; the same command goes on/);
+    assert.equal((await restores.lines(...words)).plan!.how, 'resumed');
+    assertHolds(file, bytes);
+  }));
