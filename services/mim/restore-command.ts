@@ -15,7 +15,7 @@ import {
 } from '@midmirror/restore';
 import { type Command, Option } from 'commander';
 import { connectTo, printPoint, type ShownPoint } from './output.ts';
-import { ask, mustAsk, type RestoreOptions, sourceOptions } from './restore-options.ts';
+import { ask, mustAsk, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
 import { holdIfPrimary, type RestoredPrimary } from './restore-primary.ts';
 import { restoreInPlace, statusInPlace } from './restore-in-place.ts';
 import { printMoved, printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
@@ -80,7 +80,8 @@ export function restoreCommand(program: Command, open: () => Session): void {
       try {
         const primary = await holdIfPrimary(place, options.replicatorDir);
         try {
-          await restoreTo(session, name, place, options, primary);
+          const words = `${place.name} is not restored; the same command goes on where this one stands`;
+          await toItsEnd(session, words, () => restoreTo(session, name, place, options, primary));
         } finally {
           primary?.release();
         }
@@ -166,12 +167,10 @@ async function restoreTo(
   const progress = reporter(session);
   try {
     const recorded = point === null ? null : { seq: point.seq, time: point.time };
-    const agreed =
-      options.yes === true ||
-      place.kind === 'absent' ||
-      goesOn({ record, from: named.from, point: recorded });
+    const resumes = goesOn({ place, record, from: named.from, point: recorded });
+    const agreed = options.yes === true || place.kind === 'absent' || resumes;
     if (!agreed && options.dryRun !== true) mustAsk(place.name);
-    if (record !== null && !goesOn({ record, from: named.from, point: recorded }))
+    if (record !== null && !resumes && place.kind !== 'absent')
       session.note(`${place.name} is incomplete from an earlier restore: all of it is compared`);
     if (options.instant !== undefined && point !== null)
       await makeClone(session, name, point, options.instant);

@@ -58,3 +58,26 @@ export async function ask(session: Session, question: string): Promise<void> {
   }
   throw new MidmirrorError('conflict', 'nothing was done');
 }
+
+/**
+ * Runs what is worth nothing unless it ends: should the process be ended before, by a signal or because nobody reads
+ * what it says, its status is not 0, and `words` are said.
+ */
+export async function toItsEnd(session: Session, words: string, act: () => Promise<void>): Promise<void> {
+  const stopped = (signal: NodeJS.Signals): void => {
+    session.progress('');
+    session.note(words);
+    for (const each of SIGNALS) process.off(each, stopped);
+    process.kill(process.pid, signal);
+  };
+  for (const each of SIGNALS) process.on(each, stopped);
+  process.exitCode = 1;
+  try {
+    await act();
+    process.exitCode = 0;
+  } finally {
+    for (const each of SIGNALS) process.off(each, stopped);
+  }
+}
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
