@@ -205,8 +205,9 @@ test(`${ROUNDS} faults under PostgreSQL (seed ${SEED})`, { timeout: TEST_MS_MAX 
       await Promise.race([checkMoments(site), tooLate.promise]);
       await Promise.race([restoreThePrimary(site), tooLate.promise]);
     } catch (error) {
-      const told = [...site.lines.slice(-60), ...(site.replicator?.lines.slice(-40) ?? [])];
-      throw new Error(`with these last lines:\n${told.join('\n')}`, { cause: error });
+      const told = [...site.lines.slice(-60), ...site.replicator.lines.slice(-40)].join('\n');
+      const appliance = site.appliance.output.slice(-4000);
+      throw new Error(`with these last lines:\n${told}\nof the appliance:\n${appliance}`, { cause: error });
     } finally {
       clearTimeout(timer);
       await site.end();
