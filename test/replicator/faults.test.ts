@@ -9,7 +9,7 @@ import { SeededRandom } from '@midmirror/basis';
 import { freePort, stopProcess } from '@midmirror/local-servers';
 import { ApplianceProcess, run, succeed, withFolder } from '../appliance/appliance-process.ts';
 import { NetworkProxy } from '../cluster/network-proxy.ts';
-import { MountedDisk } from './mounted-disk.ts';
+import { MountedDisk, type MountOptions } from './mounted-disk.ts';
 import { PostgresLoad, recoverAndCheck } from './postgres-load.ts';
 import { ReplicatorProcess, stateOf } from './replicator-process.ts';
 
@@ -69,7 +69,7 @@ class Site {
   #sync = false;
   appliance!: ApplianceProcess;
   replicator!: ReplicatorProcess;
-  disk: MountedDisk | null = null;
+  readonly mounted = new Set<MountedDisk>();
   load: PostgresLoad | null = null;
 
   private constructor(
@@ -110,6 +110,17 @@ class Site {
   tell(line: string): void {
     this.log(line);
     process.stdout.write(`${((performance.now() - this.#began) / 1000).toFixed(1)} s: ${line}\n`);
+  }
+
+  async mount(name: string, uri: string, options: MountOptions): Promise<MountedDisk> {
+    const disk = await MountedDisk.mount(this.folder, name, uri, options);
+    this.mounted.add(disk);
+    return disk;
+  }
+
+  async unmount(disk: MountedDisk): Promise<void> {
+    await disk.unmount();
+    this.mounted.delete(disk);
   }
 
   async startAppliance(): Promise<void> {
@@ -185,8 +196,9 @@ class Site {
 
   /** Whatever has failed: nothing is left. */
   async end(): Promise<void> {
+    // First, so that nobody waits for a disk that does not answer any more.
+    for (const disk of this.mounted) await disk.abandon();
     await this.load?.kill();
-    await this.disk?.abandon();
     await this.replicator?.kill();
     this.appliance?.kill();
     await this.appliance?.ended;
@@ -200,10 +212,13 @@ test(`${ROUNDS} faults under PostgreSQL (seed ${SEED})`, { timeout: TEST_MS_MAX 
     const site = await Site.start(folder);
     const tooLate = Promise.withResolvers<never>();
     const timer = setTimeout(() => tooLate.reject(new Error(`not done in ${TEST_MS_MAX} ms`)), TEST_MS_MAX);
+    const story = (async () => {
+      await underFaults(site);
+      await checkMoments(site);
+      await restoreThePrimary(site);
+    })();
     try {
-      await Promise.race([underFaults(site), tooLate.promise]);
-      await Promise.race([checkMoments(site), tooLate.promise]);
-      await Promise.race([restoreThePrimary(site), tooLate.promise]);
+      await Promise.race([story, tooLate.promise]);
     } catch (error) {
       const told = [...site.lines.slice(-60), ...site.replicator.lines.slice(-40)].join('\n');
       const appliance = site.appliance.output.slice(-4000);
@@ -211,6 +226,7 @@ test(`${ROUNDS} faults under PostgreSQL (seed ${SEED})`, { timeout: TEST_MS_MAX 
     } finally {
       clearTimeout(timer);
       await site.end();
+      await story.catch(() => {}); // told of above; now nothing of it goes on
     }
   }),
 );
@@ -218,8 +234,8 @@ test(`${ROUNDS} faults under PostgreSQL (seed ${SEED})`, { timeout: TEST_MS_MAX 
 async function underFaults(site: Site): Promise<void> {
   const { random } = site;
   const mount = { retrying: true, format: true };
-  site.disk = await MountedDisk.mount(site.folder, 'live', site.replicator.uri, mount);
-  const load = await PostgresLoad.start(site.disk.path, (line) => site.log(line));
+  const disk = await site.mount('live', site.replicator.uri, mount);
+  const load = await PostgresLoad.start(disk.path, (line) => site.log(line));
   site.load = load;
   const sampled = site.sampleOn();
   for (let round = 0; round < ROUNDS; round += 1) {
@@ -237,8 +253,8 @@ async function underFaults(site: Site): Promise<void> {
   site.tell(`${load.answered} commits`);
   sampled();
   await load.stop();
-  await site.disk.unmount();
-  [site.load, site.disk] = [null, null];
+  site.load = null;
+  await site.unmount(disk);
   await stopEqual(site);
 }
 
@@ -318,13 +334,9 @@ async function checkDisk(
   to: number,
   what = name,
 ): Promise<void> {
-  const disk = await MountedDisk.mount(site.folder, name, uri, { retrying: false, format: false });
-  let held: number;
-  try {
-    held = await recoverAndCheck(disk.path, (line) => site.log(line));
-  } finally {
-    await disk.unmount();
-  }
+  const disk = await site.mount(name, uri, { retrying: false, format: false });
+  const held = await recoverAndCheck(disk.path, (line) => site.log(line));
+  await site.unmount(disk);
   site.tell(`${what} ends with commit ${held}, expected ${from} to ${to}`);
   assert.ok(held <= to, `${what} has commit ${held}, from after; the last was ${to}`);
   assert.ok(held >= from, `${what} lacks commit ${from}, answered before; its last is ${held}`);

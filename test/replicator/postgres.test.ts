@@ -49,8 +49,10 @@ test(`the disk of any moment starts PostgreSQL (seed ${SEED})`, () =>
             `${name} lacks commit ${answered}, answered before; its last is ${held}`,
           );
           assert.ok(held <= submitted, `${name} has commit ${held}, from after; the last was ${submitted}`);
-        } finally {
           await then.unmount();
+        } catch (error) {
+          await then.abandon();
+          throw error;
         }
       }
       await load.stop();
