@@ -1,21 +1,42 @@
 // What deploy/ asks for is there: a real Prometheus looks at the real appliance under load, and each query of the
 // dashboard and of the alerts must return numbers.
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { connectNbd } from '@midmirror/nbd';
 import { metrics } from '@midmirror/telemetry';
 import { type ApplianceProcess, ROOT, run, succeed, withAppliance } from '../appliance/appliance-process.ts';
+import { ReplicatorProcess } from '../replicator/replicator-process.ts';
 import { panelQueries } from './dashboard.ts';
 import { PrometheusProcess } from './prometheus-process.ts';
 import { everyQueryAnswers } from './queries.ts';
 
 const MIB = 1 << 20;
+const IN_STEP_MS_MAX = 30_000;
 const WATCHED = { MIM_METRICS_LISTEN: '127.0.0.1:0', MIM_SEGMENT_BYTES: '36MiB', MIM_JOURNAL_BYTES: '1GiB' };
 
-async function metricsOf({ metrics: url }: ApplianceProcess): Promise<string> {
+async function metricsOf({ metrics: url }: { metrics: string }): Promise<string> {
   return await (await fetch(`${url}/metrics`)).text();
+}
+
+/** On a sparse primary of the volume's size. */
+async function replicatorOf(
+  volume: string,
+  appliance: ApplianceProcess,
+  folder: string,
+  ...more: string[]
+): Promise<ReplicatorProcess> {
+  const primary = `${folder}/${volume}.img`;
+  writeFileSync(primary, '');
+  truncateSync(primary, 64 * MIB);
+  return await ReplicatorProcess.start(
+    {
+      ...{ folder, primary, to: appliance.uri(volume), volume, api: appliance.api },
+      metricsListen: '127.0.0.1:0',
+    },
+    ...more,
+  );
 }
 
 function load(uri: string, seconds: number): Promise<string> {
@@ -25,11 +46,15 @@ function load(uri: string, seconds: number): Promise<string> {
   ]);
 }
 
-test('every query of the dashboard and of the alerts returns data of a running appliance', () =>
+test('every query of the dashboard and of the alerts returns data of a running appliance and a replicator', () =>
   withAppliance(WATCHED, async (appliance, folder) => {
     await appliance.post('/volumes', { name: 'db', sizeBytes: 64 * MIB });
-    const prometheus = await PrometheusProcess.start(folder, [appliance]);
-    const loaded = load(appliance.uri('db'), 30);
+    const replicator = await replicatorOf('db', appliance, folder);
+    // Before it is looked at: what is copied is no gap that nobody cares for.
+    await replicator.untilMode('replicating', IN_STEP_MS_MAX);
+    const targets = [appliance, { metrics: replicator.metrics, service: 'replicator' }];
+    const prometheus = await PrometheusProcess.start(folder, targets);
+    const loaded = load(replicator.uri, 30);
     loaded.catch(() => {}); // told of at the end
     try {
       await pause(1000); // something to move and to read
@@ -37,36 +62,43 @@ test('every query of the dashboard and of the alerts returns data of a running a
       assert.equal((await appliance.mim('verify', 'db')).status, 0);
       const past = await connectNbd(appliance.uri('db@snap:1'));
       await past.read(0, 4096);
-      await everyQueryAnswers(prometheus, ['db']);
+      await everyQueryAnswers(prometheus, ['db'], { replicators: true });
       await past.close();
     } finally {
       await loaded;
       await prometheus.stop();
+      await replicator.stop();
     }
   }));
 
 test('what /metrics gives is what the list names, in the kinds it says, and promtool finds nothing', () =>
-  withAppliance(WATCHED, async (appliance) => {
+  withAppliance(WATCHED, async (appliance, folder) => {
     await appliance.post('/volumes', { name: 'db', sizeBytes: 64 * MIB });
     const client = await connectNbd(appliance.uri('db'));
     await client.write(0, Buffer.alloc(4096, 1));
     await client.close();
     await appliance.post('/volumes/db/syncs', { closeSnapshot: true });
-    const text = await metricsOf(appliance);
-    const told = [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, kind]) => `${name} ${kind}`);
-    const listed = Object.entries(metrics).map(([name, { kind }]) => `${name} ${kind}`);
-    assert.deepEqual(told.sort(), listed.sort());
-    for (const line of text.split('\n').filter((each) => each !== '' && !each.startsWith('#'))) {
-      const [, name, labels] = /^([a-z_]+)(?:\{(.*)\})? \S+$/.exec(line)!;
-      const base = name!.replace(/_(bucket|sum|count)$/, '');
-      const metric = Object.entries(metrics).find(([known]) => known === name || known === base)![1];
-      const keys = [...(labels ?? '').matchAll(/(\w+)="/g)].map((match) => match[1]!);
-      assert.deepEqual(keys.filter((key) => key !== 'le').sort(), [...metric.labels].sort(), line);
-    }
-    const linted = await run('promtool', ['check', 'metrics'], { input: text });
-    assert.equal(linted.status, 0, linted.stdout + linted.stderr);
-    assert.equal(linted.stdout + linted.stderr, '');
+    const replicator = await replicatorOf('db', appliance, folder);
+    await replicator.untilMode('replicating', IN_STEP_MS_MAX);
+    for (const process of [appliance, replicator]) await checkMetrics(await metricsOf(process));
+    assert.equal(await replicator.stop(), 0);
   }));
+
+async function checkMetrics(text: string): Promise<void> {
+  const told = [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, kind]) => `${name} ${kind}`);
+  const listed = Object.entries(metrics).map(([name, { kind }]) => `${name} ${kind}`);
+  assert.deepEqual(told.sort(), listed.sort());
+  for (const line of text.split('\n').filter((each) => each !== '' && !each.startsWith('#'))) {
+    const [, name, labels] = /^([a-z_]+)(?:\{(.*)\})? \S+$/.exec(line)!;
+    const base = name!.replace(/_(bucket|sum|count)$/, '');
+    const metric = Object.entries(metrics).find(([known]) => known === name || known === base)![1];
+    const keys = [...(labels ?? '').matchAll(/(\w+)="/g)].map((match) => match[1]!);
+    assert.deepEqual(keys.filter((key) => key !== 'le').sort(), [...metric.labels].sort(), line);
+  }
+  const linted = await run('promtool', ['check', 'metrics'], { input: text });
+  assert.equal(linted.status, 0, linted.stdout + linted.stderr);
+  assert.equal(linted.stdout + linted.stderr, '');
+}
 
 test('each metric is on the dashboard or in an alert, and no query asks for another', () => {
   const alerts = readFileSync(`${ROOT}/deploy/prometheus/alerts.yml`, 'utf8');
@@ -86,6 +118,7 @@ test('alerts fire when they should and not when they should not', async () => {
   for (const args of [
     ['check', 'rules', 'deploy/prometheus/alerts.yml'],
     ['check', 'config', 'deploy/prometheus/prometheus.yml'],
+    ['check', 'config', 'deploy/prometheus/hosts.yml'],
   ])
     await succeed('promtool', args);
   const cases = readFileSync(`${ROOT}/test/watch/alert-cases.yml`, 'utf8');
