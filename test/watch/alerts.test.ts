@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { parse } from 'yaml';
 import { ROOT, run, succeed } from '../appliance/appliance-process.ts';
 
 const COMMANDS_AT_ONCE = 3;
@@ -26,6 +27,23 @@ function alertNames(): string[] {
   const alerts = readFileSync(`${ROOT}/deploy/prometheus/alerts.yml`, 'utf8');
   return [...alerts.matchAll(/- alert: (\w+)/g)].map((match) => match[1]!);
 }
+
+test('the example with hosts is of the job that the alerts know, and tells replicators apart', () => {
+  const { scrape_configs: jobs } = parse(readFileSync(`${ROOT}/deploy/prometheus/hosts.yml`, 'utf8')) as {
+    scrape_configs: {
+      job_name: string;
+      static_configs: { targets: string[]; labels: { service: string; instance?: string } }[];
+    }[];
+  };
+  const alerts = readFileSync(`${ROOT}/deploy/prometheus/alerts.yml`, 'utf8');
+  assert.ok(jobs.length === 1 && alerts.includes(`job="${jobs[0]!.job_name}"`));
+  const configs = jobs[0]!.static_configs;
+  assert.ok(configs.every(({ targets }) => targets.length === 1));
+  const hosts = configs.filter(({ labels }) => labels.service === 'replicator');
+  assert.ok(hosts.length > 1 && configs.length > hosts.length);
+  for (const names of [configs.flatMap(({ targets }) => targets), hosts.map(({ labels }) => labels.instance)])
+    assert.equal(new Set(names).size, names.length);
+});
 
 test('each alert has its runbook, with commands that exist', async () => {
   const pages = readdirSync(`${ROOT}/deploy/runbooks`);

@@ -6,11 +6,14 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { stopProcess } from '@midmirror/local-servers';
 import { connectNbd } from '@midmirror/nbd';
 import { succeed, withAppliance } from '../appliance/appliance-process.ts';
+import type { ReplicatorProcess } from '../replicator/replicator-process.ts';
 import { PrometheusProcess } from './prometheus-process.ts';
+import { readyz, WELL } from './readyz.ts';
 import { withReplicator } from './watched-replicator.ts';
 
 const SIZE_BYTES = 8 << 20;
 const SEEN_MS_MAX = 30_000;
+const BEHIND_MS = 500;
 const BLOCKING = ['--mode', 'sync', '--on-loss', 'block'];
 
 /** The alerts that would fire if it stayed so, each with what it names; until they are these. */
@@ -29,6 +32,13 @@ async function untilHeld(prometheus: PrometheusProcess, wanted: readonly string[
   }
 }
 
+async function refusesAll({ metrics }: ReplicatorProcess, why: RegExp): Promise<void> {
+  const { status, reasons } = await readyz(metrics);
+  assert.equal(status, 503);
+  assert.equal(reasons.length, 1);
+  assert.match(reasons[0]!, why);
+}
+
 test("a map that can't be stored, an appliance that hangs and a gap that is left are seen, and nothing else", () =>
   withAppliance({ MIM_METRICS_LISTEN: '127.0.0.1:0' }, async (appliance, folder) => {
     for (const name of ['db', 'left']) await appliance.post('/volumes', { name, sizeBytes: SIZE_BYTES });
@@ -44,8 +54,14 @@ test("a map that can't be stored, an appliance that hangs and a gap that is left
         await guest.write(0, Buffer.alloc(4096, 1));
         await untilHeld(prometheus, []);
 
-        await appliance.post('/volumes/left/gaps', { reason: 'nobody closes it' });
+        assert.deepEqual(await readyz(replicator.metrics), WELL);
+
+        // Its moments are missing since before it was opened, and not since before there was a volume.
+        await appliance.post('/volumes/left/gaps', { reason: 'nobody closes it', behindMs: BEHIND_MS });
         await untilHeld(prometheus, ['MidmirrorGapOpen left']);
+        const [open] = await prometheus.query('midmirror_gap_open_seconds{volume="left"}');
+        const openSeconds = Number(open!.value[1]);
+        assert.ok(openSeconds >= BEHIND_MS / 1000 && openSeconds < SEEN_MS_MAX / 1000, `${openSeconds}`);
         await appliance.post('/volumes/left/gaps/close', {});
         await untilHeld(prometheus, []);
 
@@ -53,6 +69,7 @@ test("a map that can't be stored, an appliance that hangs and a gap that is left
         await succeed('prlimit', ['--pid', `${replicator.pid}`, '--fsize=4096:unlimited']);
         const noted = guest.write(0, Buffer.alloc(4096, 2));
         await untilHeld(prometheus, ['MidmirrorGuestsWait db map']);
+        await refusesAll(replicator, /^the write-intent map in .* can't be stored: guests' writes wait$/);
         await succeed('prlimit', ['--pid', `${replicator.pid}`, '--fsize=unlimited']);
         await noted;
         await untilHeld(prometheus, []);
@@ -62,9 +79,11 @@ test("a map that can't be stored, an appliance that hangs and a gap that is left
         await untilHeld(prometheus, [
           ...['MidmirrorDown appliance', 'MidmirrorApplianceAway db', 'MidmirrorGuestsWait db appliance'],
         ]);
+        await refusesAll(replicator, /^the appliance lacks writes: guests' writes wait, as --on-loss block/);
         process.kill(appliance.pid, 'SIGCONT');
         await blocked;
         await untilHeld(prometheus, []);
+        assert.deepEqual(await readyz(replicator.metrics), WELL);
         await guest.close();
       } finally {
         await prometheus.stop();
