@@ -15,7 +15,7 @@ import {
 } from '@midmirror/restore';
 import { type Command, Option } from 'commander';
 import { connectTo, printPoint, type ShownPoint } from './output.ts';
-import { ask, mustAsk, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
+import { ask, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
 import { holdIfPrimary, type RestoredPrimary } from './restore-primary.ts';
 import { restoreInPlace, statusInPlace } from './restore-in-place.ts';
 import { printMoved, printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
@@ -40,7 +40,7 @@ export function restoreCommand(program: Command, open: () => Session): void {
     .option('--to <target>', 'a file, /dev/…, or an NBD URI; a file that does not exist is made')
     .option('--in-place', 'the volume itself goes back, by new writes that can be undone')
     .option('--dry-run', 'only show what would be moved')
-    .option('--yes', 'write over what is there')
+    .option('--yes', 'write over what is there without asking at a terminal')
     .option('--no-verify', 'do not read back what was written')
     .option(
       '--base <point>',
@@ -169,7 +169,6 @@ async function restoreTo(
     const recorded = point === null ? null : { seq: point.seq, time: point.time };
     const resumes = goesOn({ place, record, from: named.from, point: recorded });
     const agreed = options.yes === true || place.kind === 'absent' || resumes;
-    if (!agreed && options.dryRun !== true) mustAsk(place.name);
     if (record !== null && !resumes && place.kind !== 'absent')
       session.note(`${place.name} is incomplete from an earlier restore: all of it is compared`);
     if (options.instant !== undefined && point !== null)

@@ -68,7 +68,6 @@ test('another point onto a target that is incomplete has all of it compared', ()
     assert.ok(await until(`${file}.mim-restore`, 1, first.ended), 'it is killed in the middle');
     first.child.kill('SIGKILL');
     await first.ended;
-    await restores.fails(2, /writes over/, 'db', '--at', 'latest', '--to', file);
     const second = await restores.run('db', '--at', 'latest', '--to', file, '--yes');
     assert.equal(second.status, 0, second.stderr);
     assert.match(second.stderr, /incomplete from an earlier restore: all of it is compared/);
@@ -98,7 +97,6 @@ test('a target that was taken away or replaced meanwhile is not gone on with', (
     rmSync(file);
     writeFileSync(file, '');
     truncateSync(file, SIZE);
-    await restores.fails(2, /writes over/, ...words);
     const compared = await restores.lines(...words, '--yes');
     assert.equal(compared.plan!.how, 'compared');
     assertHolds(file, bytes);

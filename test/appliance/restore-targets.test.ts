@@ -45,7 +45,6 @@ test('onto the exports of other NBD servers', () =>
     writeFileSync(disk, Buffer.alloc(SIZE, 9));
     const kit = (socket: string): string[] => ['-f', '-U', socket, 'file', disk];
     await withServer(folder, 'nbdkit', kit, async (uri) => {
-      await restores.fails(2, /writes over/, 'db', '--at', 'latest', '--to', uri);
       const ran = await restores.run('db', '--at', 'latest', '--to', uri, '--yes');
       assert.equal(ran.status, 0, ran.stderr);
       assert.match(ran.stdout, /whether from storage or from memory, nothing tells here/);
