@@ -16,7 +16,7 @@ import {
 import { type Command, Option } from 'commander';
 import { connectTo, printPoint, type ShownPoint } from './output.ts';
 import { ask, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
-import { holdIfPrimary, type RestoredPrimary } from './restore-primary.ts';
+import { holdIfPrimary, pointOfPrimary, type RestoredPrimary } from './restore-primary.ts';
 import { restoreInPlace, statusInPlace } from './restore-in-place.ts';
 import { printMoved, printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
 import {
@@ -121,6 +121,7 @@ interface Opened {
 async function openSource(
   session: Session,
   name: string,
+  place: TargetPlace,
   record: Progress | null,
   options: RestoreOptions,
 ): Promise<Opened> {
@@ -142,9 +143,32 @@ async function openSource(
     return { named, point: null, uri: served(named.uri), source: await openClone(named, wanted), base: null };
   }
   const text = options.at ?? recordedPoint(name, record, named);
-  const base = options.base === undefined ? null : await resolvePoint(api, name, options.base);
+  const base =
+    options.base !== undefined
+      ? await resolvePoint(api, name, options.base)
+      : record === null
+        ? await keptBase(session, name, place, named.from.id, options)
+        : null;
   const more = base === null ? {} : { changedSince: `seq:${base.seq}` };
   return { named, base, ...(await openPoint(api, name, text, { ...wanted, ...more })) };
+}
+
+/** Of a primary whose replicator knows what it holds, as long as the volume still has that point. */
+async function keptBase(
+  { api }: Session,
+  name: string,
+  place: TargetPlace,
+  volumeId: string,
+  { replicatorDir }: RestoreOptions,
+): Promise<KnownBase | null> {
+  const held = await pointOfPrimary(place, replicatorDir, volumeId);
+  if (held === null) return null;
+  try {
+    return await resolvePoint(api, name, `seq:${held.seq}`);
+  } catch (error) {
+    if (error instanceof MidmirrorError && error.code === 'point-unavailable') return null;
+    throw error;
+  }
 }
 
 function recordedPoint(name: string, record: Progress | null, { from }: Named): string {
@@ -163,7 +187,7 @@ async function restoreTo(
   primary: RestoredPrimary | null,
 ): Promise<void> {
   const record = await readRecord(place.recordPath);
-  const { named, point, uri, source, base } = await openSource(session, name, record, options);
+  const { named, point, uri, source, base } = await openSource(session, name, place, record, options);
   const progress = reporter(session);
   try {
     const recorded = point === null ? null : { seq: point.seq, time: point.time };
