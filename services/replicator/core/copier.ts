@@ -39,8 +39,10 @@ interface Window {
   from: number;
   to: number;
   blockBytes: number;
-  /** Null: they are asked for. */
+  /** Null: they are asked for, or will be again. */
   digests: Uint8Array | null;
+  /** When they are asked for again; infinite: they are asked for. */
+  askMs: number;
 }
 
 export class Copier {
@@ -139,6 +141,8 @@ export class Copier {
   // ── windows ────────────────────────────────────────────────────────────────────────────────────────────
 
   #ask(): void {
+    for (const window of this.#windows)
+      if (this.#ports.nowMs() >= window.askMs && window.digests === null) this.#askDigests(window);
     while (this.#windows.length < this.#limits.windowsMax) {
       if (this.#ports.nowMs() < this.#searchMs) return;
       const window = this.#nextWindow();
@@ -149,16 +153,21 @@ export class Copier {
       this.#windows.push(window);
       if (this.#windows.length === 1) this.#enter(window);
       this.#nextFrom = window.to;
-      const session = this.#session;
-      const { from, to, blockBytes } = window;
-      this.#ports.askDigests(from, to - from, blockBytes, (digests) => {
-        if (session !== this.#session) return;
-        if (digests === null || digests.length !== Math.ceil((to - from) / blockBytes) * DIGEST_BYTES)
-          return this.#again();
-        window.digests = digests;
-        this.step();
-      });
+      this.#askDigests(window);
     }
+  }
+
+  #askDigests(window: Window): void {
+    const session = this.#session;
+    const { from, to, blockBytes } = window;
+    window.askMs = Number.POSITIVE_INFINITY;
+    this.#ports.askDigests(from, to - from, blockBytes, (digests) => {
+      if (session !== this.#session) return;
+      const whole = digests?.length === Math.ceil((to - from) / blockBytes) * DIGEST_BYTES;
+      if (whole) window.digests = digests;
+      else window.askMs = this.#ports.nowMs() + this.#limits.copyAgainMs;
+      this.step();
+    });
   }
 
   #nextWindow(): Window | null {
@@ -200,7 +209,7 @@ export class Copier {
     const to = Math.min(end, from + this.#limits.windowBytesMax);
     const blockBytes =
       to - from > this.#limits.fineWindowBytesMax ? this.#limits.blockBytes : this.#limits.fineBlockBytes;
-    return { from, to, blockBytes, digests: null };
+    return { from, to, blockBytes, digests: null, askMs: 0 };
   }
 
   #enter(window: Window): void {
