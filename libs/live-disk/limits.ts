@@ -26,6 +26,8 @@ export const limits = {
   /** Segments kept ready ahead of the writer, at first and when it is fast. */
   segmentsAheadMin: 2,
   segmentsAheadMax: 16,
+  /** Segments of which it is kept where each batch begins (8 bytes a batch), for reads of parts of a piece. */
+  segmentReadersMax: 8,
   /** A new segment is written with zeroes in slices of this length. */
   zeroSliceBytes: 4 << 20,
   /** A segment of a writer that was displaced is copied in slices of this length. */

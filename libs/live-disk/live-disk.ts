@@ -17,7 +17,7 @@ import {
   type MarkRecord,
   segmentFooterBytesMax,
 } from '@midmirror/journal';
-import { type EpochClaim, type PoolFiles, readBytes, SegmentReader, verifyPiece } from '@midmirror/pool';
+import { type EpochClaim, type PoolFiles, readBytes, verifyPiece } from '@midmirror/pool';
 import type { BatchWatch } from './batch-watch.ts';
 import { Journal } from './journal.ts';
 import type { JournalListener } from './journal-listener.ts';
@@ -26,6 +26,7 @@ import { loadHead } from './load-head.ts';
 import type { OlderExtents } from './older-extents.ts';
 import { type JournalFloor, type RecoveredGap, type RecoveredMark, recoverRing } from './recover-ring.ts';
 import type { RingSegment } from './ring-segment.ts';
+import { SegmentReaders } from './segment-readers.ts';
 import { SegmentRing } from './segment-ring.ts';
 
 /** What lies under the journal. */
@@ -86,6 +87,7 @@ export class LiveDisk implements BlockDevice {
   readonly recoveredGaps: readonly RecoveredGap[];
   readonly #options: LiveDiskOptions;
   readonly #ring: SegmentRing;
+  readonly #segmentReaders = new SegmentReaders();
   readonly #journal: Journal;
   readonly #head: ExtentMap;
   readonly #cursor;
@@ -510,7 +512,7 @@ export class LiveDisk implements BlockDevice {
       verifyPiece(bytes, piece.extentLength, piece.crc, file.path, piece.offset);
       target.set(bytes.subarray(piece.skip, piece.skip + piece.length), to);
     } else {
-      const reader = await SegmentReader.open(piece.segment!.file);
+      const reader = await this.#segmentReaders.of(piece.segment!);
       await reader.read(piece.offset + piece.skip, piece.length, target, to);
     }
   }

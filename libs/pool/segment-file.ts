@@ -1,5 +1,5 @@
 // Reading segment files: header, footer or scan, descriptors of a span of writes, and verified pieces of data.
-import { MidmirrorError } from '@midmirror/basis';
+import { MidmirrorError, Turns } from '@midmirror/basis';
 import {
   type Batch,
   batchAt,
@@ -112,6 +112,8 @@ export class SegmentReader {
   #offsets: number[] = [];
   #nextOffset: number = Format.segmentHeaderBytes;
   #sealed = false;
+  /** Reads side by side would note the same batches again, out of order. */
+  readonly #following = new Turns();
   #recent: { at: number; batch: Batch; bytes: Uint8Array } | null = null;
 
   private constructor(file: PoolFile, header: SegmentHeader) {
@@ -203,13 +205,19 @@ export class SegmentReader {
   /** Learns the batches up to one beyond `offset`, or all that are there. */
   async #follow(offset: number): Promise<void> {
     if (this.#sealed || this.#nextOffset > offset) return;
+    await this.#following.take(() => this.#followOn(offset));
+  }
+
+  async #followOn(offset: number): Promise<void> {
+    if (this.#sealed || this.#nextOffset > offset) return;
     const footer = await readSegmentFooter(this.#file, this.header);
     if (footer !== null) {
       this.#offsets = footer.batches.map((batch) => batch.offset);
       this.#sealed = true;
       return;
     }
-    for (;;) {
+    // No further: what follows may be on its way into the file just now.
+    while (this.#nextOffset <= offset) {
       const at = await this.#nextBatch();
       if (at === null) return;
       this.#offsets.push(at.offset);

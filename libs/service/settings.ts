@@ -55,6 +55,8 @@ const settings = {
   MIM_REPLICATOR_DIR: text('/var/lib/midmirror/replicator'),
   /** The CLI's; allowed here so that a shell may export it for both. */
   MIM_API: text(''),
+  /** Of `mim restore` likewise: where records of restores to devices and NBD exports are. */
+  MIM_RESTORE_DIR: text('~/.local/state/midmirror/restore'),
   /** For tests: the process kills itself when it gets there (`sync:prepared`, `journal:durable`, …). */
   MIM_TEST_CRASH_AT: text(''),
 };

@@ -2,7 +2,7 @@
 // The journal is the outbox: it is written first, events follow, and a restart publishes what is lacking.
 import { type Clock, MidmirrorError, messageOf, ReasonLog } from '@midmirror/basis';
 import { type Bus, ask, askReaders, tell } from '@midmirror/bus';
-import { type Catalog, type CatalogTransaction, fromNs, toNs, volumeById } from '@midmirror/catalog';
+import { type Catalog, type CatalogTransaction, toNs } from '@midmirror/catalog';
 import {
   type DomainEvent,
   encodeDescriptors,
@@ -246,9 +246,7 @@ export class IngestVolume {
     return {
       ...{ files, catalog, paths: this.#paths, epoch: this.#claim.epoch, volume: this },
       journal: (record) => this.disk.mark(record),
-      timeOf: async (seq) =>
-        (await timeOfWrite(this.disk.segments, seq)) ??
-        fromNs((await volumeById(catalog.db, this.id)).mim_ns),
+      timeOf: (seq) => timeOfWrite(this.disk.segments, catalog.db, this.id, seq),
       refuseUnlessOurs: () => this.#refuseUnlessOurs(),
       commit: (event, change) => this.#commit(event, change),
     };

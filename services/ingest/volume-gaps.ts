@@ -24,7 +24,7 @@ export interface GapContext {
   volume: { id: string; name: string };
   /** Journals it behind all that was answered, durably. */
   journal: (record: GapRecord) => Promise<GapEnd>;
-  /** Of a write that may have left the journal for the MIM. */
+  /** Of a write that may have left the journal for the MIM; earlier where nobody knows. */
   timeOf: (seq: number) => Promise<bigint>;
   /** Throws when the volume is another's by now. */
   refuseUnlessOurs: () => void;

@@ -2,12 +2,14 @@
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { Command, CommanderError, Option } from 'commander';
 import { cloneCommands } from './clone-commands.ts';
+import { exportCommand } from './export-command.ts';
 import { gapCommands } from './gap-commands.ts';
 import { indexCommand } from './index-command.ts';
 import { markCommands } from './mark-commands.ts';
 import { pointCommands } from './point-commands.ts';
 import { rebuildCommand } from './rebuild-command.ts';
 import { replicateCommand } from './replicate-command.ts';
+import { restoreCommand } from './restore-command.ts';
 import type { Session } from './session.ts';
 import { openSession } from './session.ts';
 import { volumeCommands } from './volume-commands.ts';
@@ -37,6 +39,8 @@ pointCommands(program, session);
 gapCommands(program, session);
 indexCommand(program, session);
 cloneCommands(program, session);
+restoreCommand(program, session);
+exportCommand(program, session);
 rebuildCommand(program, session);
 replicateCommand(program, session);
 for (const command of allOf(program))
@@ -55,7 +59,7 @@ function takeJson(command: Command): void {
 }
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) =>
-  process.exit(error.code === 'EPIPE' ? 0 : EXIT.failed),
+  process.exit(error.code === 'EPIPE' ? (process.exitCode ?? 0) : EXIT.failed),
 );
 try {
   await program.parseAsync();

@@ -2,7 +2,7 @@
 // leave of it.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { connectNbd } from '@midmirror/nbd';
 import { ApplianceProcess, run, withFolder } from './appliance-process.ts';
@@ -223,6 +223,39 @@ test('a gap takes its moments away and nothing else, over restarts, syncs and a 
         readFileSync(`${data}/pool/volumes/${volume}/gaps/${files[0]}`, 'utf8'),
         /the link was cut/,
       );
+    } finally {
+      appliance.kill();
+      await appliance.ended;
+    }
+  }));
+
+test('a damaged file of gaps is named and nothing is guessed: not the volume, and not by a rebuild', () =>
+  withFolder(async (folder) => {
+    const data = `${folder}/data`;
+    let appliance = await ApplianceProcess.start(data);
+    try {
+      await appliance.post('/volumes', { name: 'db', sizeBytes: 8 << 20 });
+      await appliance.post('/volumes/db/gaps', {});
+      const { status, stdout } = await appliance.mim('verify', 'db');
+      assert.equal(status, 0, stdout);
+      const [volume] = readdirSync(`${data}/pool/volumes`);
+      const gaps = `${data}/pool/volumes/${volume}/gaps`;
+      const [name] = readdirSync(gaps);
+      const whole = readFileSync(`${gaps}/${name}`);
+      writeFileSync(`${gaps}/${name}`, whole.subarray(0, whole.length - 20));
+      const verified = await appliance.mim('verify', 'db');
+      assert.equal(verified.status, 1);
+      assert.match(verified.stdout, /gaps\/\d+\.json can't be read/);
+      assert.equal(await appliance.stop(), 0, appliance.output);
+      const rebuilt = await run(process.execPath, ['services/mim/main.ts', 'rebuild', '--data-dir', data]);
+      assert.match(rebuilt.stdout + rebuilt.stderr, /gaps\/\d+\.json can't be read/);
+      writeFileSync(`${gaps}/${name}`, whole);
+      await run(process.execPath, ['services/mim/main.ts', 'rebuild', '--data-dir', data]);
+      writeFileSync(`${gaps}/${name}`, '');
+      appliance = await ApplianceProcess.start(data);
+      const shown = await appliance.mim('volume', 'show', 'db');
+      assert.equal(shown.status, 1);
+      assert.match(shown.stderr, /gaps\/\d+\.json can't be read.*\n.*copy of the pool/);
     } finally {
       appliance.kill();
       await appliance.ended;

@@ -1,6 +1,7 @@
 // The console of a cluster while its neighbours come and go: past points are read through it, and what can't be told
 // is said to be so.
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import { connectNbd } from '@midmirror/nbd';
 import { type ClusterUnderTest, eventually, withCluster } from './cluster-under-test.ts';
@@ -27,6 +28,21 @@ async function reasons(cluster: ClusterUnderTest): Promise<string[]> {
   return ((await answer.json()) as { reasons: string[] }).reasons;
 }
 
+/** While a gap is open no past point is the latest, and the live disk has digests all the same. */
+async function withinGap(cluster: ClusterUnderTest): Promise<void> {
+  await cluster.post('/volumes/db/gaps', { reason: 'a test' });
+  await assert.rejects(bytesOf(cluster, 'latest'), { status: 410 });
+  const body = { at: 'latest', offset: 4096, length: 4096, blockBytes: 4096 };
+  const answer = await fetch(`${cluster.api}/v1/volumes/db/digests`, {
+    ...{ method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) },
+  });
+  assert.equal(answer.status, 200);
+  const expected = createHash('sha256').update(Buffer.alloc(4096, 2)).digest();
+  assert.deepEqual(Buffer.from(await answer.arrayBuffer()), expected);
+  const { gap } = await cluster.post<{ gap: { toSeq: number } }>('/volumes/db/gaps/close', {});
+  assert.equal(gap.toSeq, 2);
+}
+
 test('the console reads past points of a cluster, and outlives each of its neighbours', () =>
   withCluster(SETTINGS, { restart: false }, async (cluster) => {
     const { local } = cluster;
@@ -46,6 +62,7 @@ test('the console reads past points of a cluster, and outlives each of its neigh
     await assert.rejects(bytesOf(cluster, 'seq:99'), { status: 410 });
     await assert.rejects(bytesOf(cluster, 'mark:none'), { status: 404 });
     assert.deepEqual(await reasons(cluster), []);
+    await withinGap(cluster);
 
     await local.service('mapping-index').kill();
     await assert.rejects(bytesOf(cluster, 'mark:first'), { status: 503 });

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { SeededRandom } from '@midmirror/basis';
 import { onHost } from './replicated-host.ts';
-import { RepeatingGuest } from './replicator-process.ts';
+import { RepeatingGuest } from './repeating-guest.ts';
 
 interface Gap {
   fromSeq: number;

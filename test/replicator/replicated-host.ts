@@ -5,7 +5,7 @@ import { SeededRandom } from '@midmirror/basis';
 import { connectNbd } from '@midmirror/nbd';
 import { ApplianceProcess, withFolder } from '../appliance/appliance-process.ts';
 import { NetworkProxy } from '../cluster/network-proxy.ts';
-import { ReplicatorProcess } from './replicator-process.ts';
+import { ToldReplicator } from './told-replicator.ts';
 
 export const SIZE_BYTES = 24 << 20;
 
@@ -15,7 +15,7 @@ export class Host {
   readonly api: NetworkProxy;
   readonly #args: readonly string[];
   appliance!: ApplianceProcess;
-  replicator!: ReplicatorProcess;
+  replicator!: ToldReplicator;
   /** Where it tells metrics. */
   metrics = '';
 
@@ -41,7 +41,7 @@ export class Host {
   }
 
   async startReplicator(...more: string[]): Promise<void> {
-    this.replicator = new ReplicatorProcess(
+    this.replicator = new ToldReplicator(
       [
         ...['--primary', this.primary, '--to', `nbd://127.0.0.1:${this.nbd.port}/db`],
         ...['--listen', `unix:${this.folder}/guest`, ...this.#args, ...more],

@@ -1,147 +1,116 @@
-// `mim replicate` as a process, and a guest of it that repeats what was not answered, as guests' NBD clients do.
+// `mim replicate` as a process of its own, on a host's state directory: started again on the same after it was killed.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
-import type { SeededRandom } from '@midmirror/basis';
-import { connectNbd, type NbdClient } from '@midmirror/nbd';
+import { Api } from '@midmirror/api';
 import { cleanEnvironment, ROOT } from '../appliance/appliance-process.ts';
 
-export interface Told {
-  event: string;
-  mode?: string;
-  message?: string;
-  uri?: string;
-  metrics?: string;
-  bytesBehind?: number;
+const START_MS_MAX = 20_000;
+const LINES_KEPT_MAX = 200;
+const POLL_MS = 20;
+
+export interface ReplicatorPlace {
+  /** Of sockets and state. */
+  folder: string;
+  primary: string;
+  /** The volume's URI at the appliance, and its name in it. */
+  to: string;
+  volume: string;
+  api: string;
+  /** Where it tells metrics; by default it doesn't. */
+  metricsListen?: string;
+}
+
+/** `MIM_REPLICATOR_DIR` of it. */
+export function stateOf({ folder }: Pick<ReplicatorPlace, 'folder'>): string {
+  return `${folder}/state`;
 }
 
 export class ReplicatorProcess {
   readonly #child: ChildProcess;
+  readonly #state: string;
   readonly ended: Promise<number | null>;
-  readonly told: Told[] = [];
-  stderr = '';
-  #wake = Promise.withResolvers<void>();
+  readonly uri: string;
+  readonly lines: string[] = [];
+  /** All that it has told of, and when that arrived. */
+  readonly modes: { mode: string; ms: number }[] = [];
+  /** As it told last. */
+  mode = '';
+  /** Where it tells metrics; '' as long as it has not said. */
+  metrics = '';
 
-  constructor(args: readonly string[], env: Record<string, string>) {
-    this.#child = spawn(process.execPath, ['services/mim/main.ts', '--json', 'replicate', ...args], {
-      cwd: ROOT,
-      env: cleanEnvironment(env),
-    });
-    this.ended = new Promise((resolve) =>
-      this.#child.on('close', (status) => {
-        resolve(status);
-        this.#news();
-      }),
+  private constructor(child: ChildProcess, uri: string, state: string) {
+    this.#child = child;
+    this.#state = state;
+    this.uri = uri;
+    this.ended = new Promise((resolve) => child.once('close', resolve));
+    for (const output of [child.stdout!, child.stderr!])
+      createInterface({ input: output }).on('line', (line) => this.#take(line));
+  }
+
+  static async start(place: ReplicatorPlace, ...more: string[]): Promise<ReplicatorProcess> {
+    const socket = `${place.folder}/replicator.sock`;
+    rmSync(socket, { force: true }); // it is looked for below
+    const { primary, to, volume, api, metricsListen } = place;
+    const state = stateOf(place);
+    const args = ['--json', '--api', api, 'replicate', '--primary', primary, '--to', to];
+    const watched: Record<string, string> =
+      metricsListen === undefined ? {} : { MIM_METRICS_LISTEN: metricsListen };
+    const child = spawn(
+      process.execPath,
+      ['services/mim/main.ts', ...args, '--listen', `unix:${socket}`, ...more],
+      { cwd: ROOT, env: cleanEnvironment({ MIM_REPLICATOR_DIR: state, ...watched }) },
     );
-    let rest = '';
-    this.#child.stdout!.setEncoding('utf8').on('data', (text: string) => {
-      const lines = (rest + text).split('\n');
-      rest = lines.pop()!;
-      for (const line of lines) this.told.push(JSON.parse(line) as Told);
-      this.#news();
-    });
-    this.#child.stderr!.setEncoding('utf8').on('data', (text: string) => (this.stderr += text));
+    const started = new ReplicatorProcess(child, `nbd+unix:///${volume}?socket=${socket}`, state);
+    const deadline = performance.now() + START_MS_MAX;
+    while (!existsSync(socket) && child.exitCode === null && performance.now() < deadline)
+      await pause(POLL_MS);
+    if (!existsSync(socket)) child.kill('SIGKILL');
+    assert.ok(existsSync(socket), `the replicator listens:\n${started.lines.join('\n')}`);
+    return started;
   }
 
-  #news(): void {
-    this.#wake.resolve();
-    this.#wake = Promise.withResolvers();
+  get pid(): number {
+    return this.#child.pid!;
   }
 
-  /** The first line from `from` on that `is` what is waited for. */
-  async until(is: (told: Told) => boolean, from = 0, ms = 30_000): Promise<Told> {
-    const signal = AbortSignal.timeout(ms);
-    for (;;) {
-      const found = this.told.slice(from).find(is);
-      if (found !== undefined) return found;
-      if (signal.aborted || this.#child.exitCode !== null || this.#child.signalCode !== null)
-        throw new Error(
-          `it has not come\n${this.told
-            .slice(-20)
-            .map((each) => JSON.stringify(each))
-            .join('\n')}\n${this.stderr}`,
-        );
-      await Promise.race([this.#wake.promise, once(signal, 'abort'), this.ended]);
-    }
-  }
-
-  async replicating(from = 0): Promise<void> {
-    await this.until(({ event, mode }) => event === 'mode' && mode === 'replicating', from);
-  }
-
-  kill(): void {
+  async kill(): Promise<void> {
     this.#child.kill('SIGKILL');
+    await this.ended;
   }
 
+  /** As Ctrl-C does. */
   async stop(): Promise<number | null> {
     this.#child.kill('SIGINT');
     return await this.ended;
   }
-}
 
-/** Writes batch after batch; what a lost connection leaves open is repeated on the next one. */
-export class RepeatingGuest {
-  readonly image: Buffer;
-  readonly #random: SeededRandom;
-  readonly #uri: string;
-  #client: NbdClient | null = null;
-  batches = 0;
-
-  constructor(uri: string, image: Buffer, random: SeededRandom) {
-    this.#uri = uri;
-    this.image = image;
-    this.#random = random;
+  /** As its control socket tells. */
+  async status(): Promise<{ mode: string; bytesBehind: number }> {
+    const [name] = readdirSync(this.#state).filter((each) => /^control-.*\.sock$/.test(each));
+    return await new Api(`unix:${this.#state}/${name}`).json('GET', '/status');
   }
 
-  async run(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) await this.batch();
-    await this.#client?.close();
-  }
-
-  async batch(): Promise<void> {
-    const random = this.#random;
-    const slots = 1 + random.below(12);
-    const slotBytes = Math.floor(this.image.length / slots / 512) * 512;
-    const writes = Array.from({ length: slots }, (_, slot) => {
-      const length = Math.min(slotBytes, 512 * (1 + random.below(random.chance(0.06) ? 800 : 16)));
-      const start = slot * slotBytes + 512 * random.below((slotBytes - length) / 512 + 1);
-      return {
-        start,
-        length,
-        fill: random.chance(0.85) ? 1 + random.below(255) : 0,
-        fua: random.chance(0.05),
-      };
-    });
-    const flush = random.chance(0.1);
-    await this.#patiently(async (client) => {
-      await Promise.all(
-        writes.map(({ start, length, fill, fua }) =>
-          fill === 0 ? client.zeroes(start, length) : client.write(start, Buffer.alloc(length, fill), fua),
-        ),
+  async untilMode(mode: string, withinMs: number): Promise<void> {
+    const deadline = performance.now() + withinMs;
+    while (this.mode !== mode) {
+      assert.ok(
+        performance.now() < deadline && this.#child.exitCode === null,
+        `the replicator is ${this.mode} and not ${mode}:\n${this.lines.slice(-20).join('\n')}`,
       );
-      if (flush) await client.flush();
-    });
-    for (const { start, length, fill } of writes) this.image.fill(fill, start, start + length);
-    this.batches += 1;
-    const { start, length } = writes[random.below(slots)]!;
-    const read = await this.#patiently((client) => client.read(start, length));
-    assert.ok(
-      read.equals(this.image.subarray(start, start + length)),
-      `the disk holds what was written at ${start}`,
-    );
+      await pause(POLL_MS);
+    }
   }
 
-  async #patiently<T>(act: (client: NbdClient) => Promise<T>): Promise<T> {
-    for (;;) {
-      try {
-        this.#client ??= await connectNbd(this.#uri);
-        return await act(this.#client);
-      } catch (error) {
-        if ((error as { code?: string }).code !== 'unavailable') throw error;
-        this.#client = null;
-        await pause(20);
-      }
-    }
+  #take(line: string): void {
+    this.lines.push(`${new Date().toISOString()} ${line}`);
+    if (this.lines.length > LINES_KEPT_MAX) this.lines.shift();
+    this.metrics ||= /"metrics":\s*"([^"]+)"/.exec(line)?.[1] ?? '';
+    const mode = /"mode":\s*"([a-z-]+)"/.exec(line)?.[1] ?? this.mode;
+    if (mode !== this.mode) this.modes.push({ mode, ms: performance.now() });
+    if (this.modes.length > LINES_KEPT_MAX) this.modes.shift();
+    this.mode = mode;
   }
 }

@@ -144,11 +144,21 @@ export class GapWorld extends World {
     return (await ask(this.running.bus, 'mapping-index.resolve', { volumeId: this.volumeId, at })).seq;
   }
 
+  /** By every way to a point; also what is open is compared with no such point. */
   async #refused(at: string): Promise<void> {
-    const name = `db@${at}`;
-    for (const ways of [() => this.#resolved(at), () => this.running.mapping.open(name)])
+    const { bus, mapping } = this.running;
+    const volumeId = this.volumeId;
+    const open = this.mirrors[0]?.opened;
+    const ways: (() => Promise<unknown>)[] = [
+      () => this.#resolved(at),
+      () => mapping.open(`db@${at}`),
+      () => ask(bus, 'mapping-index.changes', { volumeId, from: 'seq:0', to: at, limit: 1, after: 0 }),
+      () => ask(bus, 'mapping-index.create-clone', { volumeId, at, name: 'never' }),
+      ...(open === undefined ? [] : [() => open.contexts!.open(`midmirror:changed-since:${at}`)]),
+    ];
+    for (const way of ways)
       await assert.rejects(
-        ways,
+        way,
         (error: MidmirrorError) => error.code === 'point-unavailable',
         `${at} is refused`,
       );

@@ -14,9 +14,6 @@ const LEGENDS: Readonly<Record<string, string>> = {
   MidmirrorServerAway: '{{server}}',
 };
 
-/** Told by replicators, which run elsewhere: test/replicator asks one. */
-const OF_HOSTS = /midmirror_replicator_/;
-
 interface WantedQuery {
   of: string;
   expression: string;
@@ -51,11 +48,9 @@ async function wantedQueries(
 ): Promise<WantedQuery[]> {
   const rules = await prometheus.rules();
   const wanted = [
-    ...panelQueries()
-      .filter(({ expression }) => !OF_HOSTS.test(expression))
-      .map(({ panel, expression, legend }) => ({
-        ...{ of: `panel ${panel}`, expression: filledIn(expression, volumes), legend },
-      })),
+    ...panelQueries().map(({ panel, expression, legend }) => ({
+      ...{ of: `panel ${panel}`, expression: filledIn(expression, volumes), legend },
+    })),
     ...rules.map(({ name, query }) => {
       assert.match(query, COMPARISON, `${name} compares with a number`);
       const legend = LEGENDS[name] ?? '{{volume}} {{state}}';

@@ -125,6 +125,11 @@ export class Replication {
     return this.#storeFailed;
   }
 
+  /** Guests' writes wait until an appliance that is away has caught up. */
+  get blocks(): boolean {
+    return this.#blocks();
+  }
+
   /** Age of the oldest write that the appliance lacks; infinite: nobody knows. */
   get lagMs(): number {
     const nowMs = this.#ports.nowMs();

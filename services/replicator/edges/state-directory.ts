@@ -24,7 +24,7 @@ export async function openStateDirectory(
   target: NbdTarget,
 ): Promise<StateDirectory> {
   const targetUri = exportUri(serverUri(target.address), target.exportName);
-  const ofPrimary = `${root}/${folderName(primaryPath)}`;
+  const ofPrimary = folderOf(root, primaryPath);
   const name = folderName(targetUri);
   try {
     await files.makeDirectory(`${ofPrimary}/${name}`);
@@ -49,7 +49,8 @@ export async function openStateDirectory(
   return { path: `${ofPrimary}/${name}`, targetUri, lock };
 }
 
-function lockPrimary(directory: string, primaryPath: string): DataLock {
+/** Throws `locked` when a replicator has the primary. */
+export function lockPrimary(directory: string, primaryPath: string): DataLock {
   try {
     return lockDirectory(directory);
   } catch (cause) {
@@ -60,6 +61,11 @@ function lockPrimary(directory: string, primaryPath: string): DataLock {
       cause,
     });
   }
+}
+
+/** Of a primary, whose path has no symbolic links. */
+export function folderOf(root: string, primaryPath: string): string {
+  return `${root}/${folderName(primaryPath)}`;
 }
 
 /** Readable, and never the same for two. */

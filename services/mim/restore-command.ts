@@ -1,0 +1,225 @@
+// mim restore: puts a point back onto the primary, another disk, or the volume itself.
+import { homedir } from 'node:os';
+import { MidmirrorError } from '@midmirror/basis';
+import {
+  goesOn,
+  type KnownBase,
+  limits,
+  lockTarget,
+  type MirrorSource,
+  type Progress,
+  readRecord,
+  Restore,
+  type TargetPlace,
+  targetPlace,
+} from '@midmirror/restore';
+import { type Command, Option } from 'commander';
+import { connectTo, printPoint, type ShownPoint } from './output.ts';
+import { ask, mustAsk, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
+import { holdIfPrimary, type RestoredPrimary } from './restore-primary.ts';
+import { restoreInPlace, statusInPlace } from './restore-in-place.ts';
+import { printMoved, printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
+import {
+  digestsOf,
+  type Named,
+  namedSource,
+  openClone,
+  openPoint,
+  resolvePoint,
+  served,
+} from './restore-source.ts';
+import type { Session } from './session.ts';
+
+export function restoreCommand(program: Command, open: () => Session): void {
+  program
+    .command('restore <volume-or-clone>')
+    .description(
+      'put a point, or a clone, onto a file, a device or an NBD export; or the volume back to a point',
+    )
+    .option('--at <point>', 'the point; of an unfinished restore that goes on: what it was')
+    .option('--to <target>', 'a file, /dev/…, or an NBD URI; a file that does not exist is made')
+    .option('--in-place', 'the volume itself goes back, by new writes that can be undone')
+    .option('--dry-run', 'only show what would be moved')
+    .option('--yes', 'write over what is there')
+    .option('--no-verify', 'do not read back what was written')
+    .option(
+      '--base <point>',
+      'the target holds exactly this point of the volume: only what has changed is moved',
+    )
+    .option('--allow-larger', 'the target may be larger; the rest of it is left alone')
+    .option('--instant <clone>', 'first make a clone of the point, for the guest to go on with at once')
+    .option('--status', 'tell whether the target is incomplete')
+    .option('--connections <n>', 'NBD connections to the appliance', String(limits.connectionsDefault))
+    .option(
+      '--retry-for <seconds>',
+      'how long the appliance may be away in the middle',
+      String(limits.awaySecondsDefault),
+    )
+    .addOption(
+      new Option('--state-dir <path>', 'records of restores to devices and NBD exports')
+        .env('MIM_RESTORE_DIR')
+        .default(`${homedir()}/.local/state/midmirror/restore`, '~/.local/state/midmirror/restore'),
+    )
+    .addOption(
+      new Option('--replicator-dir <path>', 'what replicators of this host know')
+        .env('MIM_REPLICATOR_DIR')
+        .default('/var/lib/midmirror/replicator'),
+    )
+    .action(async (name: string, options: RestoreOptions) => {
+      const session = open();
+      checkTogether(options);
+      if (options.inPlace === true) {
+        if (options.status === true) return await statusInPlace(session, name, options.stateDir);
+        return await restoreInPlace(session, name, options);
+      }
+      const place = await targetPlace(options.to!, options.stateDir);
+      if (options.status === true)
+        return session.answer(statusOf(place.name, await readRecord(place.recordPath)), printStatus);
+      if (options.dryRun === true) return await restoreTo(session, name, place, options, null);
+      const lock = lockTarget(options.stateDir, place);
+      try {
+        const primary = await holdIfPrimary(place, options.replicatorDir);
+        try {
+          const words = `${place.name} is not restored; the same command goes on where this one stands`;
+          await toItsEnd(session, words, () => restoreTo(session, name, place, options, primary));
+        } finally {
+          primary?.release();
+        }
+      } finally {
+        lock.release();
+      }
+    });
+}
+
+/** Only one of them, and what goes with it. */
+function checkTogether(options: RestoreOptions): void {
+  const wrong = (what: string, hint: string): MidmirrorError =>
+    new MidmirrorError('bad-request', what, { hint });
+  if ((options.to === undefined) === (options.inPlace === undefined))
+    throw wrong('restore needs one target', 'name it with --to, or say --in-place for the volume itself');
+  const notInPlace = (['base', 'instant', 'allowLarger'] as const).find(
+    (each) => options[each] !== undefined,
+  );
+  if (options.inPlace === true && notInPlace !== undefined)
+    throw wrong(
+      `--${notInPlace === 'allowLarger' ? 'allow-larger' : notInPlace} does not go with --in-place`,
+      'leave one of them away',
+    );
+  if (options.instant !== undefined && options.dryRun === true)
+    throw wrong('--instant makes a clone, --dry-run changes nothing', 'leave one of them away');
+}
+
+interface Opened {
+  named: Named;
+  point: ShownPoint | null;
+  uri: string;
+  source: MirrorSource;
+  base: KnownBase | null;
+}
+
+/** The record of an unfinished restore names its point, when none is asked for. */
+async function openSource(
+  session: Session,
+  name: string,
+  record: Progress | null,
+  options: RestoreOptions,
+): Promise<Opened> {
+  const { api } = session;
+  const wanted = sourceOptions(session, options);
+  const named = await namedSource(api, name);
+  if (named.from.kind === 'clone') {
+    const against = options.at !== undefined ? '--at' : options.base !== undefined ? '--base' : null;
+    const unfit = options.instant !== undefined ? '--instant' : against;
+    if (unfit !== null) {
+      throw new MidmirrorError(
+        'bad-request',
+        `${name} is a clone and is restored as it is now; ${unfit} is for volumes`,
+        {
+          hint: `leave ${unfit} away`,
+        },
+      );
+    }
+    return { named, point: null, uri: served(named.uri), source: await openClone(named, wanted), base: null };
+  }
+  const text = options.at ?? recordedPoint(name, record, named);
+  const base = options.base === undefined ? null : await resolvePoint(api, name, options.base);
+  const more = base === null ? {} : { changedSince: `seq:${base.seq}` };
+  return { named, base, ...(await openPoint(api, name, text, { ...wanted, ...more })) };
+}
+
+function recordedPoint(name: string, record: Progress | null, { from }: Named): string {
+  const point = record?.facts.point;
+  if (point !== null && point !== undefined && record?.facts.source.id === from.id) return `seq:${point.seq}`;
+  throw new MidmirrorError('bad-request', `which point of ${name}?`, {
+    hint: `name it with --at; \`mim points ${name}\` shows what there is`,
+  });
+}
+
+async function restoreTo(
+  session: Session,
+  name: string,
+  place: TargetPlace,
+  options: RestoreOptions,
+  primary: RestoredPrimary | null,
+): Promise<void> {
+  const record = await readRecord(place.recordPath);
+  const { named, point, uri, source, base } = await openSource(session, name, record, options);
+  const progress = reporter(session);
+  try {
+    const recorded = point === null ? null : { seq: point.seq, time: point.time };
+    const resumes = goesOn({ place, record, from: named.from, point: recorded });
+    const agreed = options.yes === true || place.kind === 'absent' || resumes;
+    if (!agreed && options.dryRun !== true) mustAsk(place.name);
+    if (record !== null && !resumes && place.kind !== 'absent')
+      session.note(`${place.name} is incomplete from an earlier restore: all of it is compared`);
+    if (options.instant !== undefined && point !== null)
+      await makeClone(session, name, point, options.instant);
+    const at = point === null ? 'latest' : `seq:${point.seq}`;
+    const restore = await Restore.prepare({
+      place,
+      record,
+      from: named.from,
+      point: recorded,
+      source,
+      digests: digestsOf(session.api, name, at, sourceOptions(session, options)),
+      base,
+      allowLarger: options.allowLarger === true,
+      beforeFirstByte: async () => {
+        if ((await primary?.forget()) === true)
+          session.note('Its replicator compares all of it when it starts next.');
+      },
+      dryRun: options.dryRun === true,
+      report: progress.report,
+    });
+    try {
+      progress.done();
+      const what = point === null ? `the clone ${name}` : `${name} as of ${printPoint(point)}`;
+      session.answer({ plan: { ...restore.plan, from: uri, point, target: place.name } }, ({ plan }) =>
+        printPlan(`Restore of ${what}\nonto ${place.name}`, { plan, from: uri }),
+      );
+      if (options.dryRun === true) return;
+      if (!agreed) await ask(session, `Write over ${place.name}?`);
+      const moved = await restore.run(options.verify);
+      progress.done();
+      session.answer({ done: { ...moved, verify: options.verify, target: place.name, point } }, () => {
+        return `${place.name} holds ${what}: ${printMoved(moved, options.verify)}.`;
+      });
+    } finally {
+      await restore.close();
+    }
+  } finally {
+    progress.done();
+    await source.close();
+  }
+}
+
+async function makeClone(session: Session, volume: string, point: ShownPoint, name: string): Promise<void> {
+  const clone = await session.api.json<{ name: string; uri: string | null }>('POST', '/clones', {
+    volume,
+    at: `seq:${point.seq}`,
+    name,
+  });
+  session.answer({ clone: { name, uri: clone.uri, point } }, () => {
+    return `Clone ${name} of ${volume} as of ${printPoint(point)} is ready. ${connectTo(clone.uri)}`;
+  });
+}

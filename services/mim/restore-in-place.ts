@@ -1,0 +1,283 @@
+// mim restore --in-place: the volume goes back to a point by ordinary writes, which are journaled as any others. What it
+// was before has a mark, so going back can be undone.
+import { MidmirrorError, printBytes } from '@midmirror/basis';
+import {
+  type Moved,
+  limits,
+  lockTarget,
+  move,
+  openNbd,
+  probeRate,
+  RangeList,
+  readRecord,
+  RecordFile,
+  recordPath,
+  type Target,
+  whileAway,
+} from '@midmirror/restore';
+import { Api, volumePath } from '@midmirror/api';
+import { hostReplicators } from './host-replicators.ts';
+import { printPoint, type ShownPoint } from './output.ts';
+import { ask, mustAsk, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
+import { printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
+import { namedSource, type OpenedPoint, openPoint, resolvePoint, served } from './restore-source.ts';
+import type { Session } from './session.ts';
+
+const MARK = 'before-restore-';
+const MARKS_MAX = 10_000;
+
+export async function statusInPlace(session: Session, volume: string, stateDir: string): Promise<void> {
+  const { from } = await namedSource(session.api, volume);
+  session.answer(
+    statusOf(volume, await readRecord(placeOf(stateDir, volume, from.id).recordPath)),
+    printStatus,
+  );
+}
+
+function placeOf(stateDir: string, volume: string, id: string): { name: string; recordPath: string } {
+  return { name: `the volume ${volume}`, recordPath: recordPath(stateDir, `in place ${id}`) };
+}
+
+export async function restoreInPlace(
+  session: Session,
+  volume: string,
+  options: RestoreOptions,
+): Promise<void> {
+  const { from, uri } = await namedSource(session.api, volume);
+  if (from.kind === 'clone') {
+    throw new MidmirrorError('bad-request', `${volume} is a clone; only volumes have a past to go back to`, {
+      hint: 'make another clone of the point instead',
+    });
+  }
+  await refuseReplicated(volume, from.id, options.replicatorDir);
+  const place = placeOf(options.stateDir, volume, from.id);
+  const lock = options.dryRun === true ? null : lockTarget(options.stateDir, place);
+  try {
+    const target = await openNbd(served(uri), options.dryRun === true);
+    try {
+      const words = `${volume} may be between two moments; the same command goes on, the mark of before undoes it`;
+      await toItsEnd(session, words, () =>
+        new InPlace(session, volume, from.id, place.recordPath, target, options).run(),
+      );
+    } finally {
+      await target.close();
+    }
+  } finally {
+    lock?.release();
+  }
+}
+
+/** Its primary would keep what the volume no longer has, and its replicator would not know. */
+async function refuseReplicated(volume: string, id: string, directory: string): Promise<void> {
+  for (const { status } of await hostReplicators(directory)) {
+    if (status.volume !== volume || (await namedSource(new Api(status.api), volume)).from.id !== id) continue;
+    throw new MidmirrorError('conflict', `${volume} is replicated from ${status.primary} by this host`, {
+      hint: 'restore the primary instead: stop its guest and its replicator, then name it with --to',
+    });
+  }
+}
+
+interface Changes {
+  extents: { offset: number; length: number }[];
+  next: number | null;
+}
+
+interface Planned extends OpenedPoint {
+  latest: ShownPoint;
+  ranges: RangeList;
+}
+
+class InPlace {
+  readonly #session: Session;
+  readonly #volume: string;
+  readonly #id: string;
+  readonly #recordPath: string;
+  readonly #target: Target;
+  readonly #options: RestoreOptions;
+
+  constructor(
+    session: Session,
+    volume: string,
+    id: string,
+    path: string,
+    target: Target,
+    options: RestoreOptions,
+  ) {
+    this.#session = session;
+    this.#volume = volume;
+    this.#id = id;
+    this.#recordPath = path;
+    this.#target = target;
+    this.#options = options;
+  }
+
+  async run(): Promise<void> {
+    const { at, dryRun, yes } = this.#options;
+    const session = this.#session;
+    if (dryRun !== true && yes !== true) mustAsk(`the volume ${this.#volume}`);
+    const unfinished = await readRecord(this.#recordPath);
+    const recorded = unfinished?.facts.point;
+    if (at === undefined && (recorded === null || recorded === undefined)) {
+      throw new MidmirrorError('bad-request', `which point of ${this.#volume}?`, {
+        hint: `name it with --at; \`mim points ${this.#volume}\` shows what there is`,
+      });
+    }
+    // Relative times mean one moment, however often the plan is made.
+    const chosen = await resolvePoint(session.api, this.#volume, at ?? `seq:${recorded!.seq}`);
+    let planned = await this.#plan(chosen);
+    try {
+      await this.#tell(planned);
+      if (dryRun === true) return;
+      if (planned.ranges.count === 0 && unfinished === null) return;
+      session.note('No guest may have it mounted now: it would not see what changes under it.');
+      if (yes !== true) await ask(session, `Take the volume ${this.#volume} back?`);
+      let mark = unfinished?.facts.undoMark ?? null;
+      if (mark === null) {
+        const made = await this.#mark();
+        mark = made.name;
+        if (made.seq !== planned.latest.seq) {
+          await planned.source.close();
+          planned = await this.#plan(chosen);
+        }
+      }
+      const moved = await this.#move(planned, mark);
+      session.answer({ done: { ...moved, volume: this.#volume, point: chosen, undoMark: mark } }, () => {
+        const undo = `mim restore ${this.#volume} --at mark:${mark} --in-place`;
+        const checked = this.#options.verify ? ', compared with it byte by byte' : '';
+        return `${this.#volume} is as of ${printPoint(chosen)}: ${printBytes(moved.bytesRead)} written, ${printBytes(moved.bytesZeroed)} zeroed${checked}.\nTo undo it: ${undo}`;
+      });
+    } finally {
+      await planned.source.close();
+    }
+  }
+
+  async #plan(chosen: ShownPoint): Promise<Planned> {
+    const { api } = this.#session;
+    const latest = await resolvePoint(api, this.#volume, 'latest');
+    const options = sourceOptions(this.#session, this.#options);
+    const opened = await openPoint(api, this.#volume, `seq:${chosen.seq}`, options);
+    try {
+      const ranges = new RangeList({
+        rangesMax: limits.rangesMax,
+        alignBytes: this.#target.blockBytes,
+        sizeBytes: opened.source.sizeBytes,
+      });
+      for (let after: number | null = 0; after !== null; ) {
+        const page: Changes = await whileAway(() => this.#changes(latest, chosen, after!), options);
+        for (const { offset, length } of page.extents) ranges.add(offset, length, false);
+        after = page.next;
+      }
+      return { ...opened, point: chosen, latest, ranges };
+    } catch (error) {
+      await opened.source.close();
+      throw error;
+    }
+  }
+
+  /** To the byte: what is written again as it is would only make the journal longer. */
+  async #changes(from: ShownPoint, to: ShownPoint, after: number): Promise<Changes> {
+    const query = `from=seq:${from.seq}&to=seq:${to.seq}&after=${after}&limit=${limits.changesPerAnswer}`;
+    return await this.#session.api.json<Changes>('GET', `${volumePath(this.#volume)}/changes?${query}`);
+  }
+
+  async #tell({ point, uri, ranges, source }: Planned): Promise<void> {
+    const { all, data } = ranges.bytes;
+    const plan = {
+      how: 'in-place' as const,
+      ranges: ranges.count,
+      bytes: all,
+      dataBytes: data,
+      doneBytes: 0,
+      comparedByReadingBytes: 0,
+      bytesPerSecond: await probeRate(source, ranges),
+      canFlush: this.#target.canFlush,
+    };
+    this.#session.answer({ plan: { ...plan, from: uri, point, target: this.#target.name } }, () =>
+      printPlan(`The volume ${this.#volume} back to ${printPoint(point)}`, { plan, from: uri }),
+    );
+  }
+
+  /** The first free name; others may make marks at the same time. */
+  async #mark(): Promise<{ name: string; seq: number }> {
+    const path = `${volumePath(this.#volume)}`;
+    const { marks } = await this.#session.api.json<{ marks: { name: string }[] }>(
+      'GET',
+      `${path}/points?limit=${MARKS_MAX}`,
+    );
+    const numbers = marks
+      .filter(({ name }) => name.startsWith(MARK))
+      .map(({ name }) => Number(name.slice(MARK.length)))
+      .filter(Number.isSafeInteger);
+    for (let number = Math.max(0, ...numbers) + 1; ; number += 1) {
+      const name = `${MARK}${number}`;
+      try {
+        const { seq } = await this.#session.api.json<{ seq: number }>('POST', `${path}/marks`, {
+          name,
+          kind: 'bookmark',
+        });
+        return { name, seq };
+      } catch (error) {
+        if (!(error instanceof MidmirrorError) || error.code !== 'conflict' || number > MARKS_MAX)
+          throw error;
+      }
+    }
+  }
+
+  async #move({ source, ranges, point }: Planned, undoMark: string): Promise<Moved> {
+    const progress = reporter(this.#session);
+    const record = await RecordFile.create(
+      this.#recordPath,
+      {
+        source: { kind: 'volume', name: this.#volume, id: this.#id },
+        point: { seq: point.seq, time: point.time },
+        sizeBytes: source.sizeBytes,
+        target: this.#target.name,
+        targetIdentity: null,
+        how: 'known',
+        alignBytes: this.#target.blockBytes,
+        undoMark,
+        begun: new Date().toISOString(),
+      },
+      ranges,
+    );
+    let removed = false;
+    try {
+      const moved = await move({
+        source,
+        target: this.#target,
+        ranges,
+        fromBytes: 0,
+        holesAreZeroes: false,
+        // The appliance compares the two moments itself, in the end, all of them.
+        verify: false,
+        report: progress.report,
+        reached: (doneBytes) => record.reached(doneBytes),
+      });
+      await this.#target.flush();
+      if (this.#options.verify) await this.#compare(point, undoMark);
+      removed = true;
+      await record.remove();
+      return moved;
+    } finally {
+      progress.done();
+      if (!removed) await record.close();
+    }
+  }
+
+  async #compare({ seq }: ShownPoint, undoMark: string): Promise<void> {
+    const { extents } = await this.#session.api.json<Changes>(
+      'GET',
+      `${volumePath(this.#volume)}/changes?from=seq:${seq}&to=latest&limit=1`,
+    );
+    const [first] = extents;
+    if (first === undefined) return;
+    throw new MidmirrorError(
+      'conflict',
+      `${this.#volume} differs from write ${seq} at byte ${first.offset}: somebody writes to it`,
+      {
+        hint: `stop the guest and run this again; what it was before is mark:${undoMark}`,
+        details: { offset: first.offset, limit: limits.sectorBytes },
+      },
+    );
+  }
+}

@@ -1,0 +1,83 @@
+// The options of a restore or an export, and the question that they may make needless.
+import { createInterface } from 'node:readline/promises';
+import { MidmirrorError } from '@midmirror/basis';
+import { limits } from '@midmirror/restore';
+import type { SourceOptions } from './restore-source.ts';
+import type { Session } from './session.ts';
+
+export interface RestoreOptions {
+  at?: string;
+  to?: string;
+  inPlace?: true;
+  yes?: true;
+  dryRun?: true;
+  verify: boolean;
+  base?: string;
+  allowLarger?: true;
+  status?: true;
+  instant?: string;
+  connections: string;
+  retryFor: string;
+  stateDir: string;
+  replicatorDir: string;
+}
+
+export function sourceOptions(
+  session: Session,
+  options: { connections: string; retryFor: string },
+): SourceOptions {
+  return {
+    connections: wholeOf(options.connections, '--connections', 1, limits.connectionsMax),
+    awayMsMax: wholeOf(options.retryFor, '--retry-for', 0, limits.awaySecondsMax) * 1000,
+    onAway: (reason) => session.note(`waits for the appliance: ${reason}`),
+  };
+}
+
+function wholeOf(text: string, name: string, min: number, max: number): number {
+  const value = Number(text);
+  if (text.trim() !== '' && Number.isSafeInteger(value) && value >= min && value <= max) return value;
+  throw new MidmirrorError('bad-request', `${name}: "${text}" is not a whole number from ${min} to ${max}`);
+}
+
+/** Without a terminal nobody can be asked. */
+export function mustAsk(target: string): void {
+  if (process.stdin.isTTY === true && process.stderr.isTTY === true) return;
+  throw new MidmirrorError('bad-request', `this writes over ${target}`, {
+    hint: 'add --yes if that is meant; --dry-run shows what would be moved',
+  });
+}
+
+export async function ask(session: Session, question: string): Promise<void> {
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    session.progress('');
+    const answer = await terminal.question(`${question} [y/N] `);
+    if (/^y(es)?$/i.test(answer.trim())) return;
+  } finally {
+    terminal.close();
+  }
+  throw new MidmirrorError('conflict', 'nothing was done');
+}
+
+/**
+ * Runs what is worth nothing unless it ends: should the process be ended before, by a signal or because nobody reads
+ * what it says, its status is not 0, and `words` are said.
+ */
+export async function toItsEnd(session: Session, words: string, act: () => Promise<void>): Promise<void> {
+  const stopped = (signal: NodeJS.Signals): void => {
+    session.progress('');
+    session.note(words);
+    for (const each of SIGNALS) process.off(each, stopped);
+    process.kill(process.pid, signal);
+  };
+  for (const each of SIGNALS) process.on(each, stopped);
+  process.exitCode = 1;
+  try {
+    await act();
+    process.exitCode = 0;
+  } finally {
+    for (const each of SIGNALS) process.off(each, stopped);
+  }
+}
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;

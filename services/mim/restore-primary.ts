@@ -1,0 +1,27 @@
+// A target that is the primary of a replicator of this host: not while it runs; and after a restore the replicator must
+// not believe what it knew before.
+import { existsSync, realpathSync } from 'node:fs';
+import { MidmirrorError } from '@midmirror/basis';
+import { nodeFiles } from '@midmirror/pool';
+import type { TargetPlace } from '@midmirror/restore';
+
+export interface RestoredPrimary {
+  forget(): Promise<boolean>;
+  release(): void;
+}
+
+/** Null: the target is no primary as far as this host knows. Throws `locked` while its replicator runs. */
+export async function holdIfPrimary(place: TargetPlace, root: string): Promise<RestoredPrimary | null> {
+  if ((place.kind !== 'file' && place.kind !== 'device') || !existsSync(root)) return null;
+  // Loaded here: most targets have no replicator.
+  const { holdPrimary } = await import('@midmirror/replicator');
+  try {
+    return await holdPrimary(nodeFiles(), root, realpathSync(place.name));
+  } catch (cause) {
+    if (!(cause instanceof MidmirrorError) || cause.code !== 'locked') throw cause;
+    throw new MidmirrorError('locked', cause.message, {
+      hint: 'its guest and its replicator must have stopped before it can be restored',
+      cause,
+    });
+  }
+}
