@@ -53,6 +53,7 @@ export class Copier {
   readonly #pace: CopyPace;
   readonly #limits: Limits;
   readonly #pieceBytes: number;
+  readonly #shareBytes: number;
   readonly #zeroDigests = new Map<number, Uint8Array>();
   #session = 0;
   #running = false;
@@ -76,7 +77,9 @@ export class Copier {
     host: CopierHost,
     pace: CopyPace,
     limits: Limits,
+    shareBytes: number,
   ) {
+    this.#shareBytes = shareBytes;
     this.#regions = regions;
     this.#queue = queue;
     this.#ports = ports;
@@ -253,10 +256,11 @@ export class Copier {
     });
   }
 
-  /** The copier leaves half of the queue to guests. */
+  /** Copies have their share of the queue, and leave guests a quarter of it whatever is in it. */
   #hasRoom(length: number): boolean {
-    const { usedBytes, bytesMax, entries, entriesMax } = this.#queue;
-    return usedBytes + length <= bytesMax / 2 && entries + this.#entriesOf(length) <= entriesMax / 2;
+    const { usedBytes, copiedBytes, bytesMax, entries, entriesMax } = this.#queue;
+    if (copiedBytes + length > Math.min(bytesMax / 2, this.#shareBytes)) return false;
+    return usedBytes + length <= bytesMax * 0.75 && entries + this.#entriesOf(length) <= entriesMax / 2;
   }
 
   #entriesOf(length: number): number {
