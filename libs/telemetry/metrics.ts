@@ -47,6 +47,12 @@ export const metrics = {
     help: 'That span as the policy wants it (journalWindowSeconds).',
     labels: ['volume'],
   },
+  midmirror_gap_open_seconds: {
+    kind: 'gauge',
+    unit: 's',
+    help: 'Since when moments are missing, in the gap that is open: the last point before it is so old; 0: none is open.',
+    labels: ['volume'],
+  },
   midmirror_snapshots: {
     kind: 'gauge',
     unit: '{snapshot}',
@@ -267,8 +273,20 @@ export const metrics = {
   midmirror_replicator_mode: {
     kind: 'gauge',
     unit: '1',
-    help: '1 for the mode the replicator is in, 0 for the others.',
+    help: '1 for the mode the replicator is in, 0 for the others; `connecting`: the appliance is away.',
     labels: ['volume', 'mode'],
+  },
+  midmirror_replicator_synced: {
+    kind: 'gauge',
+    unit: '1',
+    help: '1: primary and appliance have been equal once; 0: the initial sync is not over.',
+    labels: ['volume'],
+  },
+  midmirror_replicator_guests_wait: {
+    kind: 'gauge',
+    unit: '1',
+    help: '1: writes of guests wait, because the write-intent map can not be stored (`map`), or as --on-loss block wants (`appliance`); 0: they do not.',
+    labels: ['volume', 'reason'],
   },
   midmirror_replicator_queue_bytes: {
     kind: 'gauge',
@@ -297,7 +315,7 @@ export const metrics = {
   midmirror_replicator_lag_seconds: {
     kind: 'gauge',
     unit: 's',
-    help: 'Age of the oldest write of the primary that the appliance lacks; infinite when nobody knows.',
+    help: 'Age of the oldest write of the primary that the appliance lacks; 0: it has all. Unknown after a kill, and in the initial sync: since the replicator began, at least.',
     labels: ['volume'],
   },
   midmirror_replicator_copy_bytes_per_second: {

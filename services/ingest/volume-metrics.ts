@@ -1,5 +1,6 @@
 // What ingest tells of its volumes when somebody looks, and what is wrong with them.
 import type { Clock } from '@midmirror/basis';
+import type { Gap } from '@midmirror/point';
 import type { Report } from '@midmirror/telemetry';
 import type { IngestVolume } from './ingest-volume.ts';
 
@@ -8,7 +9,7 @@ const STATES = ['open', 'full', 'failed', 'lost', 'broken'] as const;
 
 export function reportVolume(
   report: Report,
-  { name, disk, meter }: IngestVolume,
+  { name, disk, gaps, meter }: IngestVolume,
   at: { clock: Clock; node: string; syncIntervalMs: number },
 ): void {
   const volume = { volume: name };
@@ -18,6 +19,7 @@ export function reportVolume(
   report('midmirror_recoverable_latest_timestamp_seconds', volume, Number(latestNs) / 1e9);
   report('midmirror_rpo_seconds', volume, Math.max(0, Number(waitedNs) / 1e9));
   report('midmirror_rpo_wanted_seconds', volume, at.syncIntervalMs / 1000);
+  report('midmirror_gap_open_seconds', volume, openForSeconds(gaps.open, at.clock.nowNs()));
   report('midmirror_volume_size_bytes', volume, disk.sizeBytes);
   report('midmirror_writes_total', volume, disk.lastSeq);
   report('midmirror_written_bytes_total', volume, meter.writtenBytes);
@@ -29,6 +31,11 @@ export function reportVolume(
   report('midmirror_journal_ring_used_ratio', volume, disk.ringShare);
   report('midmirror_journal_segments', volume, disk.segments.length);
   report('midmirror_head_map_bytes', volume, disk.headBytes);
+}
+
+/** An open gap may be told of with a time that is not over by this clock. */
+function openForSeconds(gap: Gap | null, nowNs: bigint): number {
+  return gap === null ? 0 : Math.max(0.001, Number(nowNs - gap.fromNs) / 1e9);
 }
 
 /** Of one that is served, and of one that could not be opened (`broken`). */

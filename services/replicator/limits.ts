@@ -48,7 +48,7 @@ export const limits = {
   probeAfterMs: 2000,
   probeMsMax: 8000,
   /** Of one question to the appliance's API. */
-  apiMsMax: 30_000,
+  apiMsMax: 15_000,
   apiAnswerBytesMax: 16 << 20,
 
   tickMs: 50,

@@ -161,7 +161,14 @@ async function meetVolume(
   target: NbdTarget,
   api: HttpApi,
 ): Promise<string> {
-  const volume = await api.volume(target.exportName);
+  const name = target.exportName;
+  // Where that command looks by itself need not be where this volume is.
+  const there = api.where === 'http://127.0.0.1:8080' ? '' : ` --api ${api.where}`;
+  const hint = `make it of exactly the primary's size: mim volume create ${name} --size ${sizeBytes}${there}`;
+  const volume = await api.volume(name).catch((cause: unknown) => {
+    if (!(cause instanceof MidmirrorError && cause.code === 'not-found')) throw cause;
+    throw new MidmirrorError('not-found', `there is no volume "${name}" at ${api.where}`, { hint, cause });
+  });
   const client = await connectNbd(target);
   const remoteBytes = client.sizeBytes;
   await client.close();
@@ -169,8 +176,10 @@ async function meetVolume(
     if (bytes !== sizeBytes)
       throw new MidmirrorError(
         'bad-request',
-        `the primary ${primary} is ${sizeBytes} bytes long, the volume ${target.exportName} ${bytes} bytes`,
-        { hint: 'both have to be of the same size: make a volume of exactly the size of the primary' },
+        `the primary ${primary} is ${sizeBytes} bytes long, the volume ${name} ${bytes} bytes`,
+        {
+          hint: `take another name, or delete the volume if nobody needs it; then ${hint}`,
+        },
       );
   return volume.id;
 }

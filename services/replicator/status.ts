@@ -2,6 +2,9 @@
 import type { Mode } from './core/modes.ts';
 import type { Replication } from './core/replication.ts';
 
+/** The write-intent map, which can't be stored; the appliance, of `--on-loss block`. */
+export type WaitedFor = 'map' | 'appliance';
+
 export interface ReplicatorStatus {
   primary: string;
   to: string;
@@ -26,6 +29,8 @@ export interface ReplicatorStatus {
   queueBytesMax: number;
   /** Age of the oldest write that the appliance lacks; null: nobody knows. */
   lagSeconds: number | null;
+  /** Nothing: guests' writes go on. */
+  guestsWaitFor: WaitedFor[];
   /** Moments after this time are missing at the appliance; null: none is. */
   gapSince: string | null;
 }
@@ -54,6 +59,10 @@ export function printStatus(
     queueBytes: queue.usedBytes,
     queueBytesMax: queue.bytesMax,
     lagSeconds: Number.isFinite(lagMs) ? Math.max(0, lagMs) / 1000 : null,
+    guestsWaitFor: [
+      ...(replication.storeFailed ? (['map'] as const) : []),
+      ...(replication.blocks ? (['appliance'] as const) : []),
+    ],
     gapSince: gap?.fromTime ?? null,
   };
 }

@@ -48,6 +48,8 @@ async function main(): Promise<void> {
       await fill(`${folder}/primary.img`);
       if (only.includes('sync')) await syncFigures(figures, folder, appliance);
       if (only.includes('writes')) await writeFigures(figures, folder, appliance);
+    } catch (error) {
+      throw new Error(`the appliance said:\n${appliance.appliance.output.slice(-4000)}`, { cause: error });
     } finally {
       await appliance.stop();
     }

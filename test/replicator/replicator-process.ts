@@ -19,6 +19,8 @@ export interface ReplicatorPlace {
   to: string;
   volume: string;
   api: string;
+  /** Where it tells metrics; by default it doesn't. */
+  metricsListen?: string;
 }
 
 /** `MIM_REPLICATOR_DIR` of it. */
@@ -36,6 +38,8 @@ export class ReplicatorProcess {
   readonly modes: { mode: string; ms: number }[] = [];
   /** As it told last. */
   mode = '';
+  /** Where it tells metrics; '' as long as it has not said. */
+  metrics = '';
 
   private constructor(child: ChildProcess, uri: string, state: string) {
     this.#child = child;
@@ -49,13 +53,15 @@ export class ReplicatorProcess {
   static async start(place: ReplicatorPlace, ...more: string[]): Promise<ReplicatorProcess> {
     const socket = `${place.folder}/replicator.sock`;
     rmSync(socket, { force: true }); // it is looked for below
-    const { primary, to, volume, api } = place;
+    const { primary, to, volume, api, metricsListen } = place;
     const state = stateOf(place);
     const args = ['--json', '--api', api, 'replicate', '--primary', primary, '--to', to];
+    const watched: Record<string, string> =
+      metricsListen === undefined ? {} : { MIM_METRICS_LISTEN: metricsListen };
     const child = spawn(
       process.execPath,
       ['services/mim/main.ts', ...args, '--listen', `unix:${socket}`, ...more],
-      { cwd: ROOT, env: cleanEnvironment({ MIM_REPLICATOR_DIR: state }) },
+      { cwd: ROOT, env: cleanEnvironment({ MIM_REPLICATOR_DIR: state, ...watched }) },
     );
     const started = new ReplicatorProcess(child, `nbd+unix:///${volume}?socket=${socket}`, state);
     const deadline = performance.now() + START_MS_MAX;
@@ -101,6 +107,7 @@ export class ReplicatorProcess {
   #take(line: string): void {
     this.lines.push(`${new Date().toISOString()} ${line}`);
     if (this.lines.length > LINES_KEPT_MAX) this.lines.shift();
+    this.metrics ||= /"metrics":\s*"([^"]+)"/.exec(line)?.[1] ?? '';
     const mode = /"mode":\s*"([a-z-]+)"/.exec(line)?.[1] ?? this.mode;
     if (mode !== this.mode) this.modes.push({ mode, ms: performance.now() });
     if (this.modes.length > LINES_KEPT_MAX) this.modes.shift();

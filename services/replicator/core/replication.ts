@@ -125,6 +125,11 @@ export class Replication {
     return this.#storeFailed;
   }
 
+  /** Guests' writes wait until an appliance that is away has caught up. */
+  get blocks(): boolean {
+    return this.#blocks();
+  }
+
   /** Age of the oldest write that the appliance lacks; infinite: nobody knows. */
   get lagMs(): number {
     const nowMs = this.#ports.nowMs();
@@ -361,8 +366,8 @@ export class Replication {
 
   #refused(errno: number, what: string): void {
     const reason = `it answers ${what} with error ${errno}`;
-    this.#ports.disconnect(reason);
     this.lost(reason);
+    this.#ports.disconnect(reason);
   }
 
   #input(input: ModeInput): void {

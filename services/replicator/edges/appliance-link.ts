@@ -51,7 +51,6 @@ export class ApplianceLink {
 
   disconnect(reason: string): void {
     this.away = reason;
-    if (this.#timer !== null) clearTimeout(this.#timer);
     this.#drop(reason);
   }
 
@@ -134,7 +133,10 @@ export class ApplianceLink {
     this.#cut = cut;
     let client: NbdClient | null = null;
     try {
-      client = await connectNbd(this.#options.target, { signal: cut.signal });
+      client = await connectNbd(this.#options.target, {
+        signal: cut.signal,
+        limits: { handshakeMsMax: limits.probeMsMax },
+      });
       const facts = await this.#options.api.volume(this.#volume);
       const volumeId = this.#options.volumeId;
       refuseOther(client, facts, this.#options.sizeBytes, volumeId, this.#volume);
@@ -156,8 +158,8 @@ export class ApplianceLink {
     client.lost.addEventListener('abort', () => {
       if (this.#client !== client) return;
       this.away = reasonOf(client.lost.reason);
-      this.#drop(this.away);
       this.#host.lost(this.away);
+      this.#drop(this.away);
     });
     this.#probe(client);
     this.#host.connected({ gap });
@@ -177,8 +179,9 @@ export class ApplianceLink {
       }
       const reason = `no answer within ${limits.probeMsMax / 1000} s`;
       this.away = reason;
-      this.#drop(reason);
+      // Told first: the failures of what was sent are none of their own then.
       this.#host.lost(reason);
+      this.#drop(reason);
     };
     this.#probing = setTimeout(late, limits.probeMsMax);
     client.read(0, 512).then(
