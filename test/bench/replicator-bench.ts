@@ -137,8 +137,10 @@ async function writeFigures(figures: Figures, folder: string, appliance: Applian
         theirs.push(await measure(nbdkit.uri(''), nbdkit.pid, load));
       },
     ];
-    for (let round = 0; round < rounds; round += 1)
+    // The first is not counted: its segments are new, the map of intent has nothing in it.
+    for (let round = 0; round <= rounds; round += 1)
       for (const way of round % 2 === 0 ? ways : ways.toReversed()) await way();
+    for (const counted of [ours, theirs, behind, catchUps]) counted.shift();
     const of = (runs: readonly Measured[], pick: (each: Measured) => number): number =>
       median(runs.map(pick));
     const write = '4 KiB random write, depth 32';
