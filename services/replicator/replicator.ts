@@ -339,10 +339,11 @@ class RunningReplicator implements Replicator {
   }
 
   troubles(): { reasons: string[]; warnings: string[] } {
-    const { mode, storeFailed, regions } = this.#replication;
-    const reasons = storeFailed
-      ? [`the write-intent map in ${this.directory} can't be stored: guests' writes wait`]
-      : [];
+    const { mode, storeFailed, blocks, regions } = this.#replication;
+    const reasons: string[] = [];
+    if (storeFailed)
+      reasons.push(`the write-intent map in ${this.directory} can't be stored: guests' writes wait`);
+    if (blocks) reasons.push("the appliance lacks writes: guests' writes wait, as --on-loss block wants");
     const warnings: string[] = [];
     if (mode === 'connecting') warnings.push(`the appliance is away: ${this.#link.away}`);
     else if (mode !== 'replicating')
