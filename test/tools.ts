@@ -18,6 +18,7 @@ const TOOLS: Readonly<Record<string, string>> = {
   losetup: 'mount',
   'nats-server': 'nats-server',
   curl: 'curl',
+  script: 'bsdutils',
   openssl: 'openssl',
   prometheus: 'prometheus',
   promtool: 'prometheus',

@@ -12,7 +12,7 @@ export const limits = {
   windowBytesMax: 64 << 20,
   windowPiecesMax: 4096,
   /** Pieces read back at one time. */
-  readsBackMax: 4,
+  readsBackMax: 8,
   /** Of a new file: a block of zeroes is left out of it. */
   holeBytes: 64 << 10,
   /** One digest. */

@@ -152,9 +152,10 @@ class Mover {
 
   async #readBack({ pieces, sums }: Window): Promise<void> {
     const { target } = this.#options;
+    const bytesMax = Math.max(...pieces.map(({ lengthBytes }) => lengthBytes));
     let next = 0;
     const worker = async (): Promise<void> => {
-      const buffer = new Uint8Array(limits.pieceBytesMax);
+      const buffer = new Uint8Array(bytesMax);
       while (next < pieces.length) {
         const index = next;
         next += 1;

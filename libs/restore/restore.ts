@@ -5,7 +5,7 @@ import { printBytes, MidmirrorError } from '@midmirror/basis';
 import type { RangeList } from './core/range-list.ts';
 import type { Progress, RecordFacts } from './core/record.ts';
 import type { Digests } from './edges/compare.ts';
-import { makeFile, openFile, syncFolderOf } from './edges/file-target.ts';
+import { makeFile, type NewFile, openFile, syncFolderOf } from './edges/file-target.ts';
 import type { MirrorSource } from './edges/mirror-source.ts';
 import { openNbd } from './edges/nbd-target.ts';
 import { RecordFile } from './edges/record-file.ts';
@@ -59,10 +59,17 @@ export interface Plan {
 }
 
 /** Whether an earlier restore of the same onto the same goes on, as it was agreed to then. */
-export function goesOn({ record, from, point }: Pick<RestoreWish, 'record' | 'from' | 'point'>): boolean {
+export function goesOn({
+  record,
+  from,
+  point,
+  place,
+}: Pick<RestoreWish, 'record' | 'from' | 'point' | 'place'>): boolean {
   if (record === null || point === null) return false;
-  const { source, point: recorded, undoMark } = record.facts;
-  return undoMark === null && source.id === from.id && recorded?.seq === point.seq;
+  const { source, point: recorded, targetIdentity, undoMark } = record.facts;
+  // A file that was taken away, or is another one now, has nothing of what the record says is done.
+  const same = place.kind === 'file' ? place.identity === targetIdentity : place.kind !== 'absent';
+  return same && undoMark === null && source.id === from.id && recorded?.seq === point.seq;
 }
 
 export class Restore {
@@ -86,7 +93,8 @@ export class Restore {
 
   static async #planned(wish: RestoreWish, target: Target | null): Promise<Restore> {
     const { record, source, digests, base, report } = wish;
-    if (record !== null && goesOn(wish)) {
+    const fits = record !== null && record.facts.alignBytes % (target?.blockBytes ?? 512) === 0;
+    if (record !== null && fits && goesOn(wish)) {
       const { ranges, doneBytes, facts } = record;
       const plan = await planOf('resumed', ranges, source, target);
       let done = 0;
@@ -129,16 +137,27 @@ export class Restore {
 
   /** Carries the plan out. Rejects with MidmirrorError: the target is incomplete then, and its record says so. */
   async run(verify: boolean): Promise<Moved> {
+    const { place, source } = this.#wish;
+    const made = this.#target === null ? await makeFile(place.name, source.sizeBytes) : null;
+    const target = this.#target ?? made!.target;
+    try {
+      const identity = place.kind === 'file' ? place.identity : ((await made?.target.identity()) ?? null);
+      const record =
+        this.#resumed === null
+          ? await RecordFile.create(place.recordPath, this.#facts(identity), this.#ranges)
+          : await RecordFile.open(place.recordPath, this.#resumed.slotCount);
+      return await this.#runWith(record, target, made, verify);
+    } finally {
+      await made?.target.close();
+    }
+  }
+
+  async #runWith(record: RecordFile, target: Target, made: NewFile | null, verify: boolean): Promise<Moved> {
     const { place, source, report } = this.#wish;
-    const record =
-      this.#resumed === null
-        ? await RecordFile.create(place.recordPath, this.#facts(), this.#ranges)
-        : await RecordFile.open(place.recordPath, this.#resumed.slotCount);
-    let target = this.#target;
     let removed = false;
     try {
       await this.#wish.beforeFirstByte();
-      target ??= await makeFile(place.name, source.sizeBytes, this.#resumed !== null);
+      await made?.place();
       const moved = await move({
         source,
         target,
@@ -157,7 +176,6 @@ export class Restore {
       return moved;
     } finally {
       if (!removed) await record.close();
-      if (this.#target === null) await target?.close();
     }
   }
 
@@ -165,13 +183,14 @@ export class Restore {
     await this.#target?.close();
   }
 
-  #facts(): RecordFacts {
+  #facts(targetIdentity: string | null): RecordFacts {
     const { from, point, source, place } = this.#wish;
     return {
       source: from,
       point,
       sizeBytes: source.sizeBytes,
       target: place.name,
+      targetIdentity,
       how: this.#how,
       alignBytes: this.#target?.blockBytes ?? 512,
       undoMark: null,
@@ -201,7 +220,7 @@ async function planOf(
 
 /** Null: a file that is made once the record is durable. */
 async function openTarget(wish: RestoreWish): Promise<Target | null> {
-  const { place, source, record, allowLarger, dryRun } = wish;
+  const { place, source, allowLarger, dryRun } = wish;
   if (place.kind === 'absent') return null;
   if (place.kind === 'nbd') {
     const target = await openNbd(place.name, dryRun);
@@ -213,10 +232,6 @@ async function openTarget(wish: RestoreWish): Promise<Target | null> {
       throw error;
     }
   }
-  // One that was being made when its restore was killed.
-  const unfinished =
-    place.kind === 'file' && record?.facts.how === 'new' && place.sizeBytes < source.sizeBytes;
-  if (unfinished && goesOn(wish)) return null;
   checkSize(place.name, place.sizeBytes, source.sizeBytes, allowLarger);
   return await openFile(place.name, source.sizeBytes, { device: place.kind === 'device', readOnly: dryRun });
 }

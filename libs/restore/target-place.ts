@@ -9,7 +9,8 @@ import { type FileFound, lookAtFile } from './edges/file-target.ts';
 
 export type TargetPlace =
   | { kind: 'absent'; name: string; recordPath: string }
-  | { kind: 'file' | 'device'; name: string; recordPath: string; sizeBytes: number }
+  | { kind: 'file'; name: string; recordPath: string; sizeBytes: number; identity: string }
+  | { kind: 'device'; name: string; recordPath: string; sizeBytes: number }
   | { kind: 'nbd'; name: string; recordPath: string };
 
 /** Files have their record beside them, all others in `stateDirectory`. Throws MidmirrorError. */
@@ -32,7 +33,8 @@ export async function targetPlace(name: string, stateDirectory: string): Promise
   // By the name it stands for: /dev/disk/by-id/… and /dev/sdb are one.
   if (kind === 'device')
     return { kind, name: path, sizeBytes, recordPath: recordPath(stateDirectory, found.path) };
-  return { kind, name: path, sizeBytes, recordPath: `${found.path}.mim-restore` };
+  const { identity } = found;
+  return { kind, name: path, sizeBytes, identity, recordPath: `${found.path}.mim-restore` };
 }
 
 /** In the state directory, which is made if it is missing. */

@@ -15,7 +15,7 @@ import {
 } from '@midmirror/restore';
 import { type Command, Option } from 'commander';
 import { printPoint, type ShownPoint } from './output.ts';
-import { sourceOptions } from './restore-options.ts';
+import { sourceOptions, toItsEnd } from './restore-options.ts';
 import { reporter } from './restore-output.ts';
 import { digestsOf, type Named, namedSource, openClone, openPoint, served } from './restore-source.ts';
 import type { Session } from './session.ts';
@@ -59,17 +59,22 @@ export function exportCommand(program: Command, open: () => Session): void {
       const lock = lockTarget(options.stateDir, { name: path, recordPath: temporary });
       try {
         // What a killed export has left.
-        await fs.rm(temporary, { force: true });
-        await fs.rm(`${temporary}.mim-restore`, { force: true });
-        await exportTo(session, name, path, temporary, options);
+        await removeAll(temporary);
+        await toItsEnd(session, `${path} is not made`, () =>
+          exportTo(session, name, path, temporary, options),
+        );
       } catch (error) {
-        await fs.rm(temporary, { force: true }).catch(() => {});
-        await fs.rm(`${temporary}.mim-restore`, { force: true }).catch(() => {});
+        await removeAll(temporary).catch(() => {});
         throw error;
       } finally {
         lock.release();
       }
     });
+}
+
+async function removeAll(temporary: string): Promise<void> {
+  for (const end of ['', '.mim-restore', '.mim-restore-new'])
+    await fs.rm(`${temporary}${end}`, { force: true });
 }
 
 async function refuseExisting(path: string, force: boolean): Promise<void> {

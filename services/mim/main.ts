@@ -59,7 +59,7 @@ function takeJson(command: Command): void {
 }
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) =>
-  process.exit(error.code === 'EPIPE' ? 0 : EXIT.failed),
+  process.exit(error.code === 'EPIPE' ? (process.exitCode ?? 0) : EXIT.failed),
 );
 try {
   await program.parseAsync();

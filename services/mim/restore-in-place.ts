@@ -18,7 +18,7 @@ import {
 import { Api, volumePath } from '@midmirror/api';
 import { hostReplicators } from './host-replicators.ts';
 import { printPoint, type ShownPoint } from './output.ts';
-import { ask, mustAsk, type RestoreOptions, sourceOptions } from './restore-options.ts';
+import { ask, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
 import { printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
 import { namedSource, type OpenedPoint, openPoint, resolvePoint, served } from './restore-source.ts';
 import type { Session } from './session.ts';
@@ -55,7 +55,10 @@ export async function restoreInPlace(
   try {
     const target = await openNbd(served(uri), options.dryRun === true);
     try {
-      await new InPlace(session, volume, from.id, place.recordPath, target, options).run();
+      const words = `${volume} may be between two moments; the same command goes on, the mark of before undoes it`;
+      await toItsEnd(session, words, () =>
+        new InPlace(session, volume, from.id, place.recordPath, target, options).run(),
+      );
     } finally {
       await target.close();
     }
@@ -111,7 +114,6 @@ class InPlace {
   async run(): Promise<void> {
     const { at, dryRun, yes } = this.#options;
     const session = this.#session;
-    if (dryRun !== true && yes !== true) mustAsk(`the volume ${this.#volume}`);
     const unfinished = await readRecord(this.#recordPath);
     const recorded = unfinished?.facts.point;
     if (at === undefined && (recorded === null || recorded === undefined)) {
@@ -229,6 +231,7 @@ class InPlace {
         point: { seq: point.seq, time: point.time },
         sizeBytes: source.sizeBytes,
         target: this.#target.name,
+        targetIdentity: null,
         how: 'known',
         alignBytes: this.#target.blockBytes,
         undoMark,

@@ -39,15 +39,9 @@ function wholeOf(text: string, name: string, min: number, max: number): number {
   throw new MidmirrorError('bad-request', `${name}: "${text}" is not a whole number from ${min} to ${max}`);
 }
 
-/** Without a terminal nobody can be asked. */
-export function mustAsk(target: string): void {
-  if (process.stdin.isTTY === true && process.stderr.isTTY === true) return;
-  throw new MidmirrorError('bad-request', `this writes over ${target}`, {
-    hint: 'add --yes if that is meant; --dry-run shows what would be moved',
-  });
-}
-
+/** At a terminal. A script is taken at its word, as by other tools that write disks. */
 export async function ask(session: Session, question: string): Promise<void> {
+  if (process.stdin.isTTY !== true || process.stderr.isTTY !== true) return;
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
   try {
     session.progress('');
@@ -58,3 +52,26 @@ export async function ask(session: Session, question: string): Promise<void> {
   }
   throw new MidmirrorError('conflict', 'nothing was done');
 }
+
+/**
+ * Runs what is worth nothing unless it ends: should the process be ended before, by a signal or because nobody reads
+ * what it says, its status is not 0, and `words` are said.
+ */
+export async function toItsEnd(session: Session, words: string, act: () => Promise<void>): Promise<void> {
+  const stopped = (signal: NodeJS.Signals): void => {
+    session.progress('');
+    session.note(words);
+    for (const each of SIGNALS) process.off(each, stopped);
+    process.kill(process.pid, signal);
+  };
+  for (const each of SIGNALS) process.on(each, stopped);
+  process.exitCode = 1;
+  try {
+    await act();
+    process.exitCode = 0;
+  } finally {
+    for (const each of SIGNALS) process.off(each, stopped);
+  }
+}
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;

@@ -1,6 +1,8 @@
 // `mim restore --in-place`: the volume goes back by writes of its own history, can be taken forward again, and who
 // writes meanwhile is found.
 import assert from 'node:assert/strict';
+import { mkdirSync } from 'node:fs';
+import * as http from 'node:http';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { connectNbd } from '@midmirror/nbd';
@@ -28,7 +30,6 @@ test('back in place, and forward again: every moment stays, the volume is the sa
     const { id } = await appliance.get<Volume>('/volumes/db');
     const words = ['db', '--at', 'mark:good', '--in-place'];
 
-    await restores.fails(2, /writes over the volume db\n.*--yes/, ...words);
     const planned = await restores.lines(...words, '--dry-run');
     assert.ok(planned.plan!.bytes > 0 && planned.done === undefined);
     await assertExportHolds(appliance.uri('db'), bad);
@@ -111,4 +112,32 @@ test('a guest that writes meanwhile is found', () =>
     const { status, stderr } = await ended;
     assert.equal(status, 1, stderr);
     assert.match(stderr, /somebody writes to it\n.*mark:before-restore-1/);
+  }));
+
+test('a volume that a replicator of this host feeds goes back by its primary', () =>
+  withAppliance({}, async (appliance, folder) => {
+    await appliance.post('/volumes', { name: 'db', sizeBytes: SIZE });
+    const restores = new Restores(appliance, folder);
+    mkdirSync(`${folder}/replicator`);
+    // Its control socket, and what it tells there.
+    const status = {
+      volume: 'db',
+      api: appliance.api,
+      group: null,
+      primary: '/srv/db.img',
+      mode: 'replicating',
+    };
+    const replicator = http.createServer((_, answer) => answer.end(JSON.stringify(status)));
+    await new Promise<void>((resolve) =>
+      replicator.listen(`${folder}/replicator/control-${'0'.repeat(16)}.sock`, resolve),
+    );
+    try {
+      await restores.fails(
+        1,
+        /db is replicated from \/srv\/db\.img by this host\n.*--to/,
+        ...['db', '--at', 'latest', '--in-place', '--yes', '--replicator-dir', `${folder}/replicator`],
+      );
+    } finally {
+      replicator.close();
+    }
   }));

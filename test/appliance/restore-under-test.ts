@@ -2,9 +2,17 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
+import { setTimeout as pause } from 'node:timers/promises';
 import { SeededRandom } from '@midmirror/basis';
 import { connectNbd, type NbdClient } from '@midmirror/nbd';
-import { type ApplianceProcess, cleanEnvironment, type Ran, ROOT } from './appliance-process.ts';
+import { readRecord } from '@midmirror/restore';
+import {
+  type ApiUser,
+  type ApplianceProcess,
+  cleanEnvironment,
+  type Ran,
+  ROOT,
+} from './appliance-process.ts';
 
 export const MIB = 1 << 20;
 
@@ -93,10 +101,10 @@ export class Guest {
 }
 
 export class Restores {
-  readonly #appliance: ApplianceProcess;
+  readonly #appliance: ApiUser;
   readonly #folder: string;
 
-  constructor(appliance: ApplianceProcess, folder: string) {
+  constructor(appliance: ApiUser, folder: string) {
     this.#appliance = appliance;
     this.#folder = folder;
   }
@@ -174,4 +182,32 @@ export async function assertExportHolds(uri: string, bytes: Buffer): Promise<voi
 
 export function bytesOnDisk(path: string): number {
   return statSync(path).blocks * 512;
+}
+
+/** A volume `db`, most of it written by `sizeBytes / 8 MiB` writes. */
+export async function fillDisk(
+  appliance: ApplianceProcess,
+  sizeBytes: number,
+  seed: number,
+): Promise<Buffer> {
+  await appliance.post('/volumes', { name: 'db', sizeBytes });
+  const guest = await Guest.connect(appliance.uri('db'), seed);
+  for (let at = 0; at < sizeBytes; at += 8 * MIB) await guest.write(at, 7 * MIB);
+  return await guest.close();
+}
+
+/** Until so much is noted as done; false: the restore has ended before. */
+export async function until(
+  recordPath: string,
+  doneBytes: number,
+  ended: Promise<unknown>,
+): Promise<boolean> {
+  let over = false;
+  void ended.then(() => (over = true));
+  while (!over) {
+    const record = await readRecord(recordPath).catch(() => null);
+    if (record !== null && record.doneBytes >= doneBytes) return true;
+    await pause(2);
+  }
+  return false;
 }

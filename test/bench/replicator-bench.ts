@@ -48,6 +48,8 @@ async function main(): Promise<void> {
       await fill(`${folder}/primary.img`);
       if (only.includes('sync')) await syncFigures(figures, folder, appliance);
       if (only.includes('writes')) await writeFigures(figures, folder, appliance);
+    } catch (error) {
+      throw new Error(`the appliance said:\n${appliance.appliance.output.slice(-4000)}`, { cause: error });
     } finally {
       await appliance.stop();
     }
@@ -135,8 +137,10 @@ async function writeFigures(figures: Figures, folder: string, appliance: Applian
         theirs.push(await measure(nbdkit.uri(''), nbdkit.pid, load));
       },
     ];
-    for (let round = 0; round < rounds; round += 1)
+    // The first is not counted: its segments are new, the map of intent has nothing in it.
+    for (let round = 0; round <= rounds; round += 1)
       for (const way of round % 2 === 0 ? ways : ways.toReversed()) await way();
+    for (const counted of [ours, theirs, behind, catchUps]) counted.shift();
     const of = (runs: readonly Measured[], pick: (each: Measured) => number): number =>
       median(runs.map(pick));
     const write = '4 KiB random write, depth 32';

@@ -15,10 +15,10 @@ import { ReplicatorProcess, stateOf } from './replicator-process.ts';
 
 const SIZE = '256M';
 const SIZE_BYTES = 256 << 20;
-const ROUNDS = Number(process.env['FAULT_ROUNDS'] ?? '9');
+const ROUNDS = Number(process.env['FAULT_ROUNDS'] ?? '7');
 const SEED = Number(process.env['FAULT_SEED'] ?? Date.now() % 1_000_000);
 const TEST_MS_MAX = 60_000 + ROUNDS * 25_000;
-const MOMENTS = 4;
+const MOMENTS = 3;
 const MARKS = 2;
 const REFUSED_MOMENTS = 3;
 const FAULT_MS_MAX = 2500;
@@ -203,9 +203,11 @@ test(`${ROUNDS} faults under PostgreSQL (seed ${SEED})`, { timeout: TEST_MS_MAX 
     try {
       await Promise.race([underFaults(site), tooLate.promise]);
       await Promise.race([checkMoments(site), tooLate.promise]);
+      await Promise.race([restoreThePrimary(site), tooLate.promise]);
     } catch (error) {
-      const told = [...site.lines.slice(-60), ...(site.replicator?.lines.slice(-40) ?? [])];
-      throw new Error(`with these last lines:\n${told.join('\n')}`, { cause: error });
+      const told = [...site.lines.slice(-60), ...site.replicator.lines.slice(-40)].join('\n');
+      const appliance = site.appliance.output.slice(-4000);
+      throw new Error(`with these last lines:\n${told}\nof the appliance:\n${appliance}`, { cause: error });
     } finally {
       clearTimeout(timer);
       await site.end();
@@ -237,10 +239,13 @@ async function underFaults(site: Site): Promise<void> {
   await load.stop();
   await site.disk.unmount();
   [site.load, site.disk] = [null, null];
-  await site.replicator.untilMode('replicating', IN_STEP_MS_MAX);
-  assert.equal(await site.replicator.stop(), 0);
-  const uri = site.appliance.uri('db');
-  await succeed('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', site.primary, uri]);
+  await stopEqual(site);
+}
+
+async function stopEqual({ replicator, appliance, primary }: Site): Promise<void> {
+  await replicator.untilMode('replicating', IN_STEP_MS_MAX);
+  assert.equal(await replicator.stop(), 0);
+  await succeed('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', primary, appliance.uri('db')]);
 }
 
 async function checkMoments(site: Site): Promise<void> {
@@ -282,22 +287,45 @@ async function checkMoments(site: Site): Promise<void> {
   }
 }
 
+/** The day has come: the primary goes back to a moment, and its host goes on from there. */
+async function restoreThePrimary(site: Site): Promise<void> {
+  const { name, answered, submitted } = site.random.pick(site.marks);
+  const restore = ['services/mim/main.ts', '--api', site.appliance.api, 'restore', 'db', '--yes'];
+  await succeed(process.execPath, [...restore, '--at', `mark:${name}`, '--to', site.primary], {
+    env: { MIM_REPLICATOR_DIR: stateOf(site) },
+  });
+  await site.startReplicator();
+  await checkDisk(site, 'restored', site.replicator.uri, answered, submitted);
+  await stopEqual(site);
+}
+
 let moments = 0;
 
-/** Starts PostgreSQL on the disk of a point: it has all commits up to one of these, and none after. */
+/** Of a point: it has all commits up to one of these, and none after. */
 async function checkMoment(site: Site, at: string, from: number, to: number): Promise<void> {
-  const { appliance, folder } = site;
   const name = `moment-${moments}`;
   moments += 1;
-  await appliance.post('/clones', { volume: 'db', at, name });
-  const then = await MountedDisk.mount(folder, name, appliance.uri(name), { retrying: false, format: false });
+  await site.appliance.post('/clones', { volume: 'db', at, name });
+  await checkDisk(site, name, site.appliance.uri(name), from, to, at);
+}
+
+/** Starts PostgreSQL on it. */
+async function checkDisk(
+  site: Site,
+  name: string,
+  uri: string,
+  from: number,
+  to: number,
+  what = name,
+): Promise<void> {
+  const disk = await MountedDisk.mount(site.folder, name, uri, { retrying: false, format: false });
   let held: number;
   try {
-    held = await recoverAndCheck(then.path, (line) => site.log(line));
+    held = await recoverAndCheck(disk.path, (line) => site.log(line));
   } finally {
-    await then.unmount();
+    await disk.unmount();
   }
-  site.tell(`${at} ends with commit ${held}, expected ${from} to ${to}`);
-  assert.ok(held <= to, `${at} has commit ${held}, from after; the last was ${to}`);
-  assert.ok(held >= from, `${at} lacks commit ${from}, answered before; its last is ${held}`);
+  site.tell(`${what} ends with commit ${held}, expected ${from} to ${to}`);
+  assert.ok(held <= to, `${what} has commit ${held}, from after; the last was ${to}`);
+  assert.ok(held >= from, `${what} lacks commit ${from}, answered before; its last is ${held}`);
 }

@@ -13,6 +13,8 @@ export interface RecordFacts {
   point: { seq: number; time: string } | null;
   sizeBytes: number;
   target: string;
+  /** Tells a file from another one of its name; null: not known yet, or no file. */
+  targetIdentity: string | null;
   how: 'new' | 'known' | 'compared';
   alignBytes: number;
   /** Of a restore in place: the mark that undoes it. */

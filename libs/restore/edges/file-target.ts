@@ -11,7 +11,10 @@ const ZEROES = new Uint8Array(1 << 20);
 const run = promisify(execFile);
 
 /** What stands at a path. */
-export type FileFound = { kind: 'absent' } | { kind: 'file' | 'device'; path: string; sizeBytes: number };
+export type FileFound =
+  | { kind: 'absent' }
+  | { kind: 'file'; path: string; sizeBytes: number; identity: string }
+  | { kind: 'device'; path: string; sizeBytes: number };
 
 /** Throws `bad-request` when nothing can be restored onto it, `conflict` when something else uses it. */
 export async function lookAtFile(name: string): Promise<FileFound> {
@@ -27,7 +30,7 @@ export async function lookAtFile(name: string): Promise<FileFound> {
   const path = realpathSync(name);
   if (stats.isFile()) {
     const loop = loopOf(path);
-    if (loop === null) return { kind: 'file', path, sizeBytes: stats.size };
+    if (loop === null) return { kind: 'file', path, sizeBytes: stats.size, identity: identityOf(stats) };
     throw new MidmirrorError('conflict', `${name} is in use: it is the loop device ${loop}`, {
       hint: `detach it first: losetup --detach ${loop}`,
     });
@@ -55,22 +58,53 @@ export async function openFile(
   }
 }
 
-/** A new file of holes. `again`: one that was made before and perhaps not yet made long enough is taken as it is. */
-export async function makeFile(name: string, sizeBytes: number, again: boolean): Promise<FileTarget> {
-  const flags = constants.O_RDWR | constants.O_CREAT | (again ? 0 : constants.O_EXCL);
+/**
+ * A new file of holes under a name that nobody looks for, durable when it resolves: what bears its own name has a
+ * record, which knows it.
+ */
+export async function makeFile(name: string, sizeBytes: number): Promise<NewFile> {
+  const temporary = `${name}.mim-restore-new`;
   try {
-    const handle = await fs.open(name, flags);
+    await fs.rm(temporary, { force: true });
+    const handle = await fs.open(temporary, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL);
     try {
-      if ((await handle.stat()).size < sizeBytes) await handle.truncate(sizeBytes);
+      await handle.truncate(sizeBytes);
       await handle.sync();
-      await syncFolderOf(name);
     } catch (error) {
       await handle.close();
       throw error;
     }
-    return new FileTarget(name, sizeBytes, handle, false);
+    return new NewFile(temporary, new FileTarget(name, sizeBytes, handle, false));
   } catch (cause) {
     throw targetError(name, 'making', cause);
+  }
+}
+
+export class NewFile {
+  readonly #temporary: string;
+  readonly target: FileTarget;
+
+  constructor(temporary: string, target: FileTarget) {
+    this.#temporary = temporary;
+    this.target = target;
+  }
+
+  /** Gives it its name, unless a file has come there meanwhile. Durable when it resolves. */
+  async place(): Promise<void> {
+    const { name } = this.target;
+    try {
+      await fs.link(this.#temporary, name).then(
+        () => fs.unlink(this.#temporary),
+        async (error: NodeJS.ErrnoException) => {
+          // Not every file system has links.
+          if (!['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS'].includes(error.code ?? '')) throw error;
+          await fs.rename(this.#temporary, name);
+        },
+      );
+      await syncFolderOf(name);
+    } catch (cause) {
+      throw targetError(name, 'making', cause);
+    }
   }
 }
 
@@ -96,6 +130,10 @@ export class FileTarget implements Target {
     this.sizeBytes = sizeBytes;
     this.#handle = handle;
     this.#device = device;
+  }
+
+  async identity(): Promise<string> {
+    return identityOf(await this.#attempt('stat', () => this.#handle.stat()));
   }
 
   async read(startBytes: number, lengthBytes: number, into: Uint8Array): Promise<void> {
@@ -161,6 +199,10 @@ export class FileTarget implements Target {
       throw targetError(this.name, doing, cause);
     }
   }
+}
+
+function identityOf({ ino, birthtimeMs }: Stats): string {
+  return `inode ${ino} of ${birthtimeMs}`;
 }
 
 const TMPFS_MAGIC = 0x01021994;

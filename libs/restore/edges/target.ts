@@ -42,5 +42,11 @@ export function targetError(name: string, doing: string, cause: unknown): Midmir
       cause,
     });
   }
+  if (code === 'unavailable') {
+    return new MidmirrorError('unavailable', `${doing} of ${name} failed: ${messageOf(cause)}`, {
+      hint: 'run the same command again when it is back: it goes on where it stands',
+      cause,
+    });
+  }
   return new MidmirrorError('io', `${doing} of ${name} failed: ${messageOf(cause)}`, { cause });
 }

@@ -16,6 +16,7 @@ const facts: RecordFacts = {
   point: { seq: 42, time: '2026-11-27T05:00:00.5Z' },
   sizeBytes: 1 << 30,
   target: '/srv/db.img',
+  targetIdentity: 'inode 12 of 1795755600000.5',
   how: 'compared',
   alignBytes: 512,
   undoMark: null,

@@ -42,6 +42,7 @@ export interface ReplicationPorts extends CopierPorts {
   // ── the appliance
   /** Connects after a while, once; ends in `connected` or in `lost`. */
   connect(afterMs: number): void;
+  /** What was sent fails, which counts for nothing any more. */
   disconnect(reason: string): void;
   /** A write for the connection; sent in the order of the calls, by `kick`. */
   send(command: WriteCommand): void;

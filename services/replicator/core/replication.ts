@@ -104,6 +104,7 @@ export class Replication {
       },
       this.pace,
       this.#limits,
+      options.sync ? this.#limits.copiedBytesMaxSync : this.#limits.copiedBytesMax,
     );
     this.#holds = new Holds(() => this.#wake());
     this.#marks = new Marks(this.queue, ports, () => this.#wake());
@@ -366,8 +367,8 @@ export class Replication {
 
   #refused(errno: number, what: string): void {
     const reason = `it answers ${what} with error ${errno}`;
-    this.#ports.disconnect(reason);
     this.lost(reason);
+    this.#ports.disconnect(reason);
   }
 
   #input(input: ModeInput): void {

@@ -1,11 +1,16 @@
 // The connection to the appliance's volume: NBD for the writes, the API for gaps, digests and marks. It is made anew
 // when it is lost, and taken for lost when nothing is heard for long.
+import { hash } from 'node:crypto';
 import { MidmirrorError, messageOf, ReasonLog } from '@midmirror/basis';
 import { errnoOf, type WriteCommand } from '@midmirror/block-device';
 import { connectNbd, type NbdClient, type NbdTarget } from '@midmirror/nbd';
 import type { Gap, MarkPoint, Met } from '../core/ports.ts';
 import { limits } from '../limits.ts';
 import type { HttpApi } from './http-api.ts';
+
+const ALLOCATION = 'base:allocation';
+/** Its flags: a hole, and it reads as zeroes. */
+const HOLE_OF_ZEROES = 3;
 
 export interface LinkOptions {
   target: NbdTarget;
@@ -51,7 +56,6 @@ export class ApplianceLink {
 
   disconnect(reason: string): void {
     this.away = reason;
-    if (this.#timer !== null) clearTimeout(this.#timer);
     this.#drop(reason);
   }
 
@@ -111,10 +115,27 @@ export class ApplianceLink {
     blockBytes: number,
     done: (digests: Uint8Array | null) => void,
   ): void {
-    this.#options.api.digests(this.#volume, start, length, blockBytes).then(done, (error: unknown) => {
+    this.#digests(start, length, blockBytes).then(done, (error: unknown) => {
       this.#tell("the appliance's blocks can't be compared", error);
       done(null);
     });
+  }
+
+  /** Of what holds nothing at the appliance nobody need read and hash zeroes. */
+  async #digests(start: number, length: number, blockBytes: number): Promise<Uint8Array> {
+    if (await this.#isHole(start, length)) return zeroDigests(length, blockBytes);
+    return await this.#options.api.digests(this.#volume, start, length, blockBytes);
+  }
+
+  async #isHole(start: number, length: number): Promise<boolean> {
+    const client = this.#client;
+    if (client === null || ![...client.facts.contexts.values()].includes(ALLOCATION)) return false;
+    let left = length;
+    for (const { lengthBytes, flags } of (await client.blockStatus(start, length)).get(ALLOCATION) ?? []) {
+      if ((flags & HOLE_OF_ZEROES) !== HOLE_OF_ZEROES) return false;
+      left -= lengthBytes;
+    }
+    return left <= 0;
   }
 
   mark(name: string, kind: string, done: (point: MarkPoint | Error) => void): void {
@@ -134,7 +155,10 @@ export class ApplianceLink {
     this.#cut = cut;
     let client: NbdClient | null = null;
     try {
-      client = await connectNbd(this.#options.target, { signal: cut.signal });
+      client = await connectNbd(this.#options.target, {
+        signal: cut.signal,
+        limits: { handshakeMsMax: limits.probeMsMax },
+      });
       const facts = await this.#options.api.volume(this.#volume);
       const volumeId = this.#options.volumeId;
       refuseOther(client, facts, this.#options.sizeBytes, volumeId, this.#volume);
@@ -156,8 +180,8 @@ export class ApplianceLink {
     client.lost.addEventListener('abort', () => {
       if (this.#client !== client) return;
       this.away = reasonOf(client.lost.reason);
-      this.#drop(this.away);
       this.#host.lost(this.away);
+      this.#drop(this.away);
     });
     this.#probe(client);
     this.#host.connected({ gap });
@@ -177,8 +201,9 @@ export class ApplianceLink {
       }
       const reason = `no answer within ${limits.probeMsMax / 1000} s`;
       this.away = reason;
-      this.#drop(reason);
+      // Told first: the failures of what was sent are none of their own then.
       this.#host.lost(reason);
+      this.#drop(reason);
     };
     this.#probing = setTimeout(late, limits.probeMsMax);
     client.read(0, 512).then(
@@ -223,6 +248,14 @@ function refuseOther(
     throw new MidmirrorError('conflict', `${name} at the appliance is another volume than it was`, {
       hint: 'has it been deleted and made anew? With --resync full the replicator takes it as it is',
     });
+}
+
+function zeroDigests(length: number, blockBytes: number): Uint8Array {
+  const block = hash('sha256', new Uint8Array(blockBytes), 'buffer');
+  const digests: Uint8Array[] = new Array(Math.floor(length / blockBytes)).fill(block);
+  const rest = length % blockBytes;
+  if (rest > 0) digests.push(hash('sha256', new Uint8Array(rest), 'buffer'));
+  return new Uint8Array(Buffer.concat(digests));
 }
 
 function reasonOf(error: unknown): string {

@@ -9,7 +9,9 @@ import { inOrder, type Mode } from '../core/modes.ts';
 import type { Gap, MarkPoint, ReplicationPorts } from '../core/ports.ts';
 import { RegionMap } from '../core/region-map.ts';
 import { Replication } from '../core/replication.ts';
+import { EntryKind, hasData } from '../core/send-queue.ts';
 import { limits } from '../limits.ts';
+import { apply, concat, type Content, GuestWrite } from './guest-write.ts';
 
 export const SECTOR = 512;
 export const SECTORS = 61;
@@ -33,13 +35,6 @@ export interface Setup {
   slow: 'write' | 'sync' | 'store' | 'read' | 'digests' | 'open' | 'close' | 'none';
 }
 
-interface Content {
-  start: number;
-  length: number;
-  /** 0: zeroes. */
-  fill: number;
-}
-
 interface Sent {
   command: WriteCommand | null;
   start: number;
@@ -55,44 +50,6 @@ interface Sent {
 interface Pending {
   kind: string;
   act: (choice: number) => void;
-}
-
-/** A write on its way through the core. */
-class GuestWrite implements WriteCommand {
-  kind: WriteKind;
-  startBytes: number;
-  lengthBytes: number;
-  fua: boolean;
-  payload: Uint8Array[];
-  payloadCount: number;
-  readonly content: Content;
-  /** In the primary's history, once it is there. */
-  place = 0;
-  readonly #answered: (errno: number, write: GuestWrite) => void;
-
-  constructor(
-    kind: WriteKind,
-    content: Content,
-    fua: boolean,
-    cut: number,
-    answered: (errno: number, write: GuestWrite) => void,
-  ) {
-    this.kind = kind;
-    this.startBytes = content.start;
-    this.lengthBytes = content.length;
-    this.fua = fua;
-    this.content = kind === 'write' ? content : { ...content, fill: 0 };
-    const data = new Uint8Array(content.length).fill(content.fill);
-    const pieces = cut > 0 && cut < data.length ? [data.subarray(0, cut), data.subarray(cut)] : [data];
-    this.payload = kind === 'write' ? pieces : [];
-    this.payloadCount = this.payload.length;
-    this.#answered = answered;
-  }
-
-  complete(errno: number): void {
-    for (const piece of this.payload) piece.fill(255); // it is the guest's again
-    this.#answered(errno, this);
-  }
 }
 
 export class World {
@@ -129,6 +86,8 @@ export class World {
   /** When each hold ends by itself. */
   readonly #held = new Set<{ untilMs: number }>();
   #refusing = false;
+  /** Written on the primary, and not said so yet. */
+  readonly #underWay = new Set<Content>();
   core!: Replication;
   readonly modes: Mode[] = [];
   /** What has happened that need not. */
@@ -160,6 +119,7 @@ export class World {
     this.#base = this.primary.slice();
     this.#history = [];
     this.#held.clear();
+    this.#underWay.clear();
     this.unanswered = 0;
     const regions = new RegionMap(VOLUME_BYTES, this.regionBytes, bits, smallLimits);
     this.#file = encodePage(regions.bits, 0);
@@ -224,7 +184,9 @@ export class World {
           // When it fails, any part of it may be there.
           const content = well ? write.content : { ...write.content, length: SECTOR };
           this.#put(content);
+          this.#underWay.add(content);
           later('write', () => {
+            this.#underWay.delete(content);
             this.#history.push(content);
             write.place = this.#history.length;
             done(well ? Errno.ok : Errno.EIO);
@@ -483,6 +445,34 @@ export class World {
       if (!same) assert.ok(this.#isDurable(region), `region ${region} differs and its bit is durable`);
     }
     assert.ok(this.core.queue.usedBytes <= QUEUE_BYTES);
+    this.#checkClean();
+  }
+
+  /** What is not behind is equal once the queue is through. */
+  #checkClean(): void {
+    const { queue, regions } = this.core;
+    const coming = this.live.slice();
+    const pieces: Uint8Array[] = [];
+    for (let pos = queue.ackedPos + 1; pos <= queue.lastPos; pos += 1) {
+      const kind = queue.kindAt(pos);
+      const start = queue.startAt(pos);
+      if (kind === EntryKind.zeroes) coming.fill(0, start, start + queue.lengthAt(pos));
+      if (!hasData(kind)) continue;
+      let at = start;
+      const count = queue.payloadAt(pos, pieces);
+      for (const piece of pieces.slice(0, count)) {
+        coming.set(piece, at);
+        at += piece.length;
+      }
+    }
+    const hidden = [...this.#underWay];
+    for (let region = 0; region < regions.count; region += 1) {
+      const [from, to] = [regions.startOf(region), regions.endOf(region)];
+      const busy = hidden.some(({ start, length }) => start < to && start + length > from);
+      if (regions.isBehind(region) || busy) continue;
+      const same = Buffer.compare(coming.subarray(from, to), this.primary.subarray(from, to)) === 0;
+      assert.ok(same, `region ${region} is not behind, and will be equal`);
+    }
   }
 
   // ── what tests do ──────────────────────────────────────────────────────────────────────────────────────
@@ -588,12 +578,4 @@ export class World {
     assert.equal(this.unanswered, 0, 'every write is answered');
     assert.equal(Buffer.compare(this.primary, this.live), 0, 'primary and appliance are equal');
   }
-}
-
-function apply(bytes: Uint8Array, { start, length, fill }: Content): void {
-  bytes.fill(fill, start, start + length);
-}
-
-function concat(...parts: Uint8Array[]): Uint8Array {
-  return new Uint8Array(Buffer.concat(parts));
 }
