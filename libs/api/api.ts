@@ -9,12 +9,27 @@ export interface Answer {
   body: http.IncomingMessage;
 }
 
+export interface ApiOptions {
+  /** Connections are kept and used again, until `close`. */
+  keepAlive?: boolean;
+  /** Without a byte from the other side for so long it is given up. Default: it may take its time. */
+  silentMsMax?: number;
+  /** Of an answer that is taken whole. */
+  answerBytesMax?: number;
+  /** What to do when nobody answers. */
+  hint?: string;
+}
+
+const ANSWER_BYTES_MAX = 256 << 20;
+
 export class Api {
   readonly #base: URL | null;
   readonly #socketPath: string | null;
+  readonly #options: ApiOptions;
+  readonly #agent: http.Agent | undefined;
 
   /** `http://host:port`, `https://…` or `unix:/path`. Throws `bad-request`. */
-  constructor(address: string) {
+  constructor(address: string, options: ApiOptions = {}) {
     const unix = /^unix:(\/.+)$/.exec(address);
     this.#socketPath = unix === null ? null : unix[1]!;
     if (unix === null && !/^https?:\/\/[^/]+\/?$/.test(address)) {
@@ -24,12 +39,26 @@ export class Api {
       );
     }
     this.#base = unix === null ? new URL(address) : null;
+    this.#options = options;
+    if (options.keepAlive === true) {
+      const { Agent } = this.#base?.protocol === 'https:' ? https : http;
+      this.#agent = new Agent({ keepAlive: true });
+    }
   }
 
   async json<T>(method: string, path: string, body?: unknown): Promise<T> {
-    const answer = await this.open(method, path, body);
-    const text = await textOf(answer.body);
-    return (text === '' ? {} : JSON.parse(text)) as T;
+    const text = (await this.bytes(method, path, body)).toString('utf8');
+    try {
+      return (text === '' ? {} : JSON.parse(text)) as T;
+    } catch {
+      throw new MidmirrorError('unavailable', `the API at ${this.#where} answers something else than JSON`);
+    }
+  }
+
+  /** The answer, whole. */
+  async bytes(method: string, path: string, body?: unknown): Promise<Buffer> {
+    const { body: answer } = await this.open(method, path, body);
+    return await this.#wholeOf(answer);
   }
 
   /** Resolves once the answer begins; throws the API's own error when it is one. */
@@ -50,39 +79,70 @@ export class Api {
               path: `/v1${path}`,
             };
       const send = this.#base?.protocol === 'https:' ? https.request : http.request;
-      const request = send({ method, headers, ...place }, resolve);
+      const agent = this.#agent === undefined ? {} : { agent: this.#agent };
+      const request = send({ method, headers, ...agent, ...place }, resolve);
       request.on('error', (cause) => reject(this.#unreachable(cause)));
+      const { silentMsMax } = this.#options;
+      if (silentMsMax !== undefined)
+        request.setTimeout(silentMsMax, () =>
+          request.destroy(new Error(`no answer within ${silentMsMax / 1000} s`)),
+        );
       request.end(payload);
     });
     if ((answer.statusCode ?? 500) < 400) return { headers: answer.headers, body: answer };
-    throw await errorOf(answer);
+    throw await this.#errorOf(answer);
+  }
+
+  /** Kept connections end; what is asked on them fails. */
+  close(): void {
+    this.#agent?.destroy();
+  }
+
+  get #where(): string {
+    return this.#base?.origin ?? `unix:${this.#socketPath}`;
+  }
+
+  async #wholeOf(answer: http.IncomingMessage): Promise<Buffer> {
+    const { answerBytesMax = ANSWER_BYTES_MAX } = this.#options;
+    const parts: Buffer[] = [];
+    let count = 0;
+    try {
+      for await (const part of answer) {
+        count += (part as Buffer).length;
+        if (count > answerBytesMax) throw new Error('its answer is too long');
+        parts.push(part as Buffer);
+      }
+    } catch (cause) {
+      throw this.#unreachable(cause as Error);
+    }
+    return Buffer.concat(parts);
   }
 
   #unreachable(cause: Error): MidmirrorError {
-    const where = this.#base?.origin ?? `unix:${this.#socketPath}`;
-    return new MidmirrorError(
-      'unavailable',
-      `no appliance answers at ${where} (${(cause as NodeJS.ErrnoException).code ?? cause.message})`,
-      {
-        hint: 'start one with `npm start`, or say where it is with --api or MIM_API',
-        cause,
-      },
-    );
+    const why = (cause as NodeJS.ErrnoException).code ?? cause.message;
+    return new MidmirrorError('unavailable', `no appliance answers at ${this.#where} (${why})`, {
+      hint: this.#options.hint ?? 'start one with `npm start`, or say where it is with --api or MIM_API',
+      cause,
+    });
+  }
+
+  async #errorOf(answer: http.IncomingMessage): Promise<MidmirrorError> {
+    const text = (await this.#wholeOf(answer)).toString('utf8');
+    const problem = problemIn(text);
+    if (problem !== null) return problemError(problem);
+    const words = `the API at ${this.#where} answered ${answer.statusCode}: ${text.slice(0, 200)}`;
+    return new MidmirrorError('unavailable', words, { hint: 'is it the API of this version of Midmirror?' });
   }
 }
 
-async function textOf(stream: http.IncomingMessage): Promise<string> {
-  const parts: Buffer[] = [];
-  for await (const part of stream) parts.push(part as Buffer);
-  return Buffer.concat(parts).toString('utf8');
-}
-
-async function errorOf(answer: http.IncomingMessage): Promise<MidmirrorError> {
-  const text = await textOf(answer);
+function problemIn(text: string): Problem | null {
   try {
-    return problemError(JSON.parse(text) as Problem);
+    const problem = JSON.parse(text) as Partial<Problem>;
+    return typeof problem.code === 'string' && typeof problem.detail === 'string'
+      ? (problem as Problem)
+      : null;
   } catch {
-    return new MidmirrorError('unavailable', `the API answered ${answer.statusCode}: ${text.slice(0, 200)}`);
+    return null;
   }
 }
 

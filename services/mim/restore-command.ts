@@ -15,8 +15,8 @@ import {
 } from '@midmirror/restore';
 import { type Command, Option } from 'commander';
 import { connectTo, printPoint, type ShownPoint } from './output.ts';
-import { ask, mustAsk, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
-import { holdIfPrimary, type RestoredPrimary } from './restore-primary.ts';
+import { ask, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
+import { holdIfPrimary, pointOfPrimary, type RestoredPrimary } from './restore-primary.ts';
 import { restoreInPlace, statusInPlace } from './restore-in-place.ts';
 import { printMoved, printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
 import {
@@ -40,7 +40,7 @@ export function restoreCommand(program: Command, open: () => Session): void {
     .option('--to <target>', 'a file, /dev/…, or an NBD URI; a file that does not exist is made')
     .option('--in-place', 'the volume itself goes back, by new writes that can be undone')
     .option('--dry-run', 'only show what would be moved')
-    .option('--yes', 'write over what is there')
+    .option('--yes', 'write over what is there without asking at a terminal')
     .option('--no-verify', 'do not read back what was written')
     .option(
       '--base <point>',
@@ -121,6 +121,7 @@ interface Opened {
 async function openSource(
   session: Session,
   name: string,
+  place: TargetPlace,
   record: Progress | null,
   options: RestoreOptions,
 ): Promise<Opened> {
@@ -142,9 +143,32 @@ async function openSource(
     return { named, point: null, uri: served(named.uri), source: await openClone(named, wanted), base: null };
   }
   const text = options.at ?? recordedPoint(name, record, named);
-  const base = options.base === undefined ? null : await resolvePoint(api, name, options.base);
+  const base =
+    options.base !== undefined
+      ? await resolvePoint(api, name, options.base)
+      : record === null
+        ? await keptBase(session, name, place, named.from.id, options)
+        : null;
   const more = base === null ? {} : { changedSince: `seq:${base.seq}` };
   return { named, base, ...(await openPoint(api, name, text, { ...wanted, ...more })) };
+}
+
+/** Of a primary whose replicator knows what it holds, as long as the volume still has that point. */
+async function keptBase(
+  { api }: Session,
+  name: string,
+  place: TargetPlace,
+  volumeId: string,
+  { replicatorDir }: RestoreOptions,
+): Promise<KnownBase | null> {
+  const held = await pointOfPrimary(place, replicatorDir, volumeId);
+  if (held === null) return null;
+  try {
+    return await resolvePoint(api, name, `seq:${held.seq}`);
+  } catch (error) {
+    if (error instanceof MidmirrorError && error.code === 'point-unavailable') return null;
+    throw error;
+  }
 }
 
 function recordedPoint(name: string, record: Progress | null, { from }: Named): string {
@@ -163,13 +187,12 @@ async function restoreTo(
   primary: RestoredPrimary | null,
 ): Promise<void> {
   const record = await readRecord(place.recordPath);
-  const { named, point, uri, source, base } = await openSource(session, name, record, options);
+  const { named, point, uri, source, base } = await openSource(session, name, place, record, options);
   const progress = reporter(session);
   try {
     const recorded = point === null ? null : { seq: point.seq, time: point.time };
     const resumes = goesOn({ place, record, from: named.from, point: recorded });
     const agreed = options.yes === true || place.kind === 'absent' || resumes;
-    if (!agreed && options.dryRun !== true) mustAsk(place.name);
     if (record !== null && !resumes && place.kind !== 'absent')
       session.note(`${place.name} is incomplete from an earlier restore: all of it is compared`);
     if (options.instant !== undefined && point !== null)

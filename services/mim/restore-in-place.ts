@@ -18,7 +18,7 @@ import {
 import { Api, volumePath } from '@midmirror/api';
 import { hostReplicators } from './host-replicators.ts';
 import { printPoint, type ShownPoint } from './output.ts';
-import { ask, mustAsk, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
+import { ask, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
 import { printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
 import { namedSource, type OpenedPoint, openPoint, resolvePoint, served } from './restore-source.ts';
 import type { Session } from './session.ts';
@@ -114,7 +114,6 @@ class InPlace {
   async run(): Promise<void> {
     const { at, dryRun, yes } = this.#options;
     const session = this.#session;
-    if (dryRun !== true && yes !== true) mustAsk(`the volume ${this.#volume}`);
     const unfinished = await readRecord(this.#recordPath);
     const recorded = unfinished?.facts.point;
     if (at === undefined && (recorded === null || recorded === undefined)) {

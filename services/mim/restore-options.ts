@@ -39,15 +39,9 @@ function wholeOf(text: string, name: string, min: number, max: number): number {
   throw new MidmirrorError('bad-request', `${name}: "${text}" is not a whole number from ${min} to ${max}`);
 }
 
-/** Without a terminal nobody can be asked. */
-export function mustAsk(target: string): void {
-  if (process.stdin.isTTY === true && process.stderr.isTTY === true) return;
-  throw new MidmirrorError('bad-request', `this writes over ${target}`, {
-    hint: 'add --yes if that is meant; --dry-run shows what would be moved',
-  });
-}
-
+/** At a terminal. A script is taken at its word, as by other tools that write disks. */
 export async function ask(session: Session, question: string): Promise<void> {
+  if (process.stdin.isTTY !== true || process.stderr.isTTY !== true) return;
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
   try {
     session.progress('');

@@ -6,7 +6,7 @@ import type { Session } from './session.ts';
 
 const HOW: Readonly<Record<Plan['how'], string>> = {
   new: 'a new file: all that is not empty is moved',
-  known: 'what has changed since the base',
+  known: 'what has changed since the point that it holds',
   compared: 'compared block by block',
   'in-place': 'the bytes that differ, as new writes of the volume',
   resumed: 'an earlier restore of the same point goes on',

@@ -3,11 +3,23 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { MidmirrorError } from '@midmirror/basis';
 import { nodeFiles } from '@midmirror/pool';
-import type { TargetPlace } from '@midmirror/restore';
+import type { KnownBase, TargetPlace } from '@midmirror/restore';
 
 export interface RestoredPrimary {
   forget(): Promise<boolean>;
   release(): void;
+}
+
+/** The point of the volume that the target holds, as its replicator has left it; null: nobody knows. */
+export async function pointOfPrimary(
+  place: TargetPlace,
+  root: string,
+  volumeId: string,
+): Promise<KnownBase | null> {
+  if (place.kind !== 'file' || !existsSync(root)) return null;
+  const { heldPoint } = await import('@midmirror/replicator');
+  const held = await heldPoint(nodeFiles(), root, realpathSync(place.name));
+  return held?.volumeId === volumeId ? { seq: held.seq } : null;
 }
 
 /** Null: the target is no primary as far as this host knows. Throws `locked` while its replicator runs. */

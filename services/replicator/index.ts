@@ -5,4 +5,4 @@ export { observeReplicator } from './observe.ts';
 export { defaultApi, type Replicator, type ReplicatorOptions, startReplicator } from './replicator.ts';
 export type { ReplicatorStatus } from './status.ts';
 export { type ControlOptions, type ControlServer, startControlServer } from './control/control-server.ts';
-export { type HeldPrimary, holdPrimary } from './edges/restored-primary.ts';
+export { type HeldPrimary, heldPoint, holdPrimary } from './edges/restored-primary.ts';

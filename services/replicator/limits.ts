@@ -15,6 +15,9 @@ export const limits = {
   queueBytesMin: 4 << 20,
   queueBytesMax: 2 ** 32,
   queueEntriesMax: 65_536,
+  /** Of the queue, what copies may fill: what a guest's write has to wait behind, in sync mode for its answer. */
+  copiedBytesMax: 16 << 20,
+  copiedBytesMaxSync: 4 << 20,
   /** Sent and not yet answered: below what either end takes, so that the link can be probed behind them. */
   sentBytesMax: 16 << 20,
   sentEntriesMax: 512,

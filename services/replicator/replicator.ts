@@ -1,6 +1,5 @@
 // A replicator: the core wired to its primary, its map of intent, its appliance and its guests.
 import { hash } from 'node:crypto';
-import { stat } from 'node:fs/promises';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import {
   type NbdAddress,
@@ -19,7 +18,7 @@ import { Replication } from './core/replication.ts';
 import { ApplianceLink } from './edges/appliance-link.ts';
 import { HttpApi } from './edges/http-api.ts';
 import { IntentStore, readIntent, type StoredIntent } from './edges/intent-store.ts';
-import { lookAtPrimary, Primary, type PrimaryFacts } from './edges/primary.ts';
+import { lookAtPrimary, Primary, type PrimaryFacts, writtenNs } from './edges/primary.ts';
 import { ReplicatedDisk, soleExport } from './edges/replicated-disk.ts';
 import { openStateDirectory, type StateDirectory } from './edges/state-directory.ts';
 import { limits } from './limits.ts';
@@ -137,6 +136,7 @@ async function startingPoint(
       target: { uri: state.targetUri, volumeId },
       synced: false,
       restingNs: '',
+      restingSeq: null,
     };
     return { head, bits: null };
   }
@@ -151,7 +151,7 @@ async function startingPoint(
     options.log(
       'the primary has been written while no replicator ran: all of it is compared with the appliance',
     );
-  return { head: { ...head, restingNs: '' }, bits: touched ? null : stored.bits };
+  return { head: { ...head, restingNs: '', restingSeq: null }, bits: touched ? null : stored.bits };
 }
 
 /** For the first time: the appliance has to be there. Its id. */
@@ -208,14 +208,11 @@ function refuseOther({ head }: StoredIntent, facts: PrimaryFacts, state: StateDi
     );
 }
 
-async function writtenNs({ path, device }: PrimaryFacts): Promise<string> {
-  return device ? '' : String((await stat(path, { bigint: true })).mtimeNs);
-}
-
 class RunningReplicator implements Replicator {
   readonly volume: string;
   readonly directory: string;
   readonly #options: ReplicatorOptions;
+  readonly #api: HttpApi;
   readonly #primary: Primary;
   readonly #intent: IntentStore;
   readonly #replication: Replication;
@@ -238,6 +235,7 @@ class RunningReplicator implements Replicator {
     this.volume = target.exportName;
     this.directory = state.path;
     this.#options = options;
+    this.#api = api;
     this.#primary = primary;
     this.#intent = intent;
     const { log } = options;
@@ -341,10 +339,11 @@ class RunningReplicator implements Replicator {
   }
 
   troubles(): { reasons: string[]; warnings: string[] } {
-    const { mode, storeFailed, regions } = this.#replication;
-    const reasons = storeFailed
-      ? [`the write-intent map in ${this.directory} can't be stored: guests' writes wait`]
-      : [];
+    const { mode, storeFailed, blocks, regions } = this.#replication;
+    const reasons: string[] = [];
+    if (storeFailed)
+      reasons.push(`the write-intent map in ${this.directory} can't be stored: guests' writes wait`);
+    if (blocks) reasons.push("the appliance lacks writes: guests' writes wait, as --on-loss block wants");
     const warnings: string[] = [];
     if (mode === 'connecting') warnings.push(`the appliance is away: ${this.#link.away}`);
     else if (mode !== 'replicating')
@@ -390,15 +389,28 @@ class RunningReplicator implements Replicator {
     const inOrder = await Promise.race([stopped, tooLate]);
     clearTimeout(late);
     clearInterval(this.#tick!);
+    const seq = inOrder ? await this.#seqInStep() : null;
     await this.#link.close();
-    if (inOrder) await this.#rest();
+    if (inOrder) await this.#rest(seq);
     else this.#options.log('not all of the queue was sent in time: it is behind at the next start');
     for (let close = this.#closing.pop(); close !== undefined; close = this.#closing.pop()) await close();
   }
 
-  async #rest(): Promise<void> {
+  /** The volume's last write, when the primary holds just what the volume holds; null: it may not. */
+  async #seqInStep(): Promise<number | null> {
+    const { regions, synced } = this.#replication;
+    if (!synced || regions.behindCount > 0 || regions.intentCount > 0) return null;
     try {
-      await this.#intent.storeHead({ restingNs: await writtenNs(this.#primary.facts) });
+      return (await this.#api.volume(this.volume)).seq;
+    } catch (error) {
+      this.#options.log(`at which write of the volume it stopped is not known: ${messageOf(error)}`);
+      return null;
+    }
+  }
+
+  async #rest(restingSeq: number | null): Promise<void> {
+    try {
+      await this.#intent.storeHead({ restingNs: await writtenNs(this.#primary.facts), restingSeq });
     } catch (error) {
       this.#options.log(`the write-intent map is left as it was: ${messageOf(error)}`);
     }

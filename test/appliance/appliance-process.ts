@@ -162,6 +162,10 @@ export class ApplianceProcess extends ApiUser {
     return this.#child.pid!;
   }
 
+  get running(): boolean {
+    return this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
   kill(): void {
     this.#child.kill('SIGKILL');
   }
@@ -191,7 +195,12 @@ export async function withAppliance(
   await withFolder(async (folder) => {
     const appliance = await ApplianceProcess.start(`${folder}/data`, env);
     try {
-      await act(appliance, folder);
+      await act(appliance, folder).catch((error: unknown) => {
+        if (appliance.running) throw error;
+        throw new Error(`the appliance has ended in the middle:\n${appliance.output.slice(-4000)}`, {
+          cause: error,
+        });
+      });
       assert.equal(await appliance.stop(), 0, appliance.output);
     } finally {
       appliance.kill();

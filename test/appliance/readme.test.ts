@@ -21,6 +21,13 @@ function shape(line: string): string {
     .trim();
 }
 
+/** What the reader makes in his own folder. */
+function inFolder(command: string, folder: string): string {
+  return command
+    .replaceAll('/tmp/web.sock', `${folder}/web.sock`)
+    .replaceAll(/\b(block\.bin|primary\.img|replicate\.(log|pid))\b/g, `${folder}/$1`);
+}
+
 function tour(): { command: string; shown: string[] }[] {
   const blocks = [...text.matchAll(/<!-- tour -->\n```console\n([\s\S]*?)```/g)];
   const steps: { command: string; shown: string[] }[] = [];
@@ -69,8 +76,8 @@ async function walk(start: string): Promise<void> {
       assert.match(output, /npx mim volume create db --size/);
       for (const { command, shown } of tour()) {
         // `npx mim` from the checkout, whatever folder the reader is in; files go to the test's folder.
-        const ran = await run('/bin/sh', ['-c', local(command).replace('block.bin', `${folder}/block.bin`)], {
-          env: { MIM_API: `http://${local(API)}` },
+        const ran = await run('/bin/sh', ['-c', inFolder(local(command), folder)], {
+          env: { MIM_API: `http://${local(API)}`, MIM_REPLICATOR_DIR: `${folder}/replicator` },
         });
         assert.equal(ran.status, 0, `${command}\n${ran.stdout}${ran.stderr}`);
         const printed = shape((ran.stdout + ran.stderr).replaceAll(`${folder}/`, ''));

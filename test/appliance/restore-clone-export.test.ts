@@ -35,7 +35,6 @@ test('a clone while the guest runs on it, then what the guest wrote to it', () =
       file,
       '--yes',
     );
-    await restores.fails(2, /writes over/, 'now', '--to', file);
     const second = await restores.lines('now', '--to', file, '--yes');
     assert.ok(second.plan!.bytes > 0 && second.plan!.bytes < 10 * MIB);
     assertHolds(file, now);

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { SeededRandom } from '@midmirror/basis';
 import { connectNbd } from '@midmirror/nbd';
+import { metrics } from '@midmirror/telemetry';
 import { onHost } from './replicated-host.ts';
 import { RepeatingGuest } from './repeating-guest.ts';
 
@@ -33,12 +34,32 @@ test('a cable that is pulled is noticed, the guest goes on, and all is caught up
   }),
 );
 
+/** Each of the list's is told, and what they say is so. */
+async function checkMetrics(address: string): Promise<void> {
+  const text = await (await fetch(`${address}/metrics`)).text();
+  const told = (name: string, labels = ''): number =>
+    Number(new RegExp(`^${name}\\{volume="db"${labels}\\} (\\S+)$`, 'm').exec(text)?.[1]);
+  for (const [name, { labels }] of Object.entries(metrics))
+    if (name.startsWith('midmirror_replicator_') && labels.length === 1) assert.ok(told(name) >= 0, name);
+  assert.equal(told('midmirror_replicator_mode', ',mode="overrun"'), 1);
+  assert.equal(told('midmirror_replicator_mode', ',mode="replicating"'), 0);
+  assert.equal(told('midmirror_replicator_queue_limit_bytes'), 4 << 20);
+  assert.ok(told('midmirror_replicator_queue_bytes') > 3 << 20);
+  assert.ok(told('midmirror_replicator_behind_bytes') >= 8 << 20);
+  assert.ok(told('midmirror_replicator_lag_seconds') > 0);
+  const ready = await fetch(`${address}/readyz`);
+  const { warnings } = (await ready.json()) as { warnings: string[] };
+  assert.equal(ready.status, 200, 'guests are served');
+  assert.match(warnings.join(), /moments are missing at the appliance: overrun/);
+}
+
 test('over the bound of its queue the guest goes on, and all is caught up', { timeout: 60_000 }, () =>
   onHost(['--queue', '4MiB'], async (host) => {
     const image = readFileSync(host.primary);
     await host.startReplicator();
     await host.replicator.replicating();
     const client = await connectNbd(host.guestUri);
+    assert.equal((await fetch(`${host.metrics}/readyz`)).status, 200);
     host.cut();
     const seen = host.replicator.told.length;
     for (let at = 0; at < 12 << 20; at += 1 << 20) {
@@ -46,6 +67,7 @@ test('over the bound of its queue the guest goes on, and all is caught up', { ti
       await client.write(at, image.subarray(at, at + (1 << 20)));
     }
     await host.replicator.until(({ mode }) => mode === 'overrun', seen);
+    await checkMetrics(host.metrics);
     host.mend();
     await client.close();
     await host.replicator.replicating(seen);

@@ -43,7 +43,7 @@ test('a volume that is not there: the command that is named makes one that fits'
 
     const replicator = await ReplicatorProcess.start(place);
     await replicator.untilMode('replicating', IN_STEP_MS_MAX);
-    assert.equal(await replicator.stop(), 0);
+    assert.equal(await replicator.stop(), 0, replicator.lines.join('\n'));
   }));
 
 test('a volume of another size is refused, with the size that is wanted', () =>

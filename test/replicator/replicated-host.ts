@@ -16,6 +16,8 @@ export class Host {
   readonly #args: readonly string[];
   appliance!: ApplianceProcess;
   replicator!: ToldReplicator;
+  /** Where it tells metrics. */
+  metrics = '';
 
   constructor(folder: string, nbd: NetworkProxy, api: NetworkProxy, args: readonly string[]) {
     this.folder = folder;
@@ -44,9 +46,14 @@ export class Host {
         ...['--primary', this.primary, '--to', `nbd://127.0.0.1:${this.nbd.port}/db`],
         ...['--listen', `unix:${this.folder}/guest`, ...this.#args, ...more],
       ],
-      { MIM_REPLICATOR_DIR: `${this.folder}/state`, MIM_API: `http://127.0.0.1:${this.api.port}` },
+      {
+        MIM_REPLICATOR_DIR: `${this.folder}/state`,
+        MIM_API: `http://127.0.0.1:${this.api.port}`,
+        MIM_METRICS_LISTEN: '127.0.0.1:0',
+      },
     );
-    await this.replicator.until(({ event }) => event === 'started');
+    const { metrics } = await this.replicator.until(({ event }) => event === 'started');
+    this.metrics = metrics!;
   }
 
   cut(): void {

@@ -47,7 +47,7 @@ test('a primary goes back to a moment, and replication goes on from there', () =
       assert.equal(await replicator.stop(), 0);
       assertHolds(primary, bad);
       // In step when it stopped: the primary is what the volume is.
-      const back = await restores.lines(...words, '--base', 'latest');
+      const back = await restores.lines(...words);
       assert.equal(back.plan!.how, 'known');
       assertHolds(primary, good);
 

@@ -8,6 +8,7 @@ export interface Told {
   mode?: string;
   message?: string;
   uri?: string;
+  metrics?: string;
   bytesBehind?: number;
 }
 

@@ -39,8 +39,10 @@ interface Window {
   from: number;
   to: number;
   blockBytes: number;
-  /** Null: they are asked for. */
+  /** Null: they are asked for, or will be again. */
   digests: Uint8Array | null;
+  /** When they are asked for again; infinite: they are asked for. */
+  askMs: number;
 }
 
 export class Copier {
@@ -51,6 +53,7 @@ export class Copier {
   readonly #pace: CopyPace;
   readonly #limits: Limits;
   readonly #pieceBytes: number;
+  readonly #shareBytes: number;
   readonly #zeroDigests = new Map<number, Uint8Array>();
   #session = 0;
   #running = false;
@@ -74,7 +77,9 @@ export class Copier {
     host: CopierHost,
     pace: CopyPace,
     limits: Limits,
+    shareBytes: number,
   ) {
+    this.#shareBytes = shareBytes;
     this.#regions = regions;
     this.#queue = queue;
     this.#ports = ports;
@@ -139,6 +144,8 @@ export class Copier {
   // ── windows ────────────────────────────────────────────────────────────────────────────────────────────
 
   #ask(): void {
+    for (const window of this.#windows)
+      if (this.#ports.nowMs() >= window.askMs && window.digests === null) this.#askDigests(window);
     while (this.#windows.length < this.#limits.windowsMax) {
       if (this.#ports.nowMs() < this.#searchMs) return;
       const window = this.#nextWindow();
@@ -149,16 +156,21 @@ export class Copier {
       this.#windows.push(window);
       if (this.#windows.length === 1) this.#enter(window);
       this.#nextFrom = window.to;
-      const session = this.#session;
-      const { from, to, blockBytes } = window;
-      this.#ports.askDigests(from, to - from, blockBytes, (digests) => {
-        if (session !== this.#session) return;
-        if (digests === null || digests.length !== Math.ceil((to - from) / blockBytes) * DIGEST_BYTES)
-          return this.#again();
-        window.digests = digests;
-        this.step();
-      });
+      this.#askDigests(window);
     }
+  }
+
+  #askDigests(window: Window): void {
+    const session = this.#session;
+    const { from, to, blockBytes } = window;
+    window.askMs = Number.POSITIVE_INFINITY;
+    this.#ports.askDigests(from, to - from, blockBytes, (digests) => {
+      if (session !== this.#session) return;
+      const whole = digests?.length === Math.ceil((to - from) / blockBytes) * DIGEST_BYTES;
+      if (whole) window.digests = digests;
+      else window.askMs = this.#ports.nowMs() + this.#limits.copyAgainMs;
+      this.step();
+    });
   }
 
   #nextWindow(): Window | null {
@@ -200,7 +212,7 @@ export class Copier {
     const to = Math.min(end, from + this.#limits.windowBytesMax);
     const blockBytes =
       to - from > this.#limits.fineWindowBytesMax ? this.#limits.blockBytes : this.#limits.fineBlockBytes;
-    return { from, to, blockBytes, digests: null };
+    return { from, to, blockBytes, digests: null, askMs: 0 };
   }
 
   #enter(window: Window): void {
@@ -244,10 +256,11 @@ export class Copier {
     });
   }
 
-  /** The copier leaves half of the queue to guests. */
+  /** Copies have their share of the queue, and leave guests a quarter of it whatever is in it. */
   #hasRoom(length: number): boolean {
-    const { usedBytes, bytesMax, entries, entriesMax } = this.#queue;
-    return usedBytes + length <= bytesMax / 2 && entries + this.#entriesOf(length) <= entriesMax / 2;
+    const { usedBytes, copiedBytes, bytesMax, entries, entriesMax } = this.#queue;
+    if (copiedBytes + length > Math.min(bytesMax / 2, this.#shareBytes)) return false;
+    return usedBytes + length <= bytesMax * 0.75 && entries + this.#entriesOf(length) <= entriesMax / 2;
   }
 
   #entriesOf(length: number): number {

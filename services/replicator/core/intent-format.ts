@@ -26,6 +26,8 @@ export interface IntentHead {
   synced: boolean;
   /** After an orderly stop: when the primary's file was last written; '' while a replicator runs, and for devices. */
   restingNs: string;
+  /** After an orderly stop in step: the volume's last write, whose point the primary holds. Null, or absent: not known. */
+  restingSeq?: number | null;
 }
 
 export function pagesOf(regionCount: number): number {

@@ -104,6 +104,7 @@ export class Replication {
       },
       this.pace,
       this.#limits,
+      options.sync ? this.#limits.copiedBytesMaxSync : this.#limits.copiedBytesMax,
     );
     this.#holds = new Holds(() => this.#wake());
     this.#marks = new Marks(this.queue, ports, () => this.#wake());

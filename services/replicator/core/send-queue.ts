@@ -3,7 +3,8 @@
 import { assert } from '@midmirror/basis';
 import type { WriteCommand } from '@midmirror/block-device';
 
-export const EntryKind = { write: 0, zeroes: 1, nothing: 2 } as const;
+/** A copy is a write too, one that no guest has made. */
+export const EntryKind = { write: 0, zeroes: 1, nothing: 2, copy: 3 } as const;
 export type EntryKind = (typeof EntryKind)[keyof typeof EntryKind];
 
 /** Whoever waits for the answer to an entry. */
@@ -26,6 +27,7 @@ export class SendQueue {
   /** Bytes ever put in and ever let go of. */
   #head = 0;
   #tail = 0;
+  #copiedBytes = 0;
   #lastPos = 0;
   #sentPos = 0;
   #ackedPos = 0;
@@ -65,6 +67,10 @@ export class SendQueue {
   }
   get usedBytes(): number {
     return this.#head - this.#tail;
+  }
+  /** Of that, what copies take. */
+  get copiedBytes(): number {
+    return this.#copiedBytes;
   }
   get entries(): number {
     return this.#lastPos - this.#ackedPos;
@@ -110,7 +116,8 @@ export class SendQueue {
   }
 
   addCopy(start: number, data: Uint8Array, nowMs: number): number {
-    const pos = this.#add(EntryKind.write, start, data.length, false, null, nowMs);
+    const pos = this.#add(EntryKind.copy, start, data.length, false, null, nowMs);
+    this.#copiedBytes += data.length;
     this.#put(data);
     return pos;
   }
@@ -170,7 +177,8 @@ export class SendQueue {
       this.#ackedPos += 1;
       const slot = this.#ackedPos % this.entriesMax;
       this.#done[slot] = 0;
-      if (this.#kinds[slot] === EntryKind.write) this.#tail = this.#dataAt[slot]! + this.#lengths[slot]!;
+      if (this.#kinds[slot] === EntryKind.copy) this.#copiedBytes -= this.#lengths[slot]!;
+      if (hasData(this.#kinds[slot]!)) this.#tail = this.#dataAt[slot]! + this.#lengths[slot]!;
     }
     owner?.entryDone();
   }
@@ -186,6 +194,7 @@ export class SendQueue {
       this.#done[at] = 0;
     }
     this.#tail = this.#head;
+    this.#copiedBytes = 0;
     this.#sentPos = this.#ackedPos = this.#lastPos;
     this.gatePos = Number.POSITIVE_INFINITY;
     return owners;
@@ -225,4 +234,8 @@ export class SendQueue {
     }
     this.#head += bytes.length;
   }
+}
+
+export function hasData(kind: number): boolean {
+  return kind === EntryKind.write || kind === EntryKind.copy;
 }

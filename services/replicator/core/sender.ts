@@ -2,7 +2,7 @@
 // session: what is answered after it was lost counts for nothing.
 import { Errno, type WriteCommand, type WriteKind } from '@midmirror/block-device';
 import type { Limits } from '../limits.ts';
-import { EntryKind, type SendQueue } from './send-queue.ts';
+import { EntryKind, hasData, type SendQueue } from './send-queue.ts';
 
 export interface SenderPorts {
   nowMs(): number;
@@ -81,7 +81,7 @@ export class Sender {
         queue.acked(pos);
         continue;
       }
-      const heldBytes = kind === EntryKind.write ? queue.lengthAt(pos) : 0;
+      const heldBytes = hasData(kind) ? queue.lengthAt(pos) : 0;
       const full = this.#sentBytes + heldBytes > this.#limits.sentBytesMax && this.#sentBytes > 0;
       if (full || this.#sentEntries >= this.#limits.sentEntriesMax) break;
       queue.sent(pos);
@@ -90,12 +90,12 @@ export class Sender {
       const slot = this.#free.pop() ?? new SendSlot(this);
       slot.pos = pos;
       slot.session = this.#session;
-      slot.kind = kind === EntryKind.write ? 'write' : 'zeroes';
+      slot.kind = hasData(kind) ? 'write' : 'zeroes';
       slot.startBytes = queue.startAt(pos);
       slot.lengthBytes = queue.lengthAt(pos);
       slot.fua = queue.fuaAt(pos);
       slot.heldBytes = heldBytes;
-      slot.payloadCount = kind === EntryKind.write ? queue.payloadAt(pos, slot.payload) : 0;
+      slot.payloadCount = hasData(kind) ? queue.payloadAt(pos, slot.payload) : 0;
       this.#ports.send(slot);
       any = true;
     }

@@ -1,11 +1,16 @@
 // The connection to the appliance's volume: NBD for the writes, the API for gaps, digests and marks. It is made anew
 // when it is lost, and taken for lost when nothing is heard for long.
+import { hash } from 'node:crypto';
 import { MidmirrorError, messageOf, ReasonLog } from '@midmirror/basis';
 import { errnoOf, type WriteCommand } from '@midmirror/block-device';
 import { connectNbd, type NbdClient, type NbdTarget } from '@midmirror/nbd';
 import type { Gap, MarkPoint, Met } from '../core/ports.ts';
 import { limits } from '../limits.ts';
 import type { HttpApi } from './http-api.ts';
+
+const ALLOCATION = 'base:allocation';
+/** Its flags: a hole, and it reads as zeroes. */
+const HOLE_OF_ZEROES = 3;
 
 export interface LinkOptions {
   target: NbdTarget;
@@ -110,10 +115,27 @@ export class ApplianceLink {
     blockBytes: number,
     done: (digests: Uint8Array | null) => void,
   ): void {
-    this.#options.api.digests(this.#volume, start, length, blockBytes).then(done, (error: unknown) => {
+    this.#digests(start, length, blockBytes).then(done, (error: unknown) => {
       this.#tell("the appliance's blocks can't be compared", error);
       done(null);
     });
+  }
+
+  /** Of what holds nothing at the appliance nobody need read and hash zeroes. */
+  async #digests(start: number, length: number, blockBytes: number): Promise<Uint8Array> {
+    if (await this.#isHole(start, length)) return zeroDigests(length, blockBytes);
+    return await this.#options.api.digests(this.#volume, start, length, blockBytes);
+  }
+
+  async #isHole(start: number, length: number): Promise<boolean> {
+    const client = this.#client;
+    if (client === null || ![...client.facts.contexts.values()].includes(ALLOCATION)) return false;
+    let left = length;
+    for (const { lengthBytes, flags } of (await client.blockStatus(start, length)).get(ALLOCATION) ?? []) {
+      if ((flags & HOLE_OF_ZEROES) !== HOLE_OF_ZEROES) return false;
+      left -= lengthBytes;
+    }
+    return left <= 0;
   }
 
   mark(name: string, kind: string, done: (point: MarkPoint | Error) => void): void {
@@ -226,6 +248,14 @@ function refuseOther(
     throw new MidmirrorError('conflict', `${name} at the appliance is another volume than it was`, {
       hint: 'has it been deleted and made anew? With --resync full the replicator takes it as it is',
     });
+}
+
+function zeroDigests(length: number, blockBytes: number): Uint8Array {
+  const block = hash('sha256', new Uint8Array(blockBytes), 'buffer');
+  const digests: Uint8Array[] = new Array(Math.floor(length / blockBytes)).fill(block);
+  const rest = length % blockBytes;
+  if (rest > 0) digests.push(hash('sha256', new Uint8Array(rest), 'buffer'));
+  return new Uint8Array(Buffer.concat(digests));
 }
 
 function reasonOf(error: unknown): string {

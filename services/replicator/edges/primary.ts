@@ -48,6 +48,11 @@ export async function lookAtPrimary(given: string): Promise<PrimaryFacts> {
   return { path, sizeBytes, device, identity: device ? '' : `inode ${stat.ino} of ${stat.birthtimeNs}` };
 }
 
+/** When a file was last written; '' for a device, of which nothing tells. */
+export async function writtenNs({ path, device }: Pick<PrimaryFacts, 'path' | 'device'>): Promise<string> {
+  return device ? '' : String((await fs.promises.stat(path, { bigint: true })).mtimeNs);
+}
+
 /** Node has no ioctl; the kernel tells the size in sectors of 512. */
 function deviceBytes(path: string, rdev: bigint): number {
   const major = ((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & ~0xfffn);

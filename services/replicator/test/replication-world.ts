@@ -9,7 +9,7 @@ import { inOrder, type Mode } from '../core/modes.ts';
 import type { Gap, MarkPoint, ReplicationPorts } from '../core/ports.ts';
 import { RegionMap } from '../core/region-map.ts';
 import { Replication } from '../core/replication.ts';
-import { EntryKind } from '../core/send-queue.ts';
+import { EntryKind, hasData } from '../core/send-queue.ts';
 import { limits } from '../limits.ts';
 import { apply, concat, type Content, GuestWrite } from './guest-write.ts';
 
@@ -457,7 +457,7 @@ export class World {
       const kind = queue.kindAt(pos);
       const start = queue.startAt(pos);
       if (kind === EntryKind.zeroes) coming.fill(0, start, start + queue.lengthAt(pos));
-      if (kind !== EntryKind.write) continue;
+      if (!hasData(kind)) continue;
       let at = start;
       const count = queue.payloadAt(pos, pieces);
       for (const piece of pieces.slice(0, count)) {
