@@ -343,7 +343,10 @@ export class World {
     if (chosen.state === 'refused') this.seen.push('refused');
     if (chosen.state === 'refused')
       return chosen.command === null ? chosen.flushed!(Errno.EIO) : chosen.command.complete(Errno.EIO);
-    if (chosen.command !== null) return chosen.command.complete(Errno.ok);
+    if (chosen.command !== null) {
+      if (chosen.command.fua && chosen.journalEnd > this.#stableEnd) this.#persistTo(chosen.journalEnd);
+      return chosen.command.complete(Errno.ok);
+    }
     if (chosen.covers > this.#stableEnd) this.#persistTo(chosen.covers);
     chosen.flushed!(Errno.ok);
   }

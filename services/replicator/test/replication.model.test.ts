@@ -73,7 +73,10 @@ function live(
 const RUNS = 1000;
 
 /** Seeds and paths that have failed once. */
-const KEPT: { seed: number; path: string }[] = [];
+const KEPT: { seed: number; path: string }[] = [
+  // A FUA write that waits for the primary while an appliance loses its power that has it on stable storage.
+  { seed: -621679002, path: '12230' },
+];
 
 const property = fc.property(
   setups,
@@ -85,7 +88,7 @@ const property = fc.property(
 );
 
 test('in every order of events: a prefix outside gaps, equal after catching up, every difference in the map', () => {
-  for (const kept of KEPT) fc.assert(property, { ...kept, numRuns: 1 });
+  for (const kept of KEPT) fc.assert(property, { ...kept, numRuns: 1, endOnFailure: true });
   fc.assert(property, { numRuns: RUNS, endOnFailure: true, interruptAfterTimeLimit: 40_000 });
   for (const what of [
     'overrun',
