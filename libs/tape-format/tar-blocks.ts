@@ -7,6 +7,8 @@ import { limits } from './limits.ts';
 import { tapeError } from './tape-error.ts';
 
 const BLOCK_BYTES = 512;
+/** Of names, which are ASCII, in a header of ustar. */
+const PATH_CHARACTERS_MAX = 99;
 /** Two blocks of zeroes. */
 export const TAR_END = Buffer.alloc(2 * BLOCK_BYTES);
 
@@ -16,8 +18,10 @@ export interface TarMember {
 }
 
 export function encodeTarHeader({ name, bytes }: TarMember, modified: Date): Buffer {
+  // Left to itself the package puts the folder "." before a long name.
+  const path = name.slice(0, PATH_CHARACTERS_MAX);
   const header = new Header({
-    path: name,
+    path,
     size: bytes,
     mode: 0o644,
     uid: 0,
@@ -25,7 +29,7 @@ export function encodeTarHeader({ name, bytes }: TarMember, modified: Date): Buf
     mtime: modified,
     type: 'File',
   });
-  const needsPax = header.encode();
+  const needsPax = header.encode() || path !== name;
   const block = header.block!;
   return needsPax ? Buffer.concat([new Pax({ path: name, size: bytes }).encode(), block]) : block;
 }

@@ -162,7 +162,13 @@ export class ArchiveWriting {
   async *#tar(): AsyncGenerator<Uint8Array, void, undefined> {
     const { manifest } = this.plan;
     const modified = new Date(manifest.created);
-    yield* this.#smallMember(MANIFEST_MEMBER, encodeManifest(manifest), modified);
+    const encoded = encodeManifest(manifest);
+    yield* smallMember(MANIFEST_MEMBER, encoded, modified);
+    this.#members.push({
+      name: MANIFEST_MEMBER,
+      bytes: encoded.length,
+      sha256: createHash('sha256').update(encoded).digest('hex'),
+    });
     const { member, memberBytes } = manifest.data;
     yield encodeTarHeader({ name: member, bytes: memberBytes }, modified);
     const hash = createHash('sha256');
@@ -170,16 +176,8 @@ export class ArchiveWriting {
     yield Buffer.alloc(paddingBytes(memberBytes));
     this.#members.push({ name: member, bytes: memberBytes, sha256: hash.digest('hex') });
     const checksums = encodeChecksums(this.#members);
-    yield* this.#smallMember(CHECKSUMS_MEMBER, checksums, modified);
+    yield* smallMember(CHECKSUMS_MEMBER, checksums, modified);
     yield TAR_END;
-  }
-
-  *#smallMember(name: string, bytes: Buffer, modified: Date): Generator<Uint8Array, void, undefined> {
-    yield encodeTarHeader({ name, bytes: bytes.length }, modified);
-    yield bytes;
-    yield Buffer.alloc(paddingBytes(bytes.length));
-    const sha256 = createHash('sha256').update(bytes).digest('hex');
-    this.#members.push({ name, bytes: bytes.length, sha256 });
   }
 
   /** Pieces in order; while one is on its way the next are being read. */
@@ -216,4 +214,10 @@ export class ArchiveWriting {
     this.#dataBytesRead += lengthBytes;
     return padBytes === 0 ? bytes : Buffer.concat([bytes, Buffer.alloc(padBytes)]);
   }
+}
+
+function* smallMember(name: string, bytes: Buffer, modified: Date): Generator<Uint8Array, void, undefined> {
+  yield encodeTarHeader({ name, bytes: bytes.length }, modified);
+  yield bytes;
+  yield Buffer.alloc(paddingBytes(bytes.length));
 }

@@ -1,7 +1,5 @@
 // Zstandard round a stream, by node:zlib: one frame with a checksum of its content, on the thread pool.
-import { once } from 'node:events';
-import { Readable, type Transform } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
+import type { Transform } from 'node:stream';
 import { constants, createZstdCompress, createZstdDecompress } from 'node:zlib';
 import { MidmirrorError } from '@midmirror/basis';
 import { limits } from './limits.ts';
@@ -55,20 +53,41 @@ export async function* decompressZstd(
     throw tapeError('damaged', place, `${fedBytes - decompress.bytesWritten} bytes follow its end`);
 }
 
-/** Ends the source when the receiver stops early. */
+/**
+ * Each chunk is waited for before the next, and the end is told by itself: a chunk that node:zlib knows to be the last
+ * gets an empty frame after it. Ends the source when the receiver stops early.
+ */
 async function* through(
   source: AsyncIterable<Uint8Array>,
   transform: Transform,
 ): AsyncGenerator<Buffer, void, undefined> {
-  const input = Readable.from(source, { objectMode: false, highWaterMark: limits.layerChunkBytes });
-  const done = pipeline(input, transform);
-  done.catch(() => {}); // it is awaited below, unless the receiver has gone
+  const feed = async (): Promise<void> => {
+    try {
+      for await (const chunk of source) await written(transform, chunk);
+      transform.end();
+    } catch (error) {
+      transform.destroy(error as Error);
+    }
+  };
+  const fed = feed();
   try {
     for await (const chunk of transform) yield chunk as Buffer;
-    await done;
   } finally {
     transform.destroy();
-    input.destroy();
-    if (!input.closed) await once(input, 'close'); // the source has ended too
+    await fed;
   }
+}
+
+/** Rejects also when the transform is destroyed meanwhile, which drops the callback of a write that waits for a taker. */
+function written(transform: Transform, chunk: Uint8Array): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const closed = (): void => reject(new Error('the receiver has gone'));
+    if (transform.destroyed) return closed();
+    transform.once('close', closed);
+    transform.write(chunk, (error) => {
+      transform.off('close', closed);
+      if (error) reject(error);
+      else resolve();
+    });
+  });
 }
