@@ -126,7 +126,9 @@ export class ArchiveReading {
       }
       await this.#finish(member, mismatch);
     } catch (error) {
-      throw named(error, this.#place);
+      const cause = named(error, this.#place);
+      if (isDamage(cause)) await this.#blameLayer();
+      throw cause;
     } finally {
       await this.close();
     }
@@ -161,6 +163,12 @@ export class ArchiveReading {
     if (!Number.isInteger(shape.clusters) || shape.clusters < payloadCluster(shape))
       throw new LayoutMismatch('qcow2 file');
     return shape;
+  }
+
+  /** The checksum of zstd stands at its end: damage to the layer shows within it first. Throws if it is the layer's. */
+  async #blameLayer(): Promise<void> {
+    if (!this.layers.includes('zstd')) return;
+    while ((await this.#reader.some(Number.MAX_SAFE_INTEGER)).length > 0);
   }
 
   /** Whether a table that we would not write is damage or another program's work is known from the checksums. */
@@ -286,9 +294,7 @@ async function refuseForeign(reader: ByteReader): Promise<void> {
   reader.putBack(block.subarray(0, had));
   if (had < 512) return; // told as truncated by who reads on
   if (block.toString('latin1', 257, 262) === 'ustar') return;
-  throw tapeError('foreign', { section: WHOLE_SECTION }, 'it is neither tar, nor zstd or age round it', {
-    hint: 'no archive of Midmirror, or its first bytes are damaged',
-  });
+  throw tapeError('foreign', { section: WHOLE_SECTION }, 'it is neither tar, nor zstd or age round it');
 }
 
 const sha256Of = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
@@ -296,4 +302,8 @@ const sha256Of = (bytes: Uint8Array): string => createHash('sha256').update(byte
 function named(error: unknown, place: Place): unknown {
   if (!(error instanceof EndOfBytes)) return error;
   return tapeError('truncated', place, 'the archive ends within it', { cause: error });
+}
+
+function isDamage(error: unknown): boolean {
+  return error instanceof MidmirrorError && error.details['reason'] === 'damaged';
 }

@@ -36,6 +36,7 @@ export function tapeError(
 }
 
 const HINTS: Readonly<Partial<Record<TapeFault, string>>> = {
+  foreign: 'this is no archive of Midmirror, or its beginning is damaged',
   version: 'read it with the Midmirror that wrote it, or a newer one',
   key: 'give the file with the identity (AGE-SECRET-KEY-…) of one of its recipients',
   truncated: 'if writing it was interrupted it never was an archive; else read another copy',

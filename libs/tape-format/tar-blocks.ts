@@ -49,7 +49,8 @@ export async function readTarHeader(reader: ByteReader, section: string): Promis
     const block = await reader.exactly(BLOCK_BYTES);
     const header = new Header(block, 0, pax);
     if (header.nullBlock && pax === undefined && block.every((byte) => byte === 0)) return null;
-    if (!header.cksumValid) throw tapeError('damaged', place, 'the checksum of its tar header is wrong');
+    if (!header.cksumValid || !isChecksumField(block))
+      throw tapeError('damaged', place, 'the checksum of its tar header is wrong');
     const size = header.size ?? -1;
     if (header.type === 'ExtendedHeader' && pax === undefined) {
       if (size < 0 || size > limits.paxBytesMax)
@@ -64,6 +65,11 @@ export async function readTarHeader(reader: ByteReader, section: string): Promis
       throw tapeError('foreign', place, `"${header.path ?? ''}" is no plain file`);
     return { name: header.path ?? '', bytes: size };
   }
+}
+
+/** Six digits, then a blank and a NUL in any order. What follows the digits is not part of the sum. */
+function isChecksumField(block: Buffer): boolean {
+  return /^[0-7]{6}(?: \0|\0 )$/.test(block.toString('latin1', 148, 156));
 }
 
 export async function skipPadding(reader: ByteReader, bytes: number, section: string): Promise<void> {
