@@ -59,8 +59,11 @@ export class FieldReader {
 const own = (fields: Fields, name: string): unknown =>
   Object.hasOwn(fields, name) ? fields[name] : undefined;
 
-function shown(value: unknown): string {
+/** Never the inside of an object: it may be too deep, and too long. */
+export function shown(value: unknown): string {
   if (value === undefined) return 'missing';
+  if (Array.isArray(value)) return `a list of ${value.length}`;
+  if (typeof value === 'object' && value !== null) return 'an object';
   const text = JSON.stringify(value);
   return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 }

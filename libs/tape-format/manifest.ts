@@ -1,5 +1,5 @@
 // What an archive says of itself, as its first member: JSON that people can read. Decoding trusts nothing.
-import { FieldReader, type Fields } from './json-fields.ts';
+import { FieldReader, type Fields, shown } from './json-fields.ts';
 import { limits } from './limits.ts';
 import {
   archiveName,
@@ -88,12 +88,7 @@ export function decodeManifest(bytes: Uint8Array): Manifest {
   const read = new FieldReader(place, 'damaged');
   const fields = read.object(read.parse(bytes), 'the manifest');
   const format = read.field(fields, 'format');
-  if (format !== FORMAT)
-    throw tapeError(
-      'foreign',
-      place,
-      `its format is ${JSON.stringify(format) ?? 'missing'}, not "${FORMAT}"`,
-    );
+  if (format !== FORMAT) throw tapeError('foreign', place, `its format is ${shown(format)}, not "${FORMAT}"`);
   const version = read.whole(fields, 'version', 1, Number.MAX_SAFE_INTEGER);
   if (version !== FORMAT_VERSION)
     throw tapeError(
@@ -125,8 +120,8 @@ export function decodeManifest(bytes: Uint8Array): Manifest {
   return manifest;
 }
 
-/** Throws `damaged` naming the field, for a manifest that is about to be written as well. */
-export function checkLineage(read: FieldReader, { kind, archive, parent, chain, point }: Manifest): void {
+/** Throws `damaged` naming the field. */
+function checkLineage(read: FieldReader, { kind, archive, parent, chain, point }: Manifest): void {
   if (kind === 'image') {
     if (chain.length > 0) read.wrong('chain', chain, 'empty, as it is for an image');
     return;
