@@ -5,19 +5,19 @@ import { generateIdentity, identityToRecipient } from 'age-encryption';
 import { ArchiveWriting, type LayerOptions, openArchive, planArchive, type TapeExtent } from '../index.ts';
 
 const MIB = 2 ** 20;
-/** Above what the process has at its start; a volume held in memory would be 1.5 GiB. */
+/** Above what the process has at its start; a volume held in memory would be 1 GiB. */
 const GROWTH_BYTES_MAX = 160 * MIB;
 
-/** Pieces all over the volume, made anew in each pass: 1.5 GiB of data, as much of zeroes. */
+/** Pieces all over the volume, made anew in each pass: 1 GiB of data, holes and zeroes between them. */
 const extents: Iterable<TapeExtent> = {
   *[Symbol.iterator]() {
     for (let at = 0; at < 10 * 1024 * MIB; at += 20 * MIB) {
-      yield { startBytes: at + MIB / 2, lengthBytes: 3 * MIB, kind: 'data' };
+      yield { startBytes: at + MIB / 2, lengthBytes: 2 * MIB, kind: 'data' };
       yield { startBytes: at + 8 * MIB, lengthBytes: 3 * MIB, kind: 'zero' };
     }
   },
 };
-const DATA_BYTES = 512 * 3 * MIB;
+const DATA_BYTES = 512 * 2 * MIB;
 
 for (const name of ['no layer', 'zstd and age'])
   test(`${name}: 10 GiB are archived and read in constant memory`, async () => {
@@ -64,5 +64,4 @@ for (const name of ['no layer', 'zstd and age'])
       mostBytes - startBytes < GROWTH_BYTES_MAX,
       `grew by ${Math.round((mostBytes - startBytes) / MIB)} MiB from ${Math.round(startBytes / MIB)} MiB`,
     );
-    console.log(`grew by ${Math.round((mostBytes - startBytes) / MIB)} MiB`);
   });
