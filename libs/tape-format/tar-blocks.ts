@@ -47,7 +47,8 @@ export async function readTarHeader(reader: ByteReader, section: string): Promis
   let pax: Pax | undefined;
   for (;;) {
     const block = await reader.exactly(BLOCK_BYTES);
-    const header = new Header(block, 0, pax);
+    const header = decodeHeader(block, pax);
+    if (header === null) throw tapeError('damaged', place, 'its tar header has a number that is none');
     if (header.nullBlock && pax === undefined && block.every((byte) => byte === 0)) return null;
     if (!header.cksumValid || !isChecksumField(block))
       throw tapeError('damaged', place, 'the checksum of its tar header is wrong');
@@ -64,6 +65,15 @@ export async function readTarHeader(reader: ByteReader, section: string): Promis
     if (header.type !== 'File' && header.type !== 'OldFile')
       throw tapeError('foreign', place, `"${header.path ?? ''}" is no plain file`);
     return { name: header.path ?? '', bytes: size };
+  }
+}
+
+/** Null: the package throws at numbers that are none. */
+function decodeHeader(block: Buffer, pax: Pax | undefined): Header | null {
+  try {
+    return new Header(block, 0, pax);
+  } catch {
+    return null;
   }
 }
 

@@ -36,6 +36,8 @@ before(async () => {
   image = await volume.archive(null);
   volume.write(1);
   difference = await volume.archive(image);
+  for (const { manifest } of [image, difference])
+    assert.ok(manifest.data.memberBytes > 5 * 65536, 'tables and data to be damaged');
 });
 
 /** The error of reading all of it; null: there was none. */
@@ -81,7 +83,7 @@ test('a bit that is flipped anywhere is found, and its section named', async () 
       const places = new Set([from, to - 1]);
       const tables = name === archived.manifest.data.member ? 6 : 0;
       for (let cluster = 0; cluster < tables; cluster += 1)
-        for (const at of [0, 7, 65535]) places.add(from + 512 + cluster * 65536 + at);
+        for (const at of [0, 7, 65535]) places.add(Math.min(from + 512 + cluster * 65536 + at, to - 1));
       const smallBytes = to - from < 8192 ? Math.ceil((to - from) / 4) : 60;
       for (let i = 0; i < smallBytes; i += 1) places.add(from + random.below(to - from));
       for (const at of places) {
@@ -98,7 +100,16 @@ test('a bit that is flipped anywhere is found, and its section named', async () 
     }
 });
 
-test('the checksums of a chain of bytes, all damaged at once, name the first', async () => {
+test('numbers of a tar header that the package throws at are damage', async () => {
+  for (const { name, from } of sectionsOf(image))
+    for (const at of name === END ? [] : [100, 108, 116, 124, 136, 148]) {
+      const error = await faultOf(flipped(image.bytes, from + at, 7));
+      assert.equal(error?.details['section'], name);
+      assert.equal(error?.details['reason'], 'damaged');
+    }
+});
+
+test('of two sections that are damaged the first is named', async () => {
   const { bytes, manifest } = image;
   const [, data] = sectionsOf(image);
   const error = await faultOf(flipped(flipped(bytes, data!.to - 65536, 1), bytes.length - 1, 1));
