@@ -13,7 +13,8 @@ import { Recipe } from './recipe.ts';
 
 const SIZE = '16M';
 const SEED = Number(process.env['FAULT_SEED'] ?? Date.now() % 1_000_000);
-const RECONNECT_SECONDS = 4;
+/** More than an appliance takes to start on a busy machine. */
+const RECONNECT_SECONDS = 12;
 const WRITES_AFTER = 40;
 const POINTS = 6;
 const POLL_MS = 10;
