@@ -110,7 +110,7 @@ export async function startRadosGateway(options: RadosGatewayOptions): Promise<R
       '-n',
       'client.rgw',
     );
-    const front = ['--rgw-frontends', `beast endpoint=127.0.0.1:${port}`, '--rgw-data', `${directory}/rgw`];
+    const front = ['--rgw-frontends', `beast endpoint=127.0.0.1:${port} tcp_nodelay=1`, '--rgw-data', `${directory}/rgw`];
     const gateway = await start('radosgw', /starting handler: beast/, '-n', 'client.rgw', '-f', ...front);
     return { endpoint: `http://127.0.0.1:${port}`, accessKeyId, secretAccessKey, pid: gateway.pid, stop };
   } catch (error) {
@@ -151,6 +151,7 @@ function configuration(directory: string, cluster: string, monitorPort: number):
     'debug rocksdb': 0,
     'rgw enable usage log': false,
     'rgw enable ops log': false,
+    'rgw override bucket index max shards': 1,
     'rgw gc max objs': 1,
     'rgw lc max objs': 1,
     'rgw thread pool size': 16,

@@ -13,7 +13,7 @@ import {
   PIECE_BYTES_MAX,
   ROOM_BYTES_MIN,
 } from './limits.ts';
-import type { HeldLease, Media, PartWriter } from './media.ts';
+import type { HeldLease, Media, PartWriter, Place } from './media.ts';
 import type { ArchiveLabel, Cartridge, Part, PartPlace, TapeLibrary, WriteOptions } from './tape-library.ts';
 
 export interface LibraryOptions {
@@ -68,10 +68,10 @@ class CartridgeLibrary implements TapeLibrary {
     for (const barcode of options.barcodes ?? []) checkBarcode(barcode);
     return await this.#alone(async (lease) => {
       await this.#media.recover();
-      const cartridges = await this.#media.cartridges();
-      await this.#eraseUnfinished(label, cartridges);
+      let cartridges = await this.#media.cartridges();
+      if (await this.#eraseUnfinished(label, cartridges)) cartridges = await this.#media.cartridges();
       const signals = [this.#closing.signal, ...(options.signal === undefined ? [] : [options.signal])];
-      const writing = new ArchiveWriting(this.#media, label, lease, options, this.#nowMs());
+      const writing = new ArchiveWriting(this.#media, label, cartridges, lease, options, this.#nowMs());
       return await writing.run(stream, AbortSignal.any(signals));
     });
   }
@@ -137,8 +137,8 @@ class CartridgeLibrary implements TapeLibrary {
     checkBarcode(barcode);
     return await this.#alone(async () => {
       await this.#media.import(barcode);
-      const found = (await this.#media.cartridges()).find((one) => one.barcode === barcode);
-      if (found === undefined) throw noCartridge(barcode, this.url);
+      const found = await this.#media.cartridge(barcode);
+      if (found === null) throw noCartridge(barcode, this.url);
       return found;
     });
   }
@@ -154,10 +154,10 @@ class CartridgeLibrary implements TapeLibrary {
     return this.close();
   }
 
-  /** An archive whose writer was killed before its last part: those that it had finished go. */
-  async #eraseUnfinished(label: ArchiveLabel, cartridges: readonly Cartridge[]): Promise<void> {
+  /** An archive whose writer was killed before its last part: those that it had finished go. True: some did. */
+  async #eraseUnfinished(label: ArchiveLabel, cartridges: readonly Cartridge[]): Promise<boolean> {
     const before = archivesOn(cartridges).find(({ archiveId }) => archiveId === label.archiveId);
-    if (before === undefined) return;
+    if (before === undefined) return false;
     if (before.parts.some(({ last }) => last))
       throw new MidmirrorError(
         'conflict',
@@ -171,13 +171,14 @@ class CartridgeLibrary implements TapeLibrary {
       );
       await this.#media.erase(part);
     }
+    return true;
   }
 
   /** Ready to be changed: it is here, and its labels are sound. */
   async #find(barcode: string, done: string): Promise<Cartridge> {
     checkBarcode(barcode);
-    const found = (await this.#media.cartridges()).find((one) => one.barcode === barcode);
-    if (found === undefined) throw noCartridge(barcode, this.url);
+    const found = await this.#media.cartridge(barcode);
+    if (found === null) throw noCartridge(barcode, this.url);
     if (found.location === 'vault') throw inVault(found, done);
     return found;
   }
@@ -208,6 +209,7 @@ class CartridgeLibrary implements TapeLibrary {
 class ArchiveWriting {
   readonly #media: Media;
   readonly #label: ArchiveLabel;
+  readonly #cartridges: readonly Cartridge[];
   readonly #lease: HeldLease;
   readonly #options: WriteOptions;
   readonly #nowMs: () => number;
@@ -222,12 +224,14 @@ class ArchiveWriting {
   constructor(
     media: Media,
     label: ArchiveLabel,
+    cartridges: readonly Cartridge[],
     lease: HeldLease,
     options: WriteOptions,
     nowMs: () => number,
   ) {
     this.#media = media;
     this.#label = checkArchiveLabel(label);
+    this.#cartridges = cartridges;
     this.#lease = lease;
     this.#options = options;
     this.#nowMs = nowMs;
@@ -279,8 +283,7 @@ class ArchiveWriting {
         'no-space',
         `an archive has ${PARTS_OF_ARCHIVE_MAX} parts at most; use larger cartridges`,
       );
-    const cartridges = await this.#media.cartridges();
-    for (const cartridge of this.#inOrder(cartridges)) {
+    for (const cartridge of this.#inOrder(this.#cartridges)) {
       const { barcode } = cartridge;
       if (this.#full.has(barcode)) continue;
       this.#barcode = barcode;
@@ -371,8 +374,8 @@ async function* readParts(
   for (const place of places) {
     signal.throwIfAborted();
     const where = `cartridge ${place.barcode}, position ${place.position}`;
-    const cartridge = (await media.cartridges()).find(({ barcode }) => barcode === place.barcode);
-    if (cartridge === undefined) throw noCartridge(place.barcode, media.url);
+    const cartridge = await media.where(place.barcode);
+    if (cartridge === null) throw noCartridge(place.barcode, media.url);
     if (cartridge.location === 'vault') throw inVault(cartridge, 'read');
     const opened = await media.open(place.barcode, place.position, place.sha256, signal);
     if (opened === null || !isAt(opened.part, place)) throw missing(place);
@@ -456,7 +459,7 @@ function noCartridge(barcode: string, url: string): MidmirrorError {
   });
 }
 
-function inVault({ barcode, vaultPlace }: Cartridge, done: string): MidmirrorError {
+function inVault({ barcode, vaultPlace }: Place, done: string): MidmirrorError {
   return new MidmirrorError(
     'unavailable',
     `cartridge ${barcode} is in the vault (${vaultPlace}) and can't be ${done}`,

@@ -62,8 +62,9 @@ export async function takeLease(store: LeaseStore, options: LeaseOptions): Promi
     const now = Math.max(0, ...(await store.epochs()));
     if (now !== epoch) throw lockedBy(url, parseLease(await store.read(now)));
   };
-  await refuseHigher();
-  for (const older of await store.epochs()) if (older < epoch) await store.remove(older);
+  const epochs = await store.epochs();
+  if (Math.max(...epochs) !== epoch) await refuseHigher();
+  for (const older of epochs) if (older < epoch) await store.remove(older);
   let lost: unknown = null;
   let renewing: Promise<void> | null = null;
   const renew = async (): Promise<void> => {

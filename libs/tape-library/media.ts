@@ -19,12 +19,18 @@ export interface OpenedPart {
   readonly stream: AsyncIterable<Uint8Array>;
 }
 
+export type Place = Pick<Cartridge, 'barcode' | 'location' | 'vaultPlace'>;
+
 export interface Media {
   readonly url: string;
   readonly leaseStore: LeaseStore;
   /** True: reading moves things too, so it needs the lease. */
   readonly readsAlone: boolean;
   cartridges(): Promise<Cartridge[]>;
+  /** The same for one; `null`: it is not here. */
+  cartridge(barcode: string): Promise<Cartridge | null>;
+  /** No more than where it is. */
+  where(barcode: string): Promise<Place | null>;
   add(barcode: string, capacityBytes: number, overwriteForeign: boolean): Promise<void>;
   /** Takes what is unfinished on it away, reads the label on the medium, and begins a part. A text: why it can't. */
   begin(cartridge: Cartridge, heldBy: HeldLease): Promise<PartWriter | string>;

@@ -76,6 +76,14 @@ class DriveMedia implements Media {
     return cartridges;
   }
 
+  async cartridge(barcode: string): Promise<Cartridge | null> {
+    return (await this.cartridges()).find((one) => one.barcode === barcode) ?? null;
+  }
+
+  where(barcode: string): Promise<Cartridge | null> {
+    return this.cartridge(barcode);
+  }
+
   async add(barcode: string, capacityBytes: number, overwriteForeign: boolean): Promise<void> {
     await this.#bring(barcode);
     await this.#refuseTab(barcode);

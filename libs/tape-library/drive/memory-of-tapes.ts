@@ -30,7 +30,7 @@ export class MemoryOfTapes {
 
   async all(): Promise<Map<string, Memory>> {
     const found = new Map<string, Memory>();
-    for (const { name } of await this.#shelf.list()) {
+    for (const { name } of await this.#shelf.list('tape.')) {
       const barcode = NAME.exec(name)?.[1];
       if (barcode !== undefined) found.set(barcode, await this.#get(barcode));
     }

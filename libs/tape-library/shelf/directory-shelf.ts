@@ -33,16 +33,21 @@ class DirectoryShelf implements Shelf {
     this.url = `file://${directory}`;
   }
 
-  async list(): Promise<ShelfEntry[]> {
+  async list(under: string): Promise<ShelfEntry[]> {
     const entries: ShelfEntry[] = [];
+    if (under.endsWith('/')) {
+      for (const inner of await this.#inFolder(under.slice(0, -1)))
+        entries.push({ name: `${under}${inner}`, bytes: null });
+      return entries;
+    }
     for (const name of await this.#files.list(this.#directory)) {
       // Barcodes have no dot, files of the library have one; what else lies here is not ours.
       if (name.includes('.')) entries.push({ name, bytes: null });
-      else
+      else if (under === '')
         for (const inner of await this.#inFolder(name))
           entries.push({ name: `${name}/${inner}`, bytes: null });
     }
-    return entries;
+    return entries.filter(({ name }) => name.startsWith(under));
   }
 
   async #inFolder(name: string): Promise<string[]> {

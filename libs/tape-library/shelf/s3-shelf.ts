@@ -100,9 +100,10 @@ class S3Shelf implements Shelf {
     this.url = `s3://${options.bucket}${options.prefix === '' ? '' : `/${options.prefix}`}`;
   }
 
-  async list(): Promise<ShelfEntry[]> {
+  async list(under: string): Promise<ShelfEntry[]> {
     const entries: ShelfEntry[] = [];
-    const Prefix = this.#key('');
+    const root = this.#key('');
+    const Prefix = `${root}${under}`;
     const where = { Bucket: this.#options.bucket, Prefix };
     for (let ContinuationToken: string | undefined; ; ) {
       const token = ContinuationToken === undefined ? {} : { ContinuationToken };
@@ -110,12 +111,13 @@ class S3Shelf implements Shelf {
         this.#client.send(new ListObjectsV2Command({ ...where, ...token })),
       );
       for (const { Key, Size } of page.Contents ?? [])
-        if (Key !== undefined) entries.push({ name: Key.slice(Prefix.length), bytes: Size ?? null });
+        if (Key !== undefined) entries.push({ name: Key.slice(root.length), bytes: Size ?? null });
       if (page.IsTruncated !== true) break;
       ContinuationToken = page.NextContinuationToken;
     }
+    if (under !== '' && !under.endsWith('/')) return entries;
     for (const { Key } of await this.#uploads(Prefix))
-      entries.push({ name: Key.slice(Prefix.length), bytes: null, upload: true });
+      entries.push({ name: Key.slice(root.length), bytes: null, upload: true });
     return entries;
   }
 

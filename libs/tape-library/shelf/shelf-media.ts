@@ -12,7 +12,7 @@ import {
 } from '../label.ts';
 import type { LeaseStore } from '../lease.ts';
 import { CARTRIDGES_MAX, LABEL_BYTES_MAX, REQUESTS_AT_ONCE, ROOM_BYTES_MIN } from '../limits.ts';
-import type { HeldLease, Media, OpenedPart, PartWriter } from '../media.ts';
+import type { HeldLease, Media, OpenedPart, PartWriter, Place } from '../media.ts';
 import type { Cartridge, Part, UnfinishedPart } from '../tape-library.ts';
 import type { Shelf, ShelfEntry } from './shelf.ts';
 
@@ -54,9 +54,20 @@ class ShelfMedia implements Media {
     return (await inTurns(folders, (folder) => this.#cartridge(folder))).filter((one) => one !== null);
   }
 
+  async cartridge(barcode: string): Promise<Cartridge | null> {
+    return await this.#cartridge(await this.#folder(barcode));
+  }
+
+  async where(barcode: string): Promise<Place | null> {
+    const bytes = await this.#shelf.get(`${barcode}/${CARTRIDGE}`);
+    if (bytes === null) return null;
+    const { vaultPlace } = parseCartridgeLabel(bytes, `cartridge ${barcode}`);
+    return { barcode, vaultPlace, location: vaultPlace === null ? 'slot' : 'vault' };
+  }
+
   async add(barcode: string, capacityBytes: number): Promise<void> {
-    const taken = (await this.#folders()).some((folder) => folder.barcode === barcode);
-    if (taken)
+    const { names, uploads } = await this.#folder(barcode);
+    if (names.size + uploads.length > 0)
       throw new MidmirrorError(
         'conflict',
         `${this.url} has a cartridge ${barcode} already, or something of that name`,
@@ -75,9 +86,9 @@ class ShelfMedia implements Media {
   }
 
   async begin({ barcode }: Cartridge, lease: HeldLease): Promise<PartWriter | string> {
-    const folder = (await this.#folders()).find((one) => one.barcode === barcode);
-    const cartridge = folder === undefined ? null : await this.#cartridge(folder);
-    if (folder === undefined || cartridge === null || cartridge.trouble !== null)
+    const folder = await this.#folder(barcode);
+    const cartridge = await this.#cartridge(folder);
+    if (cartridge === null || cartridge.trouble !== null)
       throw new MidmirrorError(
         'io',
         `${barcode} has changed while it was looked at: ${cartridge?.trouble ?? 'it is gone'}`,
@@ -125,14 +136,14 @@ class ShelfMedia implements Media {
     sha256: string,
     signal?: AbortSignal,
   ): Promise<OpenedPart | null> {
-    const folder = (await this.#folders()).find((one) => one.barcode === barcode);
-    for (const name of folder?.names.keys() ?? []) {
+    const folder = await this.#folder(barcode);
+    for (const name of folder.names.keys()) {
       const match = PART_NAME.exec(name);
       if (match?.[2] !== 'json' || Number(match[1]) !== position) continue;
       const part = await this.#partLabel(barcode, name);
       if (part === null || part.sha256 !== sha256) continue;
       const data = name.replace('.json', '.data');
-      if (!folder!.names.has(data))
+      if (!folder.names.has(data))
         throw new MidmirrorError(
           'corrupt',
           `cartridge ${barcode}, position ${position}: ${data} is missing`,
@@ -147,8 +158,8 @@ class ShelfMedia implements Media {
 
   async erase(erased: Part): Promise<void> {
     const { barcode, position, sha256 } = erased;
-    const folder = (await this.#folders()).find((one) => one.barcode === barcode);
-    for (const name of folder?.names.keys() ?? []) {
+    const folder = await this.#folder(barcode);
+    for (const name of folder.names.keys()) {
       const match = PART_NAME.exec(name);
       if (match?.[2] !== 'json' || Number(match[1]) !== position) continue;
       if ((await this.#partLabel(barcode, name))?.sha256 !== sha256) continue;
@@ -161,8 +172,8 @@ class ShelfMedia implements Media {
   async recover(): Promise<void> {}
 
   async protect(barcode: string, writeProtected: boolean): Promise<void> {
-    const folder = (await this.#folders()).find((one) => one.barcode === barcode);
-    const parts = [...(folder?.names.keys() ?? [])].filter((name) => PART_NAME.test(name));
+    const folder = await this.#folder(barcode);
+    const parts = [...folder.names.keys()].filter((name) => PART_NAME.test(name));
     const hold = () =>
       this.#shelf.hold(
         parts.map((name) => `${barcode}/${name}`),
@@ -180,9 +191,8 @@ class ShelfMedia implements Media {
 
   async import(barcode: string): Promise<void> {
     const label = await this.#change(barcode, { vaultPlace: null });
-    for (const { names } of (await this.#folders()).filter((one) => one.barcode === label.barcode))
-      for (const name of names.keys())
-        if (name.endsWith('.json') && PART_NAME.test(name)) await this.#partLabel(barcode, name);
+    for (const name of (await this.#folder(label.barcode)).names.keys())
+      if (name.endsWith('.json') && PART_NAME.test(name)) await this.#partLabel(barcode, name);
   }
 
   close(): Promise<void> {
@@ -265,19 +275,28 @@ class ShelfMedia implements Media {
     return part;
   }
 
-  async #folders(): Promise<Folder[]> {
-    const folders = new Map<string, { names: Map<string, ShelfEntry>; uploads: ShelfEntry[] }>();
-    for (const entry of await this.#shelf.list()) {
-      const slash = entry.name.indexOf('/');
-      const barcode = entry.name.slice(0, Math.max(slash, 0));
-      if (!isBarcode(barcode)) continue;
-      let folder = folders.get(barcode);
-      if (folder === undefined) folders.set(barcode, (folder = { names: new Map(), uploads: [] }));
-      if (entry.upload === true) folder.uploads.push(entry);
-      else folder.names.set(entry.name.slice(slash + 1), entry);
-    }
-    return [...folders].map(([barcode, folder]) => ({ barcode, ...folder }));
+  async #folder(barcode: string): Promise<Folder> {
+    const found = foldersOf(await this.#shelf.list(`${barcode}/`))[0];
+    return found ?? { barcode, names: new Map(), uploads: [] };
   }
+
+  async #folders(): Promise<Folder[]> {
+    return foldersOf(await this.#shelf.list(''));
+  }
+}
+
+function foldersOf(entries: readonly ShelfEntry[]): Folder[] {
+  const folders = new Map<string, { names: Map<string, ShelfEntry>; uploads: ShelfEntry[] }>();
+  for (const entry of entries) {
+    const slash = entry.name.indexOf('/');
+    const barcode = entry.name.slice(0, Math.max(slash, 0));
+    if (!isBarcode(barcode)) continue;
+    let folder = folders.get(barcode);
+    if (folder === undefined) folders.set(barcode, (folder = { names: new Map(), uploads: [] }));
+    if (entry.upload === true) folder.uploads.push(entry);
+    else folder.names.set(entry.name.slice(slash + 1), entry);
+  }
+  return [...folders].map(([barcode, folder]) => ({ barcode, ...folder }));
 }
 
 /** What a write takes away before it begins: data without a label, what a put left, and uploads. */
@@ -320,7 +339,7 @@ export function leaseStoreOn(shelf: Shelf): LeaseStore {
   const nameOf = (epoch: number): string => `lease-${String(epoch).padStart(10, '0')}.json`;
   return {
     async epochs() {
-      return (await shelf.list()).flatMap(({ name }) => {
+      return (await shelf.list('lease-')).flatMap(({ name }) => {
         const match = LEASE_NAME.exec(name);
         return match === null ? [] : [Number(match[1])];
       });

@@ -19,7 +19,8 @@ export interface ShelfWriter {
 
 export interface Shelf {
   readonly url: string;
-  list(): Promise<ShelfEntry[]>;
+  /** Whose names begin so: all by `''`, a cartridge by `A00001/`, leases by `lease-`. Uploads of leases are not told. */
+  list(under: string): Promise<ShelfEntry[]>;
   size(name: string): Promise<number>;
   /** A small object; `null` when it is not there. */
   get(name: string): Promise<Uint8Array | null>;
