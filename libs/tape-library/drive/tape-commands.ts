@@ -63,7 +63,13 @@ export class TapeCommands {
   }
 
   async status(): Promise<DriveStatus> {
-    return parseMtStatus(await this.#mt('status'));
+    try {
+      return parseMtStatus(await this.#mt('status'));
+    } catch (error) {
+      // Some drives don't open at all without a cartridge.
+      if (!/No medium found/i.test(messageOf(error))) throw error;
+      return { file: -1, endOfData: false, writeProtected: false, loaded: false };
+    }
   }
 
   async elements(): Promise<ChangerElement[]> {

@@ -1,4 +1,6 @@
 // Bytes for archives, and back.
+import { existsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { SeededRandom } from '@midmirror/basis';
 
 export function bytesOf(seed: number, length: number): Buffer {
@@ -16,4 +18,9 @@ export async function gather(stream: AsyncIterable<Uint8Array>): Promise<Buffer>
   const pieces: Uint8Array[] = [];
   for await (const piece of stream) pieces.push(piece.slice());
   return Buffer.concat(pieces);
+}
+
+/** In memory where there is such a place: these tests sync files thousands of times. */
+export function quickDirectory(): string {
+  return existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
 }

@@ -14,9 +14,10 @@ const DOOR = 9;
 
 const MT = `#!/bin/sh
 [ "$1" = -f ] || { echo "usage: mt -f device command" >&2; exit 1; }
-device=$2; here=$(dirname "$device"); op=$3; count=\${4:-1}
+device=$2; here=\${device%/*}; op=$3; count=\${4:-1}
 read barcode slot < "$here/drive"
 tape="$here/media/$barcode"
+count_files() { set -- "$tape"/[0-9]*; [ -e "$1" ] && files=$# || files=0; }
 if [ "$op" = status ]; then
   echo "SCSI 2 tape drive:"
   if [ -z "$barcode" ]; then
@@ -27,9 +28,9 @@ if [ "$op" = status ]; then
     echo " DR_OPEN IM_REP_EN"
     exit 0
   fi
-  files=$(ls "$tape" | grep -c '^[0-9]*$'); at=$(cat "$here/position")
+  count_files; read at < "$here/position"; read size < "$here/blocksize"
   echo "File number=$at, block number=0, partition=0."
-  echo "Tape block size $(cat "$here/blocksize") bytes. Density code 0x5a (LTO-6)."
+  echo "Tape block size $size bytes. Density code 0x5a (LTO-6)."
   echo "Soft error count since last status=0"
   echo "General status bits on (1010000):"
   bits=; [ "$at" = 0 ] && bits=" BOT"; [ "$at" -ge "$files" ] && bits="$bits EOD"
@@ -40,10 +41,10 @@ fi
 [ -n "$barcode" ] || { echo "mt: $device: No medium found" >&2; exit 2; }
 case $op in
   asf)
-    files=$(ls "$tape" | grep -c '^[0-9]*$')
+    count_files
     if [ "$count" -gt "$files" ]; then
       echo "$files" > "$here/position"
-      echo "mt: $device: rmtopen failed: Input/output error" >&2; exit 2
+      echo "$device: Input/output error" >&2; exit 2
     fi
     echo "$count" > "$here/position" ;;
   setblk) echo "$count" > "$here/blocksize" ;;
@@ -54,7 +55,8 @@ esac
 
 const MTX = `#!/bin/sh
 [ "$1" = -f ] || exit 1
-changer=$2; here=$(dirname "$changer"); op=$3
+changer=$2; here=\${changer%/*}; op=$3
+tag_of() { tag=; read tag < "$here/slots/$1"; }
 read inDrive from < "$here/drive"
 case $op in
   status)
@@ -63,24 +65,24 @@ case $op in
     else echo "Data Transfer Element 0:Empty"; fi
     for n in 1 2 3 4 5 6 7 8 ${DOOR}; do
       door=; [ $n = ${DOOR} ] && door=" IMPORT/EXPORT"
-      tag=$(cat "$here/slots/$n")
+      tag_of $n
       if [ -n "$tag" ]; then echo "      Storage Element $n$door:Full :VolumeTag=$tag                        "
       else echo "      Storage Element $n$door:Empty"; fi
     done ;;
   load)
     [ -z "$inDrive" ] || { echo "Drive 0 Full (Storage Element $from loaded)" >&2; exit 1; }
-    tag=$(cat "$here/slots/$4")
+    tag_of $4
     [ -n "$tag" ] || { echo "source Element Address 1000 is Empty" >&2; exit 1; }
     echo "Loading media from Storage Element $4 into drive $5...done"
     echo "$tag $4" > "$here/drive"; : > "$here/slots/$4"; echo 0 > "$here/position"; echo 0 > "$here/blocksize" ;;
   unload)
     [ -n "$inDrive" ] || { echo "Data Transfer Element 0 is Empty" >&2; exit 1; }
-    [ -z "$(cat "$here/slots/$4")" ] || { echo "Storage Element $4 is Already Full" >&2; exit 1; }
+    tag_of $4; [ -z "$tag" ] || { echo "Storage Element $4 is Already Full" >&2; exit 1; }
     echo "Unloading drive $5 into Storage Element $4...done"
     echo "$inDrive" > "$here/slots/$4"; : > "$here/drive" ;;
   transfer)
-    [ -n "$(cat "$here/slots/$4")" ] || { echo "source Element Address 1000 is Empty" >&2; exit 1; }
-    [ -z "$(cat "$here/slots/$5")" ] || { echo "destination Element Address 1001 is Already Full" >&2; exit 1; }
+    tag_of $4; [ -n "$tag" ] || { echo "source Element Address 1000 is Empty" >&2; exit 1; }
+    tag_of $5; [ -z "$tag" ] || { echo "destination Element Address 1001 is Already Full" >&2; exit 1; }
     mv "$here/slots/$4" "$here/slots/$5"; : > "$here/slots/$4" ;;
   *) exit 1 ;;
 esac
