@@ -110,7 +110,12 @@ export async function startRadosGateway(options: RadosGatewayOptions): Promise<R
       '-n',
       'client.rgw',
     );
-    const front = ['--rgw-frontends', `beast endpoint=127.0.0.1:${port} tcp_nodelay=1`, '--rgw-data', `${directory}/rgw`];
+    const front = [
+      '--rgw-frontends',
+      `beast endpoint=127.0.0.1:${port} tcp_nodelay=1`,
+      '--rgw-data',
+      `${directory}/rgw`,
+    ];
     const gateway = await start('radosgw', /starting handler: beast/, '-n', 'client.rgw', '-f', ...front);
     return { endpoint: `http://127.0.0.1:${port}`, accessKeyId, secretAccessKey, pid: gateway.pid, stop };
   } catch (error) {

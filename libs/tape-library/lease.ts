@@ -56,8 +56,11 @@ export async function takeLease(store: LeaseStore, options: LeaseOptions): Promi
   if (held !== null && held.expiresAtMs > nowMs() && !isGone(held, owner)) throw lockedBy(url, held);
   const epoch = highest + 1;
   let expiresAtMs = nowMs() + leaseMs;
-  if (!(await store.claim(epoch, text(expiresAtMs))))
-    throw lockedBy(url, parseLease(await store.read(epoch)));
+  if (!(await store.claim(epoch, text(expiresAtMs)))) {
+    const winner = parseLease(await store.read(epoch));
+    // Ours, when the answer to the first attempt was lost and it was made again.
+    if (winner?.id !== id) throw lockedBy(url, winner);
+  }
   const refuseHigher = async (): Promise<void> => {
     const now = Math.max(0, ...(await store.epochs()));
     if (now !== epoch) throw lockedBy(url, parseLease(await store.read(now)));

@@ -11,7 +11,7 @@ export interface OpenOptions extends LibraryOptions {
   /** For `file:`. */
   readonly directory?: DirectoryOptions;
   /** For `s3:`: what the address does not say. */
-  readonly s3?: Partial<Pick<S3Options, 'credentials' | 'endpoint' | 'region'>>;
+  readonly s3?: Partial<Pick<S3Options, 'credentials' | 'endpoint' | 'region' | 'requestMsMax'>>;
   /** For `tape:`: where the library remembers what is on cartridges that are not in the drive, and its lease. */
   readonly stateDirectory?: string;
   /** For `tape:`: other programs and another way to the device. */
@@ -71,6 +71,7 @@ function s3Options(url: URL, options: OpenOptions): S3Options {
     ...(mode === undefined ? {} : { retainMode: mode }),
     ...(options.s3?.credentials === undefined ? {} : { credentials: options.s3.credentials }),
     ...(options.nowMs === undefined ? {} : { nowMs: options.nowMs }),
+    ...(options.s3?.requestMsMax === undefined ? {} : { requestMsMax: options.s3.requestMsMax }),
   };
 }
 

@@ -37,6 +37,8 @@ export interface S3Options {
   readonly retainDays?: number;
   readonly retainMode?: 'GOVERNANCE' | 'COMPLIANCE';
   readonly nowMs?: () => number;
+  /** A server that is silent for so long is away. */
+  readonly requestMsMax?: number;
 }
 
 interface Retention {
@@ -55,7 +57,10 @@ export async function openS3Shelf(options: S3Options): Promise<Shelf> {
     // Servers other than Amazon's don't all know the newer checksums; MD5 is known to all.
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
-    requestHandler: { connectionTimeout: REQUEST_MS_MAX, requestTimeout: REQUEST_MS_MAX },
+    requestHandler: {
+      connectionTimeout: options.requestMsMax ?? REQUEST_MS_MAX,
+      socketTimeout: options.requestMsMax ?? REQUEST_MS_MAX,
+    },
   });
   try {
     await attempt('reach', bucket, () => client.send(new HeadBucketCommand({ Bucket: bucket })));
@@ -154,9 +159,16 @@ class S3Shelf implements Shelf {
   }
 
   async putNew(name: string, bytes: Uint8Array): Promise<void> {
-    await attempt('write', name, () =>
-      this.#put(name, bytes, { IfNoneMatch: '*', ...this.#retention(name) }),
-    );
+    try {
+      await attempt('write', name, () =>
+        this.#put(name, bytes, { IfNoneMatch: '*', ...this.#retention(name) }),
+      );
+    } catch (error) {
+      if (!(error instanceof MidmirrorError && error.code === 'conflict')) throw error;
+      // Ours, when the answer to the first attempt was lost and the client made it again.
+      const there = await this.get(name);
+      if (there === null || !Buffer.from(there).equals(bytes)) throw error;
+    }
   }
 
   async claim(name: string, bytes: Uint8Array): Promise<boolean> {

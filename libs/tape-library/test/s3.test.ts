@@ -15,7 +15,7 @@ import {
   S3Client,
   UploadPartCommand,
 } from '@aws-sdk/client-s3';
-import { type RadosGateway, startRadosGateway } from '@midmirror/local-servers';
+import { type RadosGateway, startRadosGateway, stopProcess } from '@midmirror/local-servers';
 import { openLibrary, type Part } from '../index.ts';
 import { openS3Shelf, uploadPartBytes } from '../shelf/s3-shelf.ts';
 import { bytesOf, gather, piecesOf } from './archive-bytes.ts';
@@ -181,4 +181,24 @@ test('no bucket, wrong keys and no server are told apart', async () => {
   assert.match((await rejection(openLibrary('s3://tapes', { s3 }), 'io')).hint!, /keys/);
   const away = { endpoint: 'http://127.0.0.1:9', credentials: credentials() };
   await rejection(openLibrary('s3://tapes', { s3: away }), 'unavailable');
+});
+
+test('a server that hangs is away, and what was written before it hung is there when it wakes up', async () => {
+  const s3 = { endpoint: gateway.endpoint, credentials: credentials(), requestMsMax: 300 };
+  await using library = await openLibrary('s3://tapes/hangs', { s3, leaseMs: 2000 });
+  await library.add({ barcode: 'A1', capacityBytes: 64 << 20 });
+  const bytes = bytesOf(6, 100_000);
+  const parts = await library.write(label('one'), piecesOf(bytes, 65_536));
+  const hanging = async function* (): AsyncGenerator<Uint8Array> {
+    yield bytesOf(7, 1000);
+    await stopProcess(gateway.pid);
+    yield bytesOf(8, 9 << 20);
+  };
+  try {
+    await rejection(library.write(label('two'), hanging()), 'unavailable');
+  } finally {
+    process.kill(gateway.pid, 'SIGCONT');
+  }
+  assert.ok(bytes.equals(await gather(library.read(parts))));
+  assert.equal((await library.list())[0]!.parts.length, 1);
 });
