@@ -129,3 +129,38 @@ test('memory does not grow with the archive', () =>
     assert.equal(bytes, 400 << 20);
     assert.ok(peakBytes - before < 150 << 20, `grew by ${(peakBytes - before) >> 20} MiB`);
   }));
+
+test('a writer that stood still for longer than its lease does no harm when it goes on', () =>
+  onDirectory(async (directory) => {
+    const leaseMs = 600_000;
+    let nowMs = 1_700_000_000_000;
+    const owned = (name: string) =>
+      openLibrary(`file://${directory}`, {
+        leaseMs,
+        nowMs: () => nowMs,
+        owner: { name, machine: name, pid: process.pid },
+      });
+    await using late = await owned('late');
+    await using next = await owned('next');
+    await late.add({ barcode: 'A1', capacityBytes: CAPACITY_BYTES });
+    const begun = Promise.withResolvers<void>();
+    const goOn = Promise.withResolvers<void>();
+    const still = async function* (): AsyncGenerator<Uint8Array> {
+      yield bytesOf(7, 100_000);
+      begun.resolve();
+      await goOn.promise;
+      yield bytesOf(8, 100_000);
+    };
+    const writing = rejection(late.write(label('late'), still()), 'locked');
+    await begun.promise;
+    nowMs += leaseMs + 1;
+    const bytes = bytesOf(9, 3_000_000);
+    const parts = await next.write(label('next'), piecesOf(bytes, 65_536));
+    goOn.resolve();
+    assert.match((await writing).message, /used by next/);
+    const [cartridge] = await next.list();
+    assert.deepEqual([cartridge!.parts, cartridge!.unfinished], [parts, []]);
+    assert.ok(bytes.equals(await gather(next.read(parts))));
+    // It may write again when the lease is free.
+    await late.write(label('late'), piecesOf(bytesOf(10, 1000), 1000));
+  }));
