@@ -25,6 +25,10 @@ const TOOLS: Readonly<Record<string, string>> = {
   openssl: 'openssl',
   prometheus: 'prometheus',
   promtool: 'prometheus',
+  radosgw: 'radosgw',
+  'ceph-mon': 'ceph-mon',
+  'ceph-osd': 'ceph-osd',
+  ceph: 'ceph-common',
 };
 /** Debian keeps them out of the path. */
 const POSTGRES = '/usr/lib/postgresql/*/bin/initdb';

@@ -6,4 +6,5 @@ export {
   postgresVersion,
   startPostgres,
 } from './postgres-server.ts';
+export { type RadosGateway, type RadosGatewayOptions, startRadosGateway } from './rados-gateway.ts';
 export { stopProcess } from './stop-process.ts';

@@ -6,7 +6,14 @@ export {
   soleWriter,
   type Writer,
 } from './epoch-claim.ts';
-export { type PoolFile, type PoolFiles, readBytes, writeZeroes } from './files.ts';
+export {
+  type PoolFile,
+  type PoolFiles,
+  readBytes,
+  readWhole,
+  replaceFile,
+  writeZeroes,
+} from './files.ts';
 export { readGaps, writeGaps } from './gap-file.ts';
 export { ForgetfulFiles } from './forgetful-files.ts';
 export {

@@ -1,0 +1,11 @@
+export { type ArchiveOnTape, archivesOn, isWhole } from './archives.ts';
+export { openLibrary, type OpenOptions } from './open-library.ts';
+export type {
+  ArchiveLabel,
+  Cartridge,
+  Part,
+  PartPlace,
+  TapeLibrary,
+  UnfinishedPart,
+  WriteOptions,
+} from './tape-library.ts';
