@@ -1,16 +1,7 @@
 // mim replicate: a replicator in this process, until Ctrl-C.
 import { MidmirrorError, parseBytes, printBytes } from '@midmirror/basis';
 import { printAddress, serverUri, exportUri } from '@midmirror/nbd';
-import {
-  defaultApi,
-  type Mode,
-  observeReplicator,
-  type Replicator,
-  replicatorLimits,
-  type ReplicatorStatus,
-  startControlServer,
-  startReplicator,
-} from '@midmirror/replicator';
+import type { Mode, Replicator, ReplicatorStatus } from '@midmirror/replicator';
 import { listen, log } from '@midmirror/runtime';
 import { type Command, Option } from 'commander';
 import { printSeconds } from './output.ts';
@@ -62,6 +53,8 @@ export function replicateCommand(program: Command, open: () => Session): void {
 
 async function replicate(session: Session, given: Given, api: string | undefined): Promise<void> {
   // Loaded here: no other command needs them.
+  const { defaultApi, observeReplicator, replicatorLimits, startControlServer, startReplicator } =
+    await import('@midmirror/replicator');
   const { readConfig, telemetryOptions } = await import('@midmirror/service');
   const { startTelemetry } = await import('@midmirror/telemetry');
   const config = readConfig('replicator', process.env);
