@@ -5,3 +5,4 @@ export { parseBytes, printBytes } from './quantities.ts';
 export { Turns } from './turns.ts';
 export { SeededRandom } from './seeded-random.ts';
 export { againMs, isUnavailable, ReasonLog, untilAvailable } from './until-available.ts';
+export { isZero } from './zeroes.ts';

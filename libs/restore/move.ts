@@ -1,8 +1,8 @@
 // Moves what a plan says: reads the mirror, writes the target, several pieces at a time. A window of pieces is flushed,
 // read back and noted as done while the next one is moved.
 import { crc32 } from 'node:zlib';
-import { MidmirrorError } from '@midmirror/basis';
-import { isZero, runsOf } from './core/differing.ts';
+import { isZero, MidmirrorError } from '@midmirror/basis';
+import { runsOf } from './core/differing.ts';
 import type { PlannedRange, RangeList } from './core/range-list.ts';
 import { endOf, type WindowLimits, windowsOf } from './core/windows.ts';
 import type { Source } from './edges/mirror-source.ts';

@@ -1,4 +1,5 @@
 // The two copies of a sync: from the MIM into a backward object, and from the journal onto the MIM.
+import { isZero } from '@midmirror/basis';
 import type { ExtentMap } from '@midmirror/extent-map';
 import { ExtentFlag } from '@midmirror/extent-map';
 import { PIECE_BYTES_MAX } from '@midmirror/journal';
@@ -10,8 +11,6 @@ const HOLE_BYTES_MAX = 2 ** 31;
 const WRITE_BYTES = 1 << 20;
 /** Cached pieces read without a hop before the loop serves others. */
 const SLICE_PIECES = 64;
-
-const ZEROES = Buffer.alloc(READ_BYTES);
 
 /** Saves what the MIM holds in `ranges` (start, length, start, length, …). Holes and zeroes cost no data. */
 export async function saveRanges(
@@ -29,10 +28,11 @@ export async function saveRanges(
       const length = hole ? lengthBytes : Math.min(lengthBytes, READ_BYTES);
       if (hole) object.zero(at, length);
       else {
-        await mim.read(buffer, 0, length, at);
+        const bytes = buffer.subarray(0, length);
+        await mim.read(bytes, 0, length, at);
         // Of a granule that holds data most may never have been written.
-        if (ZEROES.compare(buffer, 0, length, 0, length) === 0) object.zero(at, length);
-        else await object.data(at, buffer.subarray(0, length));
+        if (isZero(bytes)) object.zero(at, length);
+        else await object.data(at, bytes);
       }
       at += length;
     }

@@ -24,16 +24,6 @@ export function* runsOf(
   }
 }
 
-const ZEROES = Buffer.alloc(64 << 10);
-
-export function isZero(bytes: Uint8Array): boolean {
-  for (let at = 0; at < bytes.length; at += ZEROES.length) {
-    const count = Math.min(ZEROES.length, bytes.length - at);
-    if (ZEROES.compare(bytes, at, at + count, 0, count) !== 0) return false;
-  }
-  return true;
-}
-
 export function sameAt(one: Uint8Array, other: Uint8Array, from: number, to: number): boolean {
   return Buffer.compare(one.subarray(from, to), other.subarray(from, to)) === 0;
 }

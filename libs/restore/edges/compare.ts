@@ -1,7 +1,7 @@
 // A chunk of the target against the point: holes by reading the target, data by digests of both sides, or where the
 // appliance gives none by reading both.
-import { MidmirrorError } from '@midmirror/basis';
-import { DIGEST_BYTES, isZero, runsOf, sameAt } from '../core/differing.ts';
+import { isZero, MidmirrorError } from '@midmirror/basis';
+import { DIGEST_BYTES, runsOf, sameAt } from '../core/differing.ts';
 import type { PlannedRange } from '../core/range-list.ts';
 import { limits } from '../limits.ts';
 import type { Source } from './mirror-source.ts';

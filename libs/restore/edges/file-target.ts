@@ -5,9 +5,8 @@ import { constants, promises as fs, readdirSync, readFileSync, realpathSync, typ
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { MidmirrorError } from '@midmirror/basis';
-import { type Target, targetError } from './target.ts';
+import { type Target, targetError, writeZeroesTo } from './target.ts';
 
-const ZEROES = new Uint8Array(1 << 20);
 const run = promisify(execFile);
 
 /** What stands at a path. */
@@ -155,9 +154,8 @@ export class FileTarget implements Target {
     }
   }
 
-  async zeroes(startBytes: number, lengthBytes: number): Promise<void> {
-    for (let done = 0; done < lengthBytes; done += ZEROES.length)
-      await this.write(startBytes + done, ZEROES.subarray(0, Math.min(ZEROES.length, lengthBytes - done)));
+  zeroes(startBytes: number, lengthBytes: number): Promise<void> {
+    return writeZeroesTo(this, startBytes, lengthBytes);
   }
 
   /** Node has no SEEK_HOLE: holes are read, which costs little. */

@@ -2,11 +2,10 @@
 // it goes on from there when it is run again.
 import { MidmirrorError } from '@midmirror/basis';
 import { connectNbd, type NbdClient } from '@midmirror/nbd';
-import { type Target, targetError } from './target.ts';
+import { type Target, targetError, writeZeroesTo } from './target.ts';
 
 const ALLOCATION = 'base:allocation';
 const ZERO_FLAG = 2;
-const ZEROES = new Uint8Array(1 << 20);
 
 /** Rejects with MidmirrorError: `bad-request` when it can't be written. */
 export async function openNbd(uri: string, readOnly: boolean): Promise<NbdTargetExport> {
@@ -44,8 +43,7 @@ export class NbdTargetExport implements Target {
   async zeroes(startBytes: number, lengthBytes: number): Promise<void> {
     if (this.#client.facts.canWriteZeroes)
       return await this.#attempt('write of zeroes', () => this.#client.zeroes(startBytes, lengthBytes));
-    for (let done = 0; done < lengthBytes; done += ZEROES.length)
-      await this.write(startBytes + done, ZEROES.subarray(0, Math.min(ZEROES.length, lengthBytes - done)));
+    await writeZeroesTo(this, startBytes, lengthBytes);
   }
 
   async zeroParts(

@@ -20,6 +20,18 @@ export interface Target {
   close(): Promise<void>;
 }
 
+const ZEROES = new Uint8Array(1 << 20);
+
+/** Zeroes as data, where there is no other way. */
+export async function writeZeroesTo(
+  target: Pick<Target, 'write'>,
+  startBytes: number,
+  lengthBytes: number,
+): Promise<void> {
+  for (let done = 0; done < lengthBytes; done += ZEROES.length)
+    await target.write(startBytes + done, ZEROES.subarray(0, Math.min(ZEROES.length, lengthBytes - done)));
+}
+
 export function targetError(name: string, doing: string, cause: unknown): MidmirrorError {
   const code = (cause as NodeJS.ErrnoException).code;
   if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'no-space') {

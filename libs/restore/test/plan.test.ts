@@ -2,8 +2,9 @@
 // are none but zeroes, and the pieces that are moved are the ranges, each byte once.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { isZero } from '@midmirror/basis';
 import fc from 'fast-check';
-import { isZero, runsOf } from '../core/differing.ts';
+import { runsOf } from '../core/differing.ts';
 import { type PlannedRange, RangeList } from '../core/range-list.ts';
 import { endOf, windowsOf } from '../core/windows.ts';
 import { NaiveRanges, type Sector } from './naive-ranges.ts';

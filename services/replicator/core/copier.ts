@@ -3,6 +3,7 @@
 // flight to it end, it is read from the primary, what differs is queued, and it is let go of. Nothing is asked of the
 // network while a piece is held. What lies before the cursor is fed with guests' writes from then on, also where the
 // rest of its region is still behind.
+import { isZero } from '@midmirror/basis';
 import type { Limits } from '../limits.ts';
 import type { CopyPace } from './copy-pace.ts';
 import type { RegionMap } from './region-map.ts';
@@ -330,12 +331,6 @@ export class Copier {
 
 const Block = { equal: 0, zero: 1, other: 2 } as const;
 type Block = (typeof Block)[keyof typeof Block];
-
-const ZEROES = new Uint8Array(1 << 20);
-
-function isZero(bytes: Uint8Array): boolean {
-  return Buffer.compare(bytes, ZEROES.subarray(0, bytes.length)) === 0;
-}
 
 function equal(a: Uint8Array, b: Uint8Array): boolean {
   return Buffer.compare(a, b) === 0;

@@ -1,7 +1,7 @@
 // The file of the write-intent map. A page is replaced in place and made durable before its bits count; the head, and
 // a map that is new, come by a file of their own that takes the old one's place.
 import { MidmirrorError, Turns } from '@midmirror/basis';
-import type { PoolFile, PoolFiles } from '@midmirror/pool';
+import { type PoolFile, type PoolFiles, replaceFile } from '@midmirror/pool';
 import {
   decodeHead,
   decodePages,
@@ -95,16 +95,11 @@ export class IntentStore {
   }
 
   async #replace(head: IntentHead): Promise<void> {
-    const temporary = `${this.#directory}/${INTENT_NAME}.new`;
-    if (await this.#files.exists(temporary)) await this.#files.unlink(temporary);
-    const file = await this.#files.open(temporary, 'create');
     const pages = [encodeHead(head)];
     for (let page = 0; page < pagesOf(regionCountOf(head)); page += 1)
       pages.push(encodePage(this.#bits, page));
-    await file.writev(pages, 0);
-    await file.datasync();
-    await this.#files.rename(temporary, `${this.#directory}/${INTENT_NAME}`);
-    await this.#files.syncDirectory(this.#directory);
+    await replaceFile(this.#files, this.#directory, INTENT_NAME, Buffer.concat(pages));
+    const file = await this.#files.open(`${this.#directory}/${INTENT_NAME}`, 'write');
     const before = this.#file;
     this.#file = file;
     this.#head = head;
