@@ -20,6 +20,10 @@ export interface ApiOptions {
   hint?: string;
 }
 
+/** Where an appliance's API is unless somebody says otherwise; its port too, on another host. */
+export const API_PORT = 8080;
+export const LOCAL_API = `http://127.0.0.1:${API_PORT}`;
+
 const ANSWER_BYTES_MAX = 256 << 20;
 
 export class Api {

@@ -1,4 +1,5 @@
 // The commands. Exit status: 0 done, 1 failed, 2 wrong usage, 3 point not available.
+import { LOCAL_API } from '@midmirror/api';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { Command, CommanderError, Option } from 'commander';
 import { cloneCommands } from './clone-commands.ts';
@@ -25,9 +26,7 @@ function exitOf(error: unknown): number {
 
 const program = new Command('mim')
   .description('Rewinds disks: volumes of a Midmirror appliance, and every moment of them.')
-  .addOption(
-    new Option('--api <url>', 'where the appliance answers').env('MIM_API').default('http://127.0.0.1:8080'),
-  )
+  .addOption(new Option('--api <url>', 'where the appliance answers').env('MIM_API').default(LOCAL_API))
   .option('--json', 'answer in JSON')
   .showHelpAfterError('(`mim help` shows the commands)')
   .exitOverride();

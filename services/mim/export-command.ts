@@ -17,7 +17,8 @@ import { type Command, Option } from 'commander';
 import { printPoint, type ShownPoint } from './output.ts';
 import { sourceOptions, toItsEnd } from './restore-options.ts';
 import { reporter } from './restore-output.ts';
-import { digestsOf, type Named, namedSource, openClone, openPoint, served } from './restore-source.ts';
+import { digestsOf, type Named, namedSource, openClone, openPoint } from './restore-source.ts';
+import { served } from './resolve-point.ts';
 import type { Session } from './session.ts';
 
 interface ExportOptions {

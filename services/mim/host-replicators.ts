@@ -3,6 +3,9 @@ import { readdir } from 'node:fs/promises';
 import { Api } from '@midmirror/api';
 import { MidmirrorError } from '@midmirror/basis';
 
+/** Where they keep their state, by default. */
+export const REPLICATOR_DIRECTORY = '/var/lib/midmirror/replicator';
+
 const CONTROL_NAME = /^control-[0-9a-f]{16}\.sock$/;
 
 export interface ReplicatorStatus {

@@ -4,7 +4,7 @@ import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { volumePath } from '@midmirror/api';
 import type { Command } from 'commander';
 import { type MarkedVolume, markGroup } from './group-mark.ts';
-import { type HostReplicator, hostReplicators } from './host-replicators.ts';
+import { type HostReplicator, hostReplicators, REPLICATOR_DIRECTORY } from './host-replicators.ts';
 import { type MarkHooks, withHooks } from './mark-hooks.ts';
 import { type ShownPoint, table } from './output.ts';
 import type { Session } from './session.ts';
@@ -64,7 +64,7 @@ export function markCommands(program: Command, open: () => Session): void {
 }
 
 function replicatorDirectory(): string {
-  return process.env['MIM_REPLICATOR_DIR'] ?? '/var/lib/midmirror/replicator';
+  return process.env['MIM_REPLICATOR_DIR'] ?? REPLICATOR_DIRECTORY;
 }
 
 /** The replicator of this host that feeds the volume; of another appliance's only when none was named. */

@@ -2,12 +2,13 @@
 import { createWriteStream } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 import { exportUri } from '@midmirror/nbd';
-import { MidmirrorError, parseBytes, printBytes } from '@midmirror/basis';
+import { parseBytes, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
 import { volumePath } from '@midmirror/api';
 import { gapTable, type ShownGap } from './gap-commands.ts';
 import { hexDump, printPoint, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
+import { resolvePoint, served } from './resolve-point.ts';
 import type { Session } from './session.ts';
 
 interface Points {
@@ -75,10 +76,7 @@ export function pointCommands(program: Command, open: () => Session): void {
     )
     .action(async (volume: string, options: { at: string }) => {
       const session = open();
-      session.answer(
-        await session.api.json<ShownPoint>('GET', `${volumePath(volume)}/resolve?at=${at(options.at)}`),
-        printPoint,
-      );
+      session.answer(await resolvePoint(session.api, volume, options.at), printPoint);
     });
 
   program
@@ -87,18 +85,11 @@ export function pointCommands(program: Command, open: () => Session): void {
     .requiredOption('--at <point>', 'the point')
     .action(async (volume: string, options: { at: string }) => {
       const session = open();
-      const point = await session.api.json<ShownPoint>(
-        'GET',
-        `${volumePath(volume)}/resolve?at=${at(options.at)}`,
-      );
+      const point = await resolvePoint(session.api, volume, options.at);
       const { nbd } = await session.api.json<{ nbd: string | null }>('GET', '/appliance');
-      if (nbd === null) {
-        throw new MidmirrorError('unavailable', 'no server for guests is known to the appliance now', {
-          hint: 'is an ingest running? Try again when one is',
-        });
-      }
+      const uri = exportUri(served(nbd), `${volume}@seq:${point.seq}`);
       session.note(`${volume} as of ${printPoint(point)}`);
-      session.answer({ uri: exportUri(nbd, `${volume}@seq:${point.seq}`), point }, ({ uri }) => uri);
+      session.answer({ uri, point }, () => uri);
     });
 
   program

@@ -14,20 +14,14 @@ import {
   targetPlace,
 } from '@midmirror/restore';
 import { type Command, Option } from 'commander';
+import { REPLICATOR_DIRECTORY } from './host-replicators.ts';
 import { connectTo, printPoint, type ShownPoint } from './output.ts';
 import { ask, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
 import { holdIfPrimary, pointOfPrimary, type RestoredPrimary } from './restore-primary.ts';
 import { restoreInPlace, statusInPlace } from './restore-in-place.ts';
 import { printMoved, printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
-import {
-  digestsOf,
-  type Named,
-  namedSource,
-  openClone,
-  openPoint,
-  resolvePoint,
-  served,
-} from './restore-source.ts';
+import { digestsOf, type Named, namedSource, openClone, openPoint } from './restore-source.ts';
+import { resolvePoint, served } from './resolve-point.ts';
 import type { Session } from './session.ts';
 
 export function restoreCommand(program: Command, open: () => Session): void {
@@ -63,7 +57,7 @@ export function restoreCommand(program: Command, open: () => Session): void {
     .addOption(
       new Option('--replicator-dir <path>', 'what replicators of this host know')
         .env('MIM_REPLICATOR_DIR')
-        .default('/var/lib/midmirror/replicator'),
+        .default(REPLICATOR_DIRECTORY),
     )
     .action(async (name: string, options: RestoreOptions) => {
       const session = open();

@@ -20,7 +20,8 @@ import { hostReplicators } from './host-replicators.ts';
 import { printPoint, type ShownPoint } from './output.ts';
 import { ask, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
 import { printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
-import { namedSource, type OpenedPoint, openPoint, resolvePoint, served } from './restore-source.ts';
+import { namedSource, type OpenedPoint, openPoint } from './restore-source.ts';
+import { resolvePoint, served } from './resolve-point.ts';
 import type { Session } from './session.ts';
 
 const MARK = 'before-restore-';

@@ -4,7 +4,7 @@ import { exportUri } from '@midmirror/nbd';
 import { type Digests, limits, MirrorSource, type RecordFacts, whileAway } from '@midmirror/restore';
 import { type Api, volumePath } from '@midmirror/api';
 import type { ShownPoint } from './output.ts';
-import { pointText } from './point-option.ts';
+import { resolvePoint, served } from './resolve-point.ts';
 
 export interface Named {
   from: RecordFacts['source'];
@@ -35,11 +35,6 @@ export async function namedSource(api: Api, name: string): Promise<Named> {
       uri: clone.uri,
     };
   }
-}
-
-export async function resolvePoint(api: Api, volume: string, text: string): Promise<ShownPoint> {
-  const at = encodeURIComponent(pointText(text, new Date()));
-  return await api.json<ShownPoint>('GET', `${volumePath(volume)}/resolve?at=${at}`);
 }
 
 export interface SourceOptions {
@@ -76,13 +71,6 @@ export async function openPoint(
 
 export async function openClone({ uri }: Named, options: SourceOptions): Promise<MirrorSource> {
   return await MirrorSource.open({ ...options, uri: served(uri) });
-}
-
-export function served(uri: string | null): string {
-  if (uri !== null) return uri;
-  throw new MidmirrorError('unavailable', 'no server for guests is known to the appliance now', {
-    hint: 'is an ingest running? Try again when one is',
-  });
 }
 
 /** Digests of a point, or of a clone as it is now (`at` is `latest`); none when the appliance has no such call. */

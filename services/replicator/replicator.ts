@@ -1,5 +1,6 @@
 // A replicator: the core wired to its primary, its map of intent, its appliance and its guests.
 import { hash } from 'node:crypto';
+import { API_PORT, LOCAL_API } from '@midmirror/api';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import {
   type NbdAddress,
@@ -75,8 +76,8 @@ export interface Replicator {
 /** Where the API is of whoever serves the volume at an NBD URI, unless somebody says otherwise. */
 export function defaultApi(to: string): string {
   const { address } = parseNbdUri(to);
-  if ('path' in address) return 'http://127.0.0.1:8080';
-  return `http://${address.host.includes(':') ? `[${address.host}]` : address.host}:8080`;
+  if ('path' in address) return LOCAL_API;
+  return `http://${address.host.includes(':') ? `[${address.host}]` : address.host}:${API_PORT}`;
 }
 
 /** Rejects with MidmirrorError where the start is impossible. An appliance that is away is none once a map exists. */
@@ -163,7 +164,7 @@ async function meetVolume(
 ): Promise<string> {
   const name = target.exportName;
   // Where that command looks by itself need not be where this volume is.
-  const there = api.where === 'http://127.0.0.1:8080' ? '' : ` --api ${api.where}`;
+  const there = api.where === LOCAL_API ? '' : ` --api ${api.where}`;
   const hint = `make it of exactly the primary's size: mim volume create ${name} --size ${sizeBytes}${there}`;
   const volume = await api.volume(name).catch((cause: unknown) => {
     if (!(cause instanceof MidmirrorError && cause.code === 'not-found')) throw cause;
