@@ -49,14 +49,14 @@ test(
       host.appliance.kill();
       await host.replicator.until(({ mode }) => mode === 'connecting', seen);
       const lost = assert.rejects(guest.write(16_384, Buffer.alloc(4096, 3)), { code: 'unavailable' });
-      assert.equal(await host.replicator.stop(), 0, host.replicator.stderr);
+      assert.equal(await host.replicator.stop(), 0, host.replicator.lines.join('\n'));
       await lost;
       await reader.close();
 
       await host.startAppliance();
       await host.startReplicator();
       await host.replicator.replicating();
-      assert.equal(await host.replicator.stop(), 0, host.replicator.stderr);
+      assert.equal(await host.replicator.stop(), 0, host.replicator.lines.join('\n'));
       await host.checkEqual(readFileSync(host.primary));
       assert.ok(readFileSync(host.primary).subarray(0, 16_384).equals(image.subarray(0, 16_384)));
     }),

@@ -59,7 +59,7 @@ test('over the bound of its queue the guest goes on, and all is caught up', { ti
     await host.startReplicator();
     await host.replicator.replicating();
     const client = await connectNbd(host.guestUri);
-    assert.equal((await fetch(`${host.metrics}/readyz`)).status, 200);
+    assert.equal((await fetch(`${host.replicator.metrics}/readyz`)).status, 200);
     host.cut();
     const seen = host.replicator.told.length;
     for (let at = 0; at < 12 << 20; at += 1 << 20) {
@@ -67,7 +67,7 @@ test('over the bound of its queue the guest goes on, and all is caught up', { ti
       await client.write(at, image.subarray(at, at + (1 << 20)));
     }
     await host.replicator.until(({ mode }) => mode === 'overrun', seen);
-    await checkMetrics(host.metrics);
+    await checkMetrics(host.replicator.metrics);
     host.mend();
     await client.close();
     await host.replicator.replicating(seen);

@@ -41,7 +41,7 @@ for (const args of [[], ['--mode', 'sync', '--on-loss', 'block'], ['--mode', 'sy
           host.mend();
         },
         async () => {
-          assert.equal(await host.replicator.stop(), 0, host.replicator.stderr);
+          assert.equal(await host.replicator.stop(), 0, host.replicator.lines.join('\n'));
           await host.startReplicator();
         },
         async () => host.replicator.replicating(),
@@ -56,7 +56,7 @@ for (const args of [[], ['--mode', 'sync', '--on-loss', 'block'], ['--mode', 'sy
       while (guest.batches < before + 20) await Promise.race([pause(10), writing]);
       over.abort();
       await writing;
-      assert.equal(await host.replicator.stop(), 0, host.replicator.stderr);
+      assert.equal(await host.replicator.stop(), 0, host.replicator.lines.join('\n'));
       await host.checkEqual(image);
       const { gaps } = await host.appliance.get<{ gaps: Gap[] }>('/volumes/db/points?limit=1000');
       assert.ok(gaps.length >= 2 && gaps.every(({ toSeq }) => toSeq !== null), 'gaps are told, and are over');

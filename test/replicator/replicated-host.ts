@@ -5,7 +5,7 @@ import { SeededRandom } from '@midmirror/basis';
 import { connectNbd } from '@midmirror/nbd';
 import { ApplianceProcess, withFolder } from '../appliance/appliance-process.ts';
 import { NetworkProxy } from '../cluster/network-proxy.ts';
-import { ToldReplicator } from './told-replicator.ts';
+import { ReplicatorProcess } from './replicator-process.ts';
 
 export const SIZE_BYTES = 24 << 20;
 
@@ -15,9 +15,7 @@ export class Host {
   readonly api: NetworkProxy;
   readonly #args: readonly string[];
   appliance!: ApplianceProcess;
-  replicator!: ToldReplicator;
-  /** Where it tells metrics. */
-  metrics = '';
+  replicator!: ReplicatorProcess;
 
   constructor(folder: string, nbd: NetworkProxy, api: NetworkProxy, args: readonly string[]) {
     this.folder = folder;
@@ -31,7 +29,7 @@ export class Host {
   }
 
   get guestUri(): string {
-    return `nbd+unix:///db?socket=${this.folder}/guest`;
+    return this.replicator.uri;
   }
 
   async startAppliance(): Promise<void> {
@@ -41,19 +39,12 @@ export class Host {
   }
 
   async startReplicator(...more: string[]): Promise<void> {
-    this.replicator = new ToldReplicator(
-      [
-        ...['--primary', this.primary, '--to', `nbd://127.0.0.1:${this.nbd.port}/db`],
-        ...['--listen', `unix:${this.folder}/guest`, ...this.#args, ...more],
-      ],
-      {
-        MIM_REPLICATOR_DIR: `${this.folder}/state`,
-        MIM_API: `http://127.0.0.1:${this.api.port}`,
-        MIM_METRICS_LISTEN: '127.0.0.1:0',
-      },
-    );
-    const { metrics } = await this.replicator.until(({ event }) => event === 'started');
-    this.metrics = metrics!;
+    const { folder, primary } = this;
+    const to = `nbd://127.0.0.1:${this.nbd.port}/db`;
+    const api = `http://127.0.0.1:${this.api.port}`;
+    const place = { folder, primary, to, volume: 'db', api, metricsListen: '127.0.0.1:0' };
+    this.replicator = await ReplicatorProcess.start(place, ...this.#args, ...more);
+    await this.replicator.until(({ event }) => event === 'started');
   }
 
   cut(): void {

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
 import { Api } from '@midmirror/api';
@@ -10,6 +11,14 @@ import { cleanEnvironment, ROOT } from '../appliance/appliance-process.ts';
 const START_MS_MAX = 20_000;
 const LINES_KEPT_MAX = 200;
 const POLL_MS = 20;
+
+/** A line that it tells in JSON. */
+export interface Told {
+  event: string;
+  mode?: string;
+  message?: string;
+  metrics?: string;
+}
 
 export interface ReplicatorPlace {
   /** Of sockets and state. */
@@ -33,21 +42,25 @@ export class ReplicatorProcess {
   readonly #state: string;
   readonly ended: Promise<number | null>;
   readonly uri: string;
+  /** The latest of what it has said on either output. */
   readonly lines: string[] = [];
+  /** All lines of its standard output. */
+  readonly told: Told[] = [];
   /** All that it has told of, and when that arrived. */
   readonly modes: { mode: string; ms: number }[] = [];
   /** As it told last. */
   mode = '';
   /** Where it tells metrics; '' as long as it has not said. */
   metrics = '';
+  #news = Promise.withResolvers<void>();
 
   private constructor(child: ChildProcess, uri: string, state: string) {
     this.#child = child;
     this.#state = state;
     this.uri = uri;
     this.ended = new Promise((resolve) => child.once('close', resolve));
-    for (const output of [child.stdout!, child.stderr!])
-      createInterface({ input: output }).on('line', (line) => this.#take(line));
+    createInterface({ input: child.stderr! }).on('line', (line) => this.#keep(line));
+    createInterface({ input: child.stdout! }).on('line', (line) => this.#take(line));
   }
 
   static async start(place: ReplicatorPlace, ...more: string[]): Promise<ReplicatorProcess> {
@@ -104,11 +117,35 @@ export class ReplicatorProcess {
     }
   }
 
-  #take(line: string): void {
+  /** The first line from `from` on that `is` what is waited for. */
+  async until(is: (told: Told) => boolean, from = 0, ms = 30_000): Promise<Told> {
+    const signal = AbortSignal.timeout(ms);
+    for (;;) {
+      const found = this.told.slice(from).find(is);
+      if (found !== undefined) return found;
+      if (signal.aborted || this.#child.exitCode !== null || this.#child.signalCode !== null)
+        throw new Error(`it has not come\n${this.lines.slice(-20).join('\n')}`);
+      await Promise.race([this.#news.promise, once(signal, 'abort'), this.ended]);
+    }
+  }
+
+  async replicating(from = 0): Promise<void> {
+    await this.until(({ event, mode }) => event === 'mode' && mode === 'replicating', from);
+  }
+
+  #keep(line: string): void {
     this.lines.push(`${new Date().toISOString()} ${line}`);
     if (this.lines.length > LINES_KEPT_MAX) this.lines.shift();
-    this.metrics ||= /"metrics":\s*"([^"]+)"/.exec(line)?.[1] ?? '';
-    const mode = /"mode":\s*"([a-z-]+)"/.exec(line)?.[1] ?? this.mode;
+  }
+
+  #take(line: string): void {
+    this.#keep(line);
+    const told = JSON.parse(line) as Told;
+    this.told.push(told);
+    this.#news.resolve();
+    this.#news = Promise.withResolvers();
+    this.metrics ||= told.metrics ?? '';
+    const { mode = this.mode } = told;
     if (mode !== this.mode) this.modes.push({ mode, ms: performance.now() });
     if (this.modes.length > LINES_KEPT_MAX) this.modes.shift();
     this.mode = mode;
