@@ -3,16 +3,13 @@ import assert from 'node:assert/strict';
 import { readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { withAppliance } from './appliance-process.ts';
-import { assertHolds, Guest, MIB, Restores } from './restore-under-test.ts';
+import { assertHolds, MIB, Restores, scattered } from './restore-under-test.ts';
 
 const SIZE = 48 * MIB;
 
 test('what is wrong is refused with what to do, and nothing is touched', () =>
   withAppliance({}, async (appliance, folder) => {
-    await appliance.post('/volumes', { name: 'db', sizeBytes: SIZE });
-    const guest = await Guest.connect(appliance.uri('db'));
-    await guest.scatter(20);
-    const bytes = await guest.close();
+    const bytes = await scattered(appliance, SIZE, 20);
     const restores = new Restores(appliance, folder);
     const file = `${folder}/db.img`;
     writeFileSync(file, Buffer.alloc(SIZE, 7));
@@ -85,10 +82,7 @@ test('what is wrong is refused with what to do, and nothing is touched', () =>
 
 test('a record that is none is refused, and left alone', () =>
   withAppliance({}, async (appliance, folder) => {
-    await appliance.post('/volumes', { name: 'db', sizeBytes: SIZE });
-    const guest = await Guest.connect(appliance.uri('db'));
-    await guest.scatter(20);
-    const bytes = await guest.close();
+    const bytes = await scattered(appliance, SIZE, 20);
     const restores = new Restores(appliance, folder);
     const file = `${folder}/db.img`;
     writeFileSync(file, Buffer.alloc(SIZE, 7));

@@ -6,7 +6,15 @@ import { existsSync, mkdirSync, readdirSync, rmSync, truncateSync, writeFileSync
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { cleanEnvironment, run, succeed, withAppliance } from './appliance-process.ts';
-import { assertExportHolds, assertHolds, Guest, MIB, Restores, until } from './restore-under-test.ts';
+import {
+  assertExportHolds,
+  assertHolds,
+  Guest,
+  MIB,
+  Restores,
+  until,
+  scattered,
+} from './restore-under-test.ts';
 
 const SIZE = 48 * MIB;
 
@@ -129,10 +137,7 @@ test('an NBD target that dies in the middle is left incomplete, and goes on when
 
 test('onto a block device; not while a file system on it is mounted, nor onto the file behind it', () =>
   withAppliance({}, async (appliance, folder) => {
-    await appliance.post('/volumes', { name: 'db', sizeBytes: SIZE });
-    const guest = await Guest.connect(appliance.uri('db'));
-    await guest.scatter(80);
-    const bytes = await guest.close();
+    const bytes = await scattered(appliance, SIZE, 80);
     const restores = new Restores(appliance, folder);
     const [disk, mounted] = [`${folder}/disk.img`, `${folder}/mounted`];
     mkdirSync(mounted);

@@ -211,3 +211,15 @@ export async function until(
   }
   return false;
 }
+
+/** Makes the volume `db`, with so many writes anywhere in it; what it holds then. */
+export async function scattered(
+  appliance: ApplianceProcess,
+  sizeBytes: number,
+  writes: number,
+): Promise<Buffer> {
+  await appliance.post('/volumes', { name: 'db', sizeBytes });
+  const guest = await Guest.connect(appliance.uri('db'));
+  await guest.scatter(writes);
+  return await guest.close();
+}

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { nodeFiles } from '@midmirror/pool';
 import { INTENT_NAME, openStateDirectory } from '../../services/replicator/edges/state-directory.ts';
 import { type Ran, run, withAppliance } from './appliance-process.ts';
-import { assertHolds, bytesOnDisk, Guest, MIB, Restores } from './restore-under-test.ts';
+import { assertHolds, bytesOnDisk, Guest, MIB, Restores, scattered } from './restore-under-test.ts';
 
 const SIZE = 48 * MIB;
 
@@ -68,10 +68,7 @@ test('a point onto a new file, then others onto it by comparing and by what is k
 
 test('at a terminal it asks before it writes over something', () =>
   withAppliance({}, async (appliance, folder) => {
-    await appliance.post('/volumes', { name: 'db', sizeBytes: SIZE });
-    const guest = await Guest.connect(appliance.uri('db'));
-    await guest.scatter(20);
-    const bytes = await guest.close();
+    const bytes = await scattered(appliance, SIZE, 20);
     const file = `${folder}/db.img`;
     writeFileSync(file, Buffer.alloc(SIZE, 7));
     const mim = `${process.execPath} services/mim/main.ts --api ${appliance.api} restore db --at latest --to ${file}`;
@@ -88,10 +85,7 @@ test('at a terminal it asks before it writes over something', () =>
 
 test('a primary is not restored under its replicator, which then knows nothing of what was', () =>
   withAppliance({}, async (appliance, folder) => {
-    await appliance.post('/volumes', { name: 'db', sizeBytes: SIZE });
-    const guest = await Guest.connect(appliance.uri('db'));
-    await guest.scatter(20);
-    const bytes = await guest.close();
+    const bytes = await scattered(appliance, SIZE, 20);
     const restores = new Restores(appliance, folder);
     const file = `${folder}/primary.img`;
     writeFileSync(file, Buffer.alloc(SIZE, 7));

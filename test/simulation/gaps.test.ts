@@ -2,6 +2,7 @@
 import { test } from 'node:test';
 import type { CatalogKind } from '../../libs/catalog/test/with-catalog.ts';
 import { GapWorld } from './gap-world.ts';
+import { oneOf, restartInOrder, walkThrough } from './walk.ts';
 
 async function step(world: GapWorld): Promise<void> {
   const { random } = world;
@@ -21,19 +22,14 @@ async function step(world: GapWorld): Promise<void> {
     [2, async () => (world.clones.size < 3 ? world.createClone() : undefined)],
     [3, () => world.checkAll()],
   ];
-  let at = random.below(choices.reduce((sum, [weight]) => sum + weight, 0));
-  for (const [weight, act] of choices) {
-    at -= weight;
-    if (at < 0) return await act();
-  }
+  await oneOf(random, choices);
 }
 
 async function run(seed: number, steps: number, catalog?: CatalogKind): Promise<void> {
   const world = new GapWorld(seed, false, catalog);
   // Snapshots become due now and then.
   world.clockStepNs = 20_000_000n;
-  try {
-    await world.start();
+  await walkThrough(world, seed, async () => {
     for (let i = 0; i < steps; i += 1) {
       if (world.random.chance(0.15))
         world.killAt = {
@@ -41,22 +37,10 @@ async function run(seed: number, steps: number, catalog?: CatalogKind): Promise<
           death: world.random.pick(['process', 'power']),
         };
       await world.survive(() => step(world));
-      if (world.random.chance(0.03)) {
-        world.killAt = null;
-        await world.stop();
-        world.flushed = world.answered;
-        await world.start();
-      }
+      if (world.random.chance(0.03)) await restartInOrder(world);
     }
     world.killAt = null;
-    await world.checkAll();
-    await world.stop();
-  } catch (error) {
-    await world.abandon();
-    throw new Error(`seed ${seed} fails (run with MIM_TEST_SEED=${seed})`, { cause: error });
-  } finally {
-    await world.remove();
-  }
+  });
 }
 
 const given = process.env['MIM_TEST_SEED'];

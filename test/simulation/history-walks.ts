@@ -4,6 +4,7 @@
 import { MidmirrorError } from '@midmirror/basis';
 import type { CatalogKind } from '../../libs/catalog/test/with-catalog.ts';
 import { readLive } from './read-live.ts';
+import { oneOf, restartInOrder, walkThrough } from './walk.ts';
 import { type Death, World } from './world.ts';
 
 async function step(world: World): Promise<void> {
@@ -41,11 +42,7 @@ async function step(world: World): Promise<void> {
     [2, () => world.checkAll()],
     [2, async () => world.squeeze()],
   ];
-  let at = random.below(choices.reduce((sum, [weight]) => sum + weight, 0));
-  for (const [weight, act] of choices) {
-    at -= weight;
-    if (at < 0) return await act();
-  }
+  await oneOf(random, choices);
 }
 
 interface Worlds {
@@ -56,8 +53,7 @@ interface Worlds {
 
 async function run(seed: number, { steps, realFiles, catalog }: Worlds): Promise<void> {
   const world = new World(seed, realFiles, catalog);
-  try {
-    await world.start();
+  await walkThrough(world, seed, async () => {
     for (let i = 0; i < steps; i += 1) {
       if (world.forgetful !== null && world.random.chance(0.12)) arm(world);
       await world.survive(async () => {
@@ -65,23 +61,11 @@ async function run(seed: number, { steps, realFiles, catalog }: Worlds): Promise
         await readLive(world);
       });
       if (world.squeezed && world.random.chance(0.3)) await world.survive(() => world.giveSpace());
-      if (world.random.chance(0.03)) {
-        world.killAt = null;
-        await world.stop();
-        world.flushed = world.answered;
-        await world.start();
-      }
+      if (world.random.chance(0.03)) await restartInOrder(world);
     }
     world.killAt = null;
     await world.giveSpace();
-    await world.checkAll();
-    await world.stop();
-  } catch (error) {
-    await world.abandon();
-    throw new Error(`seed ${seed} fails (run with MIM_TEST_SEED=${seed})`, { cause: error });
-  } finally {
-    await world.remove();
-  }
+  });
 }
 
 /** On a full disk what needs space is refused, and nothing else goes wrong. */
