@@ -53,6 +53,9 @@ export type {
   SegmentRow,
   SnapshotRow,
   SyncRow,
+  TapeArchiveRow,
+  TapeJobRow,
+  TapePartRow,
   VolumeRow,
 } from './schema.ts';
 export {

@@ -255,10 +255,80 @@ const gaps: Migration = {
   },
 };
 
+/** What lies on removable media. */
+const tapes: Migration = {
+  async up(db: Kysely<unknown>) {
+    await db.schema
+      .createTable('tape_archive')
+      .addColumn('id', 'text', (c) => c.primaryKey())
+      .addColumn('name', 'text', (c) => c.notNull())
+      .addColumn('volume_id', 'text', (c) => c.notNull())
+      .addColumn('volume_name', 'text', (c) => c.notNull())
+      .addColumn('volume_bytes', 'bigint', (c) => c.notNull())
+      .addColumn('kind', 'text', (c) => c.notNull())
+      .addColumn('seq', 'bigint', (c) => c.notNull())
+      .addColumn('time_ns', 'text', (c) => c.notNull())
+      .addColumn('until_ns', 'text')
+      .addColumn('parent_id', 'text')
+      .addColumn('chain', 'text', (c) => c.notNull())
+      .addColumn('created_ns', 'text', (c) => c.notNull())
+      .addColumn('layers', 'text', (c) => c.notNull())
+      .addColumn('library', 'text', (c) => c.notNull())
+      .addColumn('bytes', 'bigint', (c) => c.notNull())
+      .addColumn('sha256', 'text')
+      .addColumn('members', 'text', (c) => c.notNull())
+      .addColumn('cause', 'text', (c) => c.notNull())
+      .addColumn('verified_ns', 'text')
+      .addColumn('compared', 'bigint', (c) => c.notNull())
+      .addColumn('lost_reason', 'text')
+      .execute();
+    await db.schema
+      .createTable('tape_part')
+      .addColumn('archive_id', 'text', (c) => c.notNull())
+      .addColumn('part', 'bigint', (c) => c.notNull())
+      .addColumn('barcode', 'text', (c) => c.notNull())
+      .addColumn('position', 'bigint', (c) => c.notNull())
+      .addColumn('bytes', 'bigint', (c) => c.notNull())
+      .addColumn('sha256', 'text', (c) => c.notNull())
+      .addColumn('offset_bytes', 'bigint', (c) => c.notNull())
+      .addColumn('is_last', 'bigint', (c) => c.notNull())
+      .addColumn('written_at', 'text', (c) => c.notNull())
+      .addPrimaryKeyConstraint('tape_part_pk', ['archive_id', 'part'])
+      .execute();
+    await db.schema
+      .createTable('tape_job')
+      .addColumn('id', 'text', (c) => c.primaryKey())
+      .addColumn('task', 'text', (c) => c.notNull())
+      .addColumn('volume_id', 'text', (c) => c.notNull())
+      .addColumn('volume_name', 'text', (c) => c.notNull())
+      .addColumn('archive_id', 'text', (c) => c.notNull())
+      .addColumn('kind', 'text', (c) => c.notNull())
+      .addColumn('seq', 'bigint', (c) => c.notNull())
+      .addColumn('time_ns', 'text', (c) => c.notNull())
+      .addColumn('parent_id', 'text')
+      .addColumn('library', 'text', (c) => c.notNull())
+      .addColumn('options', 'text', (c) => c.notNull())
+      .addColumn('cause', 'text', (c) => c.notNull())
+      .addColumn('state', 'text', (c) => c.notNull())
+      .addColumn('created_ns', 'text', (c) => c.notNull())
+      .addColumn('ended_ns', 'text')
+      .addColumn('error', 'text')
+      .execute();
+    const index = (name: string, table: string, columns: string[]): Promise<void> =>
+      db.schema.createIndex(name).on(table).columns(columns).execute();
+    await index('tape_archive_point', 'tape_archive', ['volume_id', 'seq']);
+    await index('tape_archive_volume', 'tape_archive', ['volume_name', 'time_ns']);
+    await index('tape_part_barcode', 'tape_part', ['barcode']);
+    await index('tape_job_state', 'tape_job', ['state', 'created_ns']);
+    await index('tape_job_volume', 'tape_job', ['volume_id', 'created_ns']);
+  },
+};
+
 export const migrations: Record<string, Migration> = {
   '001-initial': initial,
   '002-tiers': tiers,
   '003-lookups': lookups,
   '004-epochs': epochs,
   '005-gaps': gaps,
+  '006-tapes': tapes,
 };

@@ -126,6 +126,78 @@ export interface CloneRow {
   created_ns: string;
 }
 
+/** An archive on removable media: an image of a volume, or a difference to an earlier archive. It outlives its volume. */
+export interface TapeArchiveRow {
+  id: string;
+  name: string;
+  volume_id: string;
+  volume_name: string;
+  volume_bytes: number;
+  /** `image` or `difference` */
+  kind: string;
+  seq: number;
+  time_ns: string;
+  /** Time of the first write after the point; null: not known. */
+  until_ns: string | null;
+  parent_id: string | null;
+  /** Ids of the archives that it needs, its parent first: JSON. */
+  chain: string;
+  created_ns: string;
+  /** What the stream is wrapped in, innermost first: JSON. */
+  layers: string;
+  /** Address of the library that has it. */
+  library: string;
+  bytes: number;
+  /** Of all bytes; null: imported, and not yet verified. */
+  sha256: string | null;
+  /** Name, bytes and SHA-256 of each member: JSON. */
+  members: string;
+  /** `requested`, `schedule`, `imported` */
+  cause: string;
+  verified_ns: string | null;
+  /** Whether the last verification compared it with the point. */
+  compared: number;
+  /** Null: nothing is known against it. */
+  lost_reason: string | null;
+}
+
+/** Part of an archive on one cartridge. */
+export interface TapePartRow {
+  archive_id: string;
+  part: number;
+  barcode: string;
+  position: number;
+  bytes: number;
+  sha256: string;
+  offset_bytes: number;
+  /** 1: the archive ends with it. */
+  is_last: number;
+  written_at: string;
+}
+
+export interface TapeJobRow {
+  id: string;
+  /** `write` or `verify` */
+  task: string;
+  volume_id: string;
+  volume_name: string;
+  archive_id: string;
+  kind: string;
+  seq: number;
+  time_ns: string;
+  parent_id: string | null;
+  library: string;
+  /** zstdLevel, recipients, barcodes: JSON. */
+  options: string;
+  cause: string;
+  /** `queued`, `running`, `done`, `failed`, `cancelled` */
+  state: string;
+  created_ns: string;
+  ended_ns: string | null;
+  /** code, message, hint: JSON. */
+  error: string | null;
+}
+
 /** Writes per minute, for the timeline. */
 export interface ActivityRow {
   volume_id: string;
@@ -163,6 +235,9 @@ export interface CatalogSchema {
   pel_page: PelPageRow;
   pin: PinRow;
   clone: CloneRow;
+  tape_archive: TapeArchiveRow;
+  tape_part: TapePartRow;
+  tape_job: TapeJobRow;
   activity: ActivityRow;
   position: PositionRow;
   message: MessageRow;

@@ -30,6 +30,29 @@ export interface EventBodies {
   'snapshot.dropped': { snapshot: number; freedBytes: number };
   'clone.created': { name: string; seq: number };
   'clone.deleted': { name: string };
+  /** All of an archive is on media, and durable there. */
+  'tape.written': {
+    archive: string;
+    kind: 'image' | 'difference';
+    seq: number;
+    pointNs: string;
+    library: string;
+    bytes: number;
+    barcodes: string[];
+  };
+  /** An archive that another catalogue wrote was found on a medium. */
+  'tape.imported': {
+    archive: string;
+    kind: 'image' | 'difference';
+    seq: number;
+    pointNs: string;
+    library: string;
+  };
+  /** All of it was read again and is right; `compared`: with the point, which is still on disk. */
+  'tape.verified': { archive: string; compared: boolean };
+  /** It can't be read any more, or a part of it is not where it was: it is not chosen for a restore. */
+  'tape.lost': { archive: string; reason: string };
+  'tape.forgotten': { archive: string; erased: boolean };
 }
 
 export type EventType = keyof EventBodies;
@@ -44,16 +67,18 @@ export function eventId(event: DomainEvent): string {
   const place =
     'syncId' in data
       ? `sync-${data.syncId}`
-      : 'segment' in data
-        ? `segment-${data.segment}`
-        : 'gap' in data
-          ? `gap-${data.gap}`
-          : 'snapshot' in data
-            ? `snapshot-${data.snapshot}`
-            : 'kind' in data
-              ? `mark-${data.name}`
-              : 'name' in data
-                ? `${data.name}-${event.timeNs}`
-                : event.timeNs;
+      : 'archive' in data
+        ? `archive-${data.archive}-${event.timeNs}`
+        : 'segment' in data
+          ? `segment-${data.segment}`
+          : 'gap' in data
+            ? `gap-${data.gap}`
+            : 'snapshot' in data
+              ? `snapshot-${data.snapshot}`
+              : 'kind' in data
+                ? `mark-${data.name}`
+                : 'name' in data
+                  ? `${data.name}-${event.timeNs}`
+                  : event.timeNs;
   return `${event.volumeId}/${event.type}/${place}`;
 }

@@ -37,6 +37,93 @@ export interface OpenMirrorView {
   trees: number;
 }
 
+/** A tape job: writing an archive, or reading one again. */
+export interface ToldTapeJob {
+  job: string;
+  task: 'write' | 'verify';
+  volumeId: string;
+  /** Its name. */
+  volume: string;
+  archive: string;
+  kind: 'image' | 'difference';
+  seq: number;
+  timeNs: string;
+  library: string;
+  cause: 'requested' | 'schedule';
+  state: 'queued' | 'running' | 'done' | 'failed' | 'cancelled';
+  createdNs: string;
+  endedNs: string | null;
+  error: { code: string; message: string; hint: string | null } | null;
+  /** Of a running one. `phase`: `planning`, `writing`, `reading`, … */
+  progress: {
+    phase: string;
+    bytesDone: number;
+    bytesTotal: number;
+    bytesPerSecond: number;
+    barcode: string | null;
+  } | null;
+}
+
+/** What writing an archive would take. */
+export interface ToldTapePlan {
+  kind: 'image' | 'difference';
+  seq: number;
+  timeNs: string;
+  /** The archive that it would be a difference to. */
+  parent: string | null;
+  library: string;
+  /** Read from the point, known to be zeroes, and of the whole archive without its layers. */
+  dataBytes: number;
+  zeroBytes: number;
+  tarBytes: number;
+  /** At the rate at which the point is read now; null: nothing to read. */
+  seconds: number | null;
+  /** Cartridges it would go to, and how much to each. */
+  cartridges: { barcode: string; bytes: number; isNew: boolean }[];
+  /** What does not fit on any. */
+  lackingBytes: number;
+}
+
+/** A cartridge as its library tells of it. */
+export interface ToldCartridge {
+  barcode: string;
+  capacityBytes: number;
+  usedBytes: number;
+  writeProtected: boolean;
+  location: 'slot' | 'drive' | 'vault';
+  vaultPlace: string | null;
+  read: boolean;
+  trouble: string | null;
+  /** Ids of archives that have a part on it, and whether the catalogue knows them. */
+  archives: { archive: string; name: string; known: boolean; whole: boolean }[];
+  unfinishedBytes: number;
+}
+
+/** What a restore from tape takes: the image first, then each difference. */
+export interface ToldTapeRestore {
+  volume: { id: string; name: string; sizeBytes: number };
+  seq: number;
+  timeNs: string;
+  chain: {
+    archive: string;
+    name: string;
+    kind: 'image' | 'difference';
+    seq: number;
+    timeNs: string;
+    bytes: number;
+    layers: string[];
+    sha256: string | null;
+    barcodes: string[];
+  }[];
+  /** All that the chain needs, in order. `missing`: the library does not know it. */
+  barcodes: {
+    barcode: string;
+    library: string;
+    location: 'slot' | 'drive' | 'vault' | 'missing';
+    vaultPlace: string | null;
+  }[];
+}
+
 export interface Requests {
   'ingest.create-volume': {
     ask: { name: string; sizeBytes: number; policy: unknown };
@@ -167,6 +254,87 @@ export interface Requests {
       mirrors: OpenMirrorView[];
       /** Of all volumes together. */
       cache: { bytes: number; bytesMax: number; pages: number; hits: number; misses: number };
+    };
+  };
+  /** `at`: a point on disk. `from`: an archive's id or name; null of an image. `library`: null is the default one. */
+  'tape-archiver.write': {
+    ask: {
+      volumeId: string;
+      kind: 'image' | 'difference';
+      at: string;
+      from: string | null;
+      library: string | null;
+      /** Null: not compressed. */
+      zstdLevel: number | null;
+      /** Of age; none: not encrypted. */
+      recipients: string[];
+      /** Only these cartridges, in this order; null: any. */
+      barcodes: string[] | null;
+    };
+    /** Answered when the job and its pin are in the catalogue. */
+    answer: { job: ToldTapeJob };
+  };
+  'tape-archiver.plan': {
+    ask: Requests['tape-archiver.write']['ask'];
+    answer: { plan: ToldTapePlan };
+  };
+  /** `archive`: id or name. */
+  'tape-archiver.verify': { ask: { archive: string }; answer: { job: ToldTapeJob } };
+  /** Newest first; with `job`, that one. */
+  'tape-archiver.jobs': { ask: { job: string | null; limit: number }; answer: { jobs: ToldTapeJob[] } };
+  'tape-archiver.cancel': { ask: { job: string }; answer: { job: ToldTapeJob } };
+  /**
+   * Out of the catalogue. `erase`: its space on the media is given back too. `conflict` while differences need it,
+   * unless `force`.
+   */
+  'tape-archiver.forget': {
+    ask: { archive: string; erase: boolean; force: boolean };
+    answer: { archive: string; erasedParts: number; freedBytes: number };
+  };
+  'tape-archiver.cartridges': {
+    ask: { library: string | null };
+    answer: { library: string; cartridges: ToldCartridge[] };
+  };
+  'tape-archiver.add-cartridge': {
+    ask: { library: string | null; barcode: string; capacityBytes: number; overwriteForeign: boolean };
+    answer: { library: string };
+  };
+  'tape-archiver.protect': {
+    ask: { library: string | null; barcode: string; writeProtected: boolean };
+    answer: { library: string };
+  };
+  'tape-archiver.eject': {
+    ask: { library: string | null; barcode: string; vaultPlace: string };
+    answer: { library: string };
+  };
+  /** Reads labels and manifests of these cartridges, or all; what the catalogue does not know is added. */
+  'tape-archiver.import': {
+    ask: { library: string | null; barcodes: string[] | null };
+    answer: {
+      library: string;
+      cartridges: string[];
+      /** Ids: new ones, and those that were known. */
+      imported: string[];
+      known: string[];
+      /** With what is wrong: not whole, no key, damaged. */
+      refused: { archive: string; name: string; why: string }[];
+    };
+  };
+  /** Exactly one of `at` and `archive`. `volume`: name or id, of one that is gone too. Throws `point-unavailable`. */
+  'tape-archiver.restore-plan': {
+    ask: { volume: string; at: string | null; archive: string | null };
+    answer: ToldTapeRestore;
+  };
+  /** Where the bytes of an archive can be fetched once: connect, send the token and a line feed, take frames. */
+  'tape-archiver.read': {
+    ask: { archive: string };
+    answer: { host: string; port: number; token: string };
+  };
+  'tape-archiver.retention': {
+    ask: { volumeId: string; dryRun: boolean };
+    answer: {
+      drops: { archive: string; name: string; bytes: number }[];
+      kept: { archive: string; why: string }[];
     };
   };
 }
