@@ -300,12 +300,12 @@ function policyOf(pairs: readonly string[]): Record<string, unknown> {
     const at = pair.indexOf('=');
     if (at < 1) throw new MidmirrorError('bad-request', `"${pair}" is not field=value`);
     const field = pair.slice(0, at);
-    policy[field] = valueOf(field, pair.slice(at + 1));
+    policy[field] = parsedField(field, pair.slice(at + 1));
   }
   return policy;
 }
 
-function valueOf(field: string, text: string): unknown {
+function parsedField(field: string, text: string): unknown {
   if (LISTS.test(field)) return text === '' ? [] : text.split(',').map((item) => item.trim());
   if (NONE_IF_EMPTY.has(field) && (text === 'null' || text === '')) return null;
   return /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text;
