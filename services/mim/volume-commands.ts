@@ -74,7 +74,7 @@ export function volumeCommands(program: Command, open: () => Session): void {
   volume
     .command('policy <name>')
     .description('show the policy, or set fields of it')
-    .option('--set <field=value...>', 'such as keepDaily=30 or syncAt="0 3 * * *"')
+    .option('--set <field=value...>', 'such as keepDaily=30 or tapeAt="0 3 * * *"')
     .action(async (name: string, options: { set?: string[] }) => {
       const session = open();
       const path = volumePath(name);
@@ -274,18 +274,24 @@ function showOf(v: Volume): string {
     ['marks', String(v.marks)],
     ['clones', String(v.clones)],
   ];
-  return `${table([v.name, ''], rows)}\n\nPolicy\n${printPolicy(v.policy)}`;
+  return `${table([v.name, ''], rows)}\n\n${printPolicy(v.policy)}`;
 }
 
 function printOpenGap({ fromSeq, fromTime, reason }: ShownGap): string {
   return `since write ${fromSeq}, ${fromTime}: the last point${reason === null ? '' : ` (${reason})`}`;
 }
 
+/** As `--set` takes them; what concerns tapes in a group of its own. */
 function printPolicy(policy: Record<string, unknown>): string {
-  return Object.entries(policy)
-    .map(([field, value]) => `  ${field} = ${Array.isArray(value) ? value.join(',') : String(value)}`)
-    .join('\n');
+  const lines = (isOfTapes: boolean): string[] =>
+    Object.entries(policy)
+      .filter(([field]) => field.startsWith('tape') === isOfTapes)
+      .map(([field, value]) => `  ${field} = ${Array.isArray(value) ? value.join(',') : String(value)}`);
+  return ['Policy', ...lines(false), '', 'Policy for tapes', ...lines(true)].join('\n');
 }
+
+const LISTS = /Marks$|Recipients$/;
+const NONE_IF_EMPTY = new Set(['syncAt', 'tapeAt', 'tapeLibrary', 'tapeZstdLevel']);
 
 /** `keepDaily=30`, `syncAt=0 3 * * *`, `keepMarks=bookmark,group`; the API checks fields and values. */
 function policyOf(pairs: readonly string[]): Record<string, unknown> {
@@ -294,12 +300,15 @@ function policyOf(pairs: readonly string[]): Record<string, unknown> {
     const at = pair.indexOf('=');
     if (at < 1) throw new MidmirrorError('bad-request', `"${pair}" is not field=value`);
     const field = pair.slice(0, at);
-    const text = pair.slice(at + 1);
-    if (field === 'syncAt') policy[field] = text === 'null' || text === '' ? null : text;
-    else if (field.endsWith('Marks')) policy[field] = text === '' ? [] : text.split(',');
-    else policy[field] = /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text;
+    policy[field] = parsedField(field, pair.slice(at + 1));
   }
   return policy;
+}
+
+function parsedField(field: string, text: string): unknown {
+  if (LISTS.test(field)) return text === '' ? [] : text.split(',').map((item) => item.trim());
+  if (NONE_IF_EMPTY.has(field) && (text === 'null' || text === '')) return null;
+  return /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text;
 }
 
 function printHead({
