@@ -59,7 +59,10 @@ export async function storeParts(
     written_at: part.writtenAt,
   }));
   for (let i = 0; i < rows.length; i += 500)
-    await tx.insertInto('tape_part').values(rows.slice(i, i + 500)).execute();
+    await tx
+      .insertInto('tape_part')
+      .values(rows.slice(i, i + 500))
+      .execute();
 }
 
 export class Archives {
@@ -130,7 +133,9 @@ export class Archives {
         .slice(0, 5)
         .map(({ name }) => name)
         .join(', ')}${needing.length > 5 ? ', …' : ''}`,
-      { hint: 'forget those first; --force leaves them without what they need, and they can give no point then' },
+      {
+        hint: 'forget those first; --force leaves them without what they need, and they can give no point then',
+      },
     );
   }
 
@@ -146,9 +151,13 @@ export class Archives {
             ? 'is write-protected'
             : null;
       if (why !== null)
-        throw new MidmirrorError('conflict', `archive ${row.name} can't be erased: cartridge ${barcode} ${why}`, {
-          hint: 'without --erase it only goes from the catalogue',
-        });
+        throw new MidmirrorError(
+          'conflict',
+          `archive ${row.name} can't be erased: cartridge ${barcode} ${why}`,
+          {
+            hint: 'without --erase it only goes from the catalogue',
+          },
+        );
     }
   }
 

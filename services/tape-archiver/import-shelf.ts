@@ -42,7 +42,8 @@ export class Shelf {
     const outcome: Imported = { library, cartridges: [...wanted], imported: [], known: [], refused: [] };
     const archives = archivesOn(cartridges);
     for (const archive of archives)
-      if (archive.parts.some(({ barcode }) => wanted.has(barcode))) await this.#take(library, archive, outcome);
+      if (archive.parts.some(({ barcode }) => wanted.has(barcode)))
+        await this.#take(library, archive, outcome);
     await this.#missing(library, wanted, cartridges);
     return outcome;
   }
@@ -133,7 +134,11 @@ export class Shelf {
   }
 
   /** What the catalogue has on these cartridges, and they have not. */
-  async #missing(library: string, wanted: ReadonlySet<string>, cartridges: readonly Cartridge[]): Promise<void> {
+  async #missing(
+    library: string,
+    wanted: ReadonlySet<string>,
+    cartridges: readonly Cartridge[],
+  ): Promise<void> {
     const { db } = this.#context.catalog;
     const rows = await db
       .selectFrom('tape_part')
@@ -149,7 +154,10 @@ export class Shelf {
     for (const row of rows) {
       const parts = sound.get(row.barcode);
       if (parts !== undefined && !parts.some((part) => isSame(part, row)))
-        await this.#archives.lose(row.archive_id, `${MISSING} ${row.part} is not on cartridge ${row.barcode}`);
+        await this.#archives.lose(
+          row.archive_id,
+          `${MISSING} ${row.part} is not on cartridge ${row.barcode}`,
+        );
     }
   }
 
@@ -170,7 +178,9 @@ function isHere({ location, read }: Cartridge): boolean {
 }
 
 function partsSeen(parts: readonly Part[]): string {
-  return parts.map(({ part, last, barcode }) => `part ${part}${last ? ' (the last)' : ''} on ${barcode}`).join(', ');
+  return parts
+    .map(({ part, last, barcode }) => `part ${part}${last ? ' (the last)' : ''} on ${barcode}`)
+    .join(', ');
 }
 
 function timeNsOf(time: string): bigint {
@@ -184,13 +194,19 @@ function told(
   archives: readonly ArchiveOnTape[],
   known: ReadonlySet<string>,
 ): ToldCartridge {
-  const { barcode, capacityBytes, usedBytes, writeProtected, location, vaultPlace, read, trouble } = cartridge;
+  const { barcode, capacityBytes, usedBytes, writeProtected, location, vaultPlace, read, trouble } =
+    cartridge;
   const here = new Set(parts.map(({ archiveId }) => archiveId));
   return {
     ...{ barcode, capacityBytes, usedBytes, writeProtected, location, vaultPlace, read, trouble },
     archives: archives
       .filter(({ archiveId }) => here.has(archiveId))
-      .map(({ archiveId, name, whole }) => ({ archive: archiveId, name, known: known.has(archiveId), whole })),
+      .map(({ archiveId, name, whole }) => ({
+        archive: archiveId,
+        name,
+        known: known.has(archiveId),
+        whole,
+      })),
     unfinishedBytes: unfinished.reduce((sum, { bytes }) => sum + bytes, 0),
   };
 }

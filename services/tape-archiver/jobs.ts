@@ -34,19 +34,20 @@ export interface JobEdges {
   ended: (job: TapeJobRow, state: 'done' | 'failed' | 'cancelled') => Promise<void>;
 }
 
-export interface NewJob extends Pick<
-  TapeJobRow,
-  | 'task'
-  | 'volume_id'
-  | 'volume_name'
-  | 'archive_id'
-  | 'kind'
-  | 'seq'
-  | 'time_ns'
-  | 'parent_id'
-  | 'library'
-  | 'cause'
-> {
+export interface NewJob
+  extends Pick<
+    TapeJobRow,
+    | 'task'
+    | 'volume_id'
+    | 'volume_name'
+    | 'archive_id'
+    | 'kind'
+    | 'seq'
+    | 'time_ns'
+    | 'parent_id'
+    | 'library'
+    | 'cause'
+  > {
   id: string;
   options: object;
   /** The point is held until the job has ended. */
@@ -249,9 +250,7 @@ export class Jobs {
       endedNs: row.ended_ns === null ? null : fromNs(row.ended_ns).toString(),
       error: row.error === null ? null : (JSON.parse(row.error) as ToldTapeJob['error']),
       progress:
-        progress === null
-          ? null
-          : { ...progress.told, bytesPerSecond: Math.round(progress.bytesPerSecond) },
+        progress === null ? null : { ...progress.told, bytesPerSecond: Math.round(progress.bytesPerSecond) },
     };
   }
 }

@@ -6,7 +6,6 @@ import {
   tapeArchivesOf,
   type TapeArchiveRow,
   tapePartsOf,
-  toNs,
 } from '@midmirror/catalog';
 import type { Requests, ToldTapeRestore } from '@midmirror/events';
 import { parsePoint, printTime } from '@midmirror/point';
@@ -66,15 +65,25 @@ export class RestorePlans {
       case 'snapshot': {
         const row = await snapshotByNumber(catalog.db, volumeId, point.snapshot);
         if (row !== undefined) return { seq: row.seq };
-        throw new MidmirrorError('point-unavailable', `volume "${volume}" has no snapshot ${point.snapshot}`, {
-          hint: 'tapes are asked for by seq:1234 or a time; `mim tape list` shows them',
-        });
+        throw new MidmirrorError(
+          'point-unavailable',
+          `volume "${volume}" has no snapshot ${point.snapshot}`,
+          {
+            hint: 'tapes are asked for by seq:1234 or a time; `mim tape list` shows them',
+          },
+        );
       }
     }
   }
 
-  async #told({ archive, chain }: Chosen, rows: ReadonlyMap<string, TapeArchiveRow>): Promise<ToldTapeRestore> {
-    const parts = await tapePartsOf(this.#context.catalog.db, chain.map(({ id }) => id));
+  async #told(
+    { archive, chain }: Chosen,
+    rows: ReadonlyMap<string, TapeArchiveRow>,
+  ): Promise<ToldTapeRestore> {
+    const parts = await tapePartsOf(
+      this.#context.catalog.db,
+      chain.map(({ id }) => id),
+    );
     const there = await this.#cartridgesOf(new Set(chain.map(({ library }) => library)));
     const barcodes = new Map<string, ToldTapeRestore['barcodes'][number]>();
     const links = chain.map(({ id }) => {
@@ -121,12 +130,7 @@ export class RestorePlans {
   }
 }
 
-async function seqOfMark(
-  db: CatalogReader,
-  volume: string,
-  volumeId: string,
-  name: string,
-): Promise<number> {
+async function seqOfMark(db: CatalogReader, volume: string, volumeId: string, name: string): Promise<number> {
   const mark = await db
     .selectFrom('mark')
     .select('seq')

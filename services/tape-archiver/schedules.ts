@@ -22,6 +22,8 @@ export class Schedules {
   readonly #archives: Archives;
   /** What went wrong last with a volume's schedule: told once. */
   readonly #told = new Map<string, string>();
+  /** Since when each schedule holds, as last seen. */
+  readonly #since = new Map<string, bigint>();
 
   constructor(
     context: TapeArchiverContext,
@@ -34,15 +36,22 @@ export class Schedules {
     this.#archives = parts.archives;
   }
 
+  /** Null: the volume has none, or was not looked at yet. */
+  sinceNs(volumeId: string): bigint | null {
+    return this.#since.get(volumeId) ?? null;
+  }
+
   async look(): Promise<void> {
     const { db } = this.#context.catalog;
     const volumes = await db.selectFrom('volume').selectAll().where('state', '=', 'active').execute();
     const ids = new Set(volumes.map(({ id }) => id));
-    for (const id of this.#told.keys()) if (!ids.has(id)) this.#told.delete(id);
+    for (const known of [this.#told, this.#since])
+      for (const id of known.keys()) if (!ids.has(id)) known.delete(id);
+    const policies = new Map(volumes.map(({ id, policy }) => [id, parsePolicy(JSON.parse(policy))]));
+    await this.#letGoOfBases(policies);
     for (const volume of volumes) {
-      const policy = parsePolicy(JSON.parse(volume.policy));
+      const policy = policies.get(volume.id)!;
       try {
-        await this.#letGoOfBases(volume, policy);
         await this.#writeIfDue(volume, policy);
         this.#told.delete(volume.id);
       } catch (error) {
@@ -148,9 +157,13 @@ export class Schedules {
       .selectAll()
       .where('volume_id', '=', volumeId)
       .executeTakeFirst();
-    if (row?.cron === cron) return fromNs(row.since_ns);
-    await this.#beginAnew(volumeId, cron, nowNs);
-    return nowNs;
+    if (row?.cron !== cron) {
+      await this.#beginAnew(volumeId, cron, nowNs);
+      return nowNs;
+    }
+    const sinceNs = fromNs(row.since_ns);
+    this.#since.set(volumeId, sinceNs);
+    return sinceNs;
   }
 
   async #beginAnew(volumeId: string, cron: string, nowNs: bigint): Promise<void> {
@@ -159,19 +172,22 @@ export class Schedules {
       const row = { volume_id: volumeId, cron, since_ns: toNs(nowNs) };
       await tx.insertInto('tape_schedule').values(row).execute();
     });
+    this.#since.set(volumeId, nowNs);
   }
 
   /** Points of tapes that are older than a difference to them may be. */
-  async #letGoOfBases(volume: VolumeRow, { tapeHoldBaseSeconds }: VolumePolicy): Promise<void> {
+  async #letGoOfBases(policies: ReadonlyMap<string, VolumePolicy>): Promise<void> {
     const { catalog, clock } = this.#context;
-    const beforeNs = clock.nowNs() - BigInt(tapeHoldBaseSeconds) * 1_000_000_000n;
+    const nowNs = clock.nowNs();
     const pins = await catalog.db
       .selectFrom('pin')
-      .select('id')
-      .where('volume_id', '=', volume.id)
+      .select(['id', 'volume_id', 'since_ns'])
       .where('id', 'like', 'tape-base-%')
-      .where('since_ns', '<', toNs(beforeNs < 0n ? 0n : beforeNs))
       .execute();
-    for (const { id } of pins) await unpinPoint(catalog.db, id);
+    for (const { id, volume_id, since_ns } of pins) {
+      const heldSeconds = Number((nowNs - fromNs(since_ns)) / 1_000_000_000n);
+      const policy = policies.get(volume_id);
+      if (policy !== undefined && heldSeconds >= policy.tapeHoldBaseSeconds) await unpinPoint(catalog.db, id);
+    }
   }
 }

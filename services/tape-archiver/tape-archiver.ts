@@ -28,6 +28,8 @@ export class TapeArchiver {
   readonly #schedules: Schedules;
   readonly #responders: Responder[] = [];
   readonly #stop = new AbortController();
+  /** By volume, since the process began. */
+  readonly #writtenBytes = new Map<string, number>();
   #timer: NodeJS.Timeout | null = null;
   #tick: Promise<void> = Promise.resolve();
 
@@ -135,12 +137,19 @@ export class TapeArchiver {
   }
 
   async #ended(job: TapeJobRow, state: 'done' | 'failed' | 'cancelled'): Promise<void> {
-    if (job.task === 'write' && job.cause === 'schedule' && state === 'done')
-      await this.#schedules.retain(job.volume_id, false);
+    if (job.task !== 'write' || state !== 'done') return;
+    const { bytes } = await tapeArchiveOf(this.#context.catalog.db, job.archive_id);
+    const before = this.#writtenBytes.get(job.volume_id) ?? 0;
+    this.#writtenBytes.set(job.volume_id, before + bytes);
+    if (job.cause === 'schedule') await this.#schedules.retain(job.volume_id, false);
   }
 
   #tellOfIt(): void {
     const { telemetry, catalog, clock } = this.#context;
-    telemetry.observe((report) => reportTapes(report, catalog.db, clock));
+    const watch = {
+      scheduledSinceNs: (volumeId: string) => this.#schedules.sinceNs(volumeId),
+      writtenBytes: (volumeId: string) => this.#writtenBytes.get(volumeId) ?? 0,
+    };
+    telemetry.observe((report) => reportTapes(report, catalog.db, clock, watch));
   }
 }

@@ -5,7 +5,10 @@ import type { TapeCaller } from './libraries.ts';
 import { TapeProcess } from './process/tape-process.ts';
 
 /** Opens a library by its address. */
-export function tapeProcesses(config: Config, log: (message: string) => void): (address: string) => TapeCaller {
+export function tapeProcesses(
+  config: Config,
+  log: (message: string) => void,
+): (address: string) => TapeCaller {
   return (library) =>
     new TapeProcess({
       library,

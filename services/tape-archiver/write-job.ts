@@ -151,7 +151,10 @@ export class WriteJobs {
     const { db } = this.#context.catalog;
     const parent = from === null ? await this.#newestBefore(volume, seq) : await tapeArchiveOf(db, from);
     if (parent.volume_id !== volume.id)
-      throw new MidmirrorError('bad-request', `archive ${parent.name} is of another volume than ${volume.name}`);
+      throw new MidmirrorError(
+        'bad-request',
+        `archive ${parent.name} is of another volume than ${volume.name}`,
+      );
     if (parent.lost_reason !== null)
       throw new MidmirrorError('conflict', `archive ${parent.name} is lost: ${parent.lost_reason}`, {
         hint: 'write an image, or a difference from another archive',
@@ -218,7 +221,9 @@ export class WriteJobs {
   /** What an attempt before this one left: all of it is read once more. Null: it had not got to its end. */
   async #adopt(job: TapeJobRow, order: WriteOrder, signal: AbortSignal): Promise<WrittenArchive | null> {
     const { cartridges } = await this.#libraries.call(job.library, 'list', {});
-    const found = archivesOn(cartridges).find(({ archiveId, whole }) => whole && archiveId === job.archive_id);
+    const found = archivesOn(cartridges).find(
+      ({ archiveId, whole }) => whole && archiveId === job.archive_id,
+    );
     if (found === undefined) return null;
     const { archiveId, name, layers } = found;
     const parts: readonly Part[] = found.parts;
@@ -228,12 +233,21 @@ export class WriteJobs {
       { label: { archiveId, name, layers }, parts, sha256: null, uri: order.uri },
       { signal },
     );
-    return { ...{ name, layers, parts }, bytes: verified.bytes, sha256: verified.sha256, members: verified.members ?? [] };
+    return {
+      ...{ name, layers, parts },
+      bytes: verified.bytes,
+      sha256: verified.sha256,
+      members: verified.members ?? [],
+    };
   }
 
   /** From now on this point is kept for the next difference, as long as the policy says, in place of an older one. */
   async #moveBase(tx: CatalogTransaction, row: TapeArchiveRow): Promise<void> {
-    const volume = await tx.selectFrom('volume').selectAll().where('id', '=', row.volume_id).executeTakeFirst();
+    const volume = await tx
+      .selectFrom('volume')
+      .selectAll()
+      .where('id', '=', row.volume_id)
+      .executeTakeFirst();
     if (volume === undefined) return;
     const id = tapeBasePinId(volume.id, row.cause);
     const held = await tx.selectFrom('pin').select('seq').where('id', '=', id).executeTakeFirst();
@@ -282,7 +296,10 @@ function rowOf(
 
 function checkOptions({ kind, zstdLevel, recipients, barcodes, from }: WriteWish): void {
   const wrong = (what: string, given: unknown, expected: string): never => {
-    throw new MidmirrorError('bad-request', `${what}: ${JSON.stringify(given)} is not allowed; expected ${expected}`);
+    throw new MidmirrorError(
+      'bad-request',
+      `${what}: ${JSON.stringify(given)} is not allowed; expected ${expected}`,
+    );
   };
   if (kind === 'image' && from !== null) wrong('from', from, 'none for an image');
   if (zstdLevel !== null && !(Number.isInteger(zstdLevel) && zstdLevel >= 1 && zstdLevel <= 19))
