@@ -67,6 +67,7 @@ test('an error arrives as it was, after the bytes before it', async () => {
 test('a problem of any length keeps its code', async () => {
   const long = 'x'.repeat(frameLimits.endBytesMax);
   async function* failing(): AsyncGenerator<Uint8Array> {
+    yield Buffer.from('right');
     throw new MidmirrorError('no-space', long, { hint: long });
   }
   await assert.rejects(collected(unframed(framed(failing()))), { code: 'no-space' });

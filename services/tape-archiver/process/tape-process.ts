@@ -66,7 +66,7 @@ export class TapeProcess {
   }
 
   #running(): TapeChild {
-    if (this.#child !== null && this.#child.usable) return this.#child;
+    if (this.#child?.usable) return this.#child;
     const child = new TapeChild(this.#options, {
       busy: (busy) => {
         if (this.#child === child) this.#rest(!busy);
