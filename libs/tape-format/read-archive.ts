@@ -1,7 +1,7 @@
 // Reads an archive as a stream: its manifest, then ranges of the volume, then the proof. A SHA-256 is known at its
 // end only, so RANGES ARE PROVISIONAL until the generator has ended without an error.
 import { createHash } from 'node:crypto';
-import { MidmirrorError } from '@midmirror/basis';
+import { digestHere, MidmirrorError, type NewDigest, type RunningDigest } from '@midmirror/basis';
 import { ByteReader, EndOfBytes } from './byte-reader.ts';
 import { decodeChecksums, type MemberChecksum } from './checksums.ts';
 import { unwrapLayers } from './layers.ts';
@@ -12,7 +12,6 @@ import { LayoutMismatch, type RestoredRange, restoredRanges } from './qcow2/read
 import { CLUSTER_BYTES, payloadCluster, type Qcow2Shape, shapeOfFile } from './qcow2/shape.ts';
 import { readTarEnd, readTarHeader, skipPadding, type TarMember } from './tar-blocks.ts';
 import { type Place, tapeError } from './tape-error.ts';
-import type { ArchiveSummary } from './write-archive.ts';
 
 export interface ReadOptions {
   /** As `parseIdentities` gives them; needed for archives with the layer age. */
@@ -21,7 +20,20 @@ export interface ReadOptions {
   layers?: readonly LayerName[];
   /** Of all bytes, where it is known from the catalogue. */
   sha256?: string;
+  /** Of all bytes of the source, asked at its end: where who gives them has it they are not hashed once more. */
+  sourceSha256?: () => string | Promise<string>;
+  /** Where SHA-256 is made; default: on this thread. */
+  newDigest?: NewDigest;
+  /** Ranges give their bytes in one and the same buffer: they are the receiver's until it asks for the next. */
+  reuseBuffer?: boolean;
   signal?: AbortSignal;
+}
+
+export interface ArchiveSummary {
+  bytes: number;
+  /** Of all bytes, as they came from the tape. */
+  sha256: string;
+  members: readonly MemberChecksum[];
 }
 
 const TAR_END_SECTION = 'end of the tar stream';
@@ -35,7 +47,7 @@ export async function openArchive(
   source: AsyncIterable<Uint8Array>,
   options: ReadOptions = {},
 ): Promise<ArchiveReading> {
-  const raw = new RawBytes(source, options.signal);
+  const raw = new RawBytes(source, options);
   let reader = new ByteReader(raw.chunks());
   try {
     const unwrapped = await unwrapLayers(reader, options.identities ?? [], options.layers);
@@ -116,10 +128,11 @@ export class ArchiveReading {
     if (this.#started) throw new MidmirrorError('conflict', 'an archive is read once; open it again');
     this.#started = true;
     try {
-      const member = new MemberBytes(this.#reader, await this.#header());
+      const { newDigest = digestHere, reuseBuffer = false } = this.#options;
+      const member = new MemberBytes(this.#reader, await this.#header(), newDigest());
       let mismatch: LayoutMismatch | null = null;
       try {
-        yield* restoredRanges(member, this.#shape(), this.manifest.kind);
+        yield* restoredRanges(member, this.#shape(), this.manifest.kind, reuseBuffer);
       } catch (error) {
         if (!(error instanceof LayoutMismatch)) throw error;
         mismatch = error;
@@ -183,7 +196,7 @@ export class ArchiveReading {
     if (manifestSum?.sha256 !== manifestSha256)
       throw tapeError('damaged', { section: MANIFEST_MEMBER, archive }, 'its SHA-256 is wrong');
     const place = { section: data.member, archive };
-    if (dataSum?.sha256 !== member.sha256)
+    if (dataSum?.sha256 !== (await member.sha256()))
       throw tapeError(
         'damaged',
         place,
@@ -195,7 +208,7 @@ export class ArchiveReading {
       throw tapeError('damaged', this.#place, 'there is a member after the last');
     await readTarEnd(this.#reader, TAR_END_SECTION);
     this.#section = WHOLE_SECTION;
-    const { sha256, bytes } = this.#raw.end();
+    const { sha256, bytes } = await this.#raw.end();
     const expected = this.#options.sha256;
     if (expected !== undefined && expected !== sha256)
       throw tapeError('damaged', this.#place, `its SHA-256 is ${sha256}, and the catalogue says ${expected}`);
@@ -217,48 +230,57 @@ export class ArchiveReading {
   }
 }
 
-/** The bytes as they come from the tape, hashed. */
+/** The bytes as they come from the tape, hashed unless who gives them does. */
 class RawBytes {
   readonly #source: AsyncIterable<Uint8Array>;
   readonly #signal: AbortSignal | undefined;
-  readonly #hash = createHash('sha256');
+  readonly #digest: RunningDigest | null;
+  readonly #sha256: () => string | Promise<string>;
   #bytes = 0;
 
-  constructor(source: AsyncIterable<Uint8Array>, signal: AbortSignal | undefined) {
+  constructor(
+    source: AsyncIterable<Uint8Array>,
+    { signal, sourceSha256, newDigest = digestHere }: ReadOptions,
+  ) {
     this.#source = source;
     this.#signal = signal;
+    const digest = sourceSha256 === undefined ? newDigest() : null;
+    this.#digest = digest;
+    this.#sha256 = sourceSha256 ?? (() => digest!.digest());
   }
 
   async *chunks(): AsyncGenerator<Uint8Array, void, undefined> {
     for await (const chunk of this.#source) {
       this.#signal?.throwIfAborted();
-      this.#hash.update(chunk);
+      const hashed = this.#digest?.update(chunk);
       this.#bytes += chunk.length;
       yield chunk;
+      await hashed;
     }
   }
 
-  end(): { sha256: string; bytes: number } {
-    return { sha256: this.#hash.digest('hex'), bytes: this.#bytes };
+  async end(): Promise<{ sha256: string; bytes: number }> {
+    return { sha256: await this.#sha256(), bytes: this.#bytes };
   }
 }
 
 /** A member's bytes, hashed as they are taken. */
 class MemberBytes {
   readonly #reader: ByteReader;
-  readonly #hash = createHash('sha256');
+  readonly #digest: RunningDigest;
   #leftBytes: number;
 
-  constructor(reader: ByteReader, member: TarMember) {
+  constructor(reader: ByteReader, member: TarMember, digest: RunningDigest) {
     this.#reader = reader;
     this.#leftBytes = member.bytes;
+    this.#digest = digest;
   }
 
   async fill(target: Uint8Array): Promise<void> {
     if (target.length > this.#leftBytes) throw new LayoutMismatch('qcow2 file');
     await this.#reader.fill(target);
     this.#leftBytes -= target.length;
-    this.#hash.update(target);
+    await this.#digest.update(target);
   }
 
   async drain(): Promise<void> {
@@ -266,13 +288,13 @@ class MemberBytes {
       const part = await this.#reader.some(this.#leftBytes);
       if (part.length === 0) throw new EndOfBytes('within a member');
       this.#leftBytes -= part.length;
-      this.#hash.update(part);
+      await this.#digest.update(part);
     }
   }
 
   /** Once, at the end. */
-  get sha256(): string {
-    return this.#hash.digest('hex');
+  async sha256(): Promise<string> {
+    return await this.#digest.digest();
   }
 }
 

@@ -122,7 +122,7 @@ test('names longer than a tar header holds go into pax records, which tar reads'
     archive: 'b'.repeat(36),
   });
   const writing = new ArchiveWriting(plan, {
-    read: async (at, length) => volume.disk.subarray(at, at + length),
+    read: async (at, length, target) => target.set(volume.disk.subarray(at, at + length)),
   });
   const bytes = await collect(writing.chunks());
   assert.equal(bytes.length, plan.tarBytes);
@@ -170,9 +170,9 @@ test('the plan tells bytes exactly, reads nothing, and a difference costs what c
   const plan = planArchive(request);
   const reads: [number, number][] = [];
   const writing = new ArchiveWriting(plan, {
-    read: async (start, length) => {
+    read: async (start, length, target) => {
       reads.push([start, length]);
-      return Buffer.alloc(length, 1);
+      target.fill(1);
     },
   });
   assert.throws(() => writing.summary, { code: 'conflict' });
@@ -191,10 +191,10 @@ test('nothing is read further ahead than two reads, and stopping ends the reads'
       volume.request(null, layers, [{ startBytes: 0, lengthBytes: sizeBytes, kind: 'data' }]),
     );
     const writing = new ArchiveWriting(plan, {
-      read: async (start, length) => {
+      read: async (start, length, target) => {
         assert.ok(length <= 2 ** 20);
         reads += 1;
-        return sectorBytes(start, length, 1);
+        target.set(sectorBytes(start, length, 1));
       },
     });
     const chunks = writing.chunks();
@@ -210,7 +210,7 @@ test('nothing is read further ahead than two reads, and stopping ends the reads'
   }
 });
 
-test('a signal, a read that fails and a short read end the archive with their error', async () => {
+test('a signal and a read that fails end the archive with their error', async () => {
   const volume = new TapeVolume(8 * 2 ** 20, 1);
   const whole = [{ startBytes: 0, lengthBytes: volume.disk.length, kind: 'data' as const }];
   for (const layers of [{}, { zstd: {} }]) {
@@ -218,16 +218,14 @@ test('a signal, a read that fails and a short read end the archive with their er
     const controller = new AbortController();
     const stopped = new ArchiveWriting(plan, {
       signal: controller.signal,
-      read: async (start, length) => {
+      read: async (start, _, target) => {
         if (start > 2 ** 20) controller.abort(new Error('stopped by the test'));
-        return Buffer.alloc(length);
+        target.fill(0);
       },
     });
     await assert.rejects(collect(stopped.chunks()), /stopped by the test/);
     const failing = new ArchiveWriting(plan, { read: () => Promise.reject(new Error('no such sector')) });
     await assert.rejects(collect(failing.chunks()), /no such sector/);
-    const short = new ArchiveWriting(plan, { read: async (_, length) => Buffer.alloc(length - 512) });
-    await assert.rejects(collect(short.chunks()), { code: 'io' });
   }
 });
 
