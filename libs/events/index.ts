@@ -2,5 +2,15 @@ export { type DomainEvent, type EventType, eventId } from './domain-event.ts';
 export { type EventEnvelope, envelopeOf, eventOf, traceparentOf } from './envelope.ts';
 export { decodeDescriptors, encodeDescriptors, type JournaledDescriptors } from './extents-journaled.ts';
 export { type MarkKind, markKinds } from './mark-kind.ts';
-export type { ChosenPoint, RequestName, OpenMirrorView, Requests, ToldGap } from './requests.ts';
+export type {
+  ChosenPoint,
+  RequestName,
+  OpenMirrorView,
+  Requests,
+  ToldCartridge,
+  ToldGap,
+  ToldTapeJob,
+  ToldTapePlan,
+  ToldTapeRestore,
+} from './requests.ts';
 export { deadSubject, Streams, journalSubject, requestSubject, timelineSubject } from './subjects.ts';
