@@ -24,6 +24,8 @@ export {
   probeRate,
   type Report,
 } from './make-plan.ts';
-export { move, type Moved } from './move.ts';
+export { move } from './move.ts';
+export { PouredRestore, type PouredRange, Pouring, type PouringOptions, type PourWish } from './pour.ts';
 export { lockTarget, recordPath, type TargetPlace, targetPlace } from './target-place.ts';
 export { goesOn, type Plan, Restore, type RestoreWish } from './restore.ts';
+export type { Moved } from './target-writes.ts';

@@ -13,7 +13,12 @@ export interface KnownBase {
   seq: number;
 }
 
-export type Report = (phase: 'comparing' | 'moving', bytesDone: number, bytesTotal: number) => void;
+/** `reading`: of a source that comes as a stream, how much of it. */
+export type Report = (
+  phase: 'comparing' | 'moving' | 'reading',
+  bytesDone: number,
+  bytesTotal: number,
+) => void;
 
 function newList(source: Source, alignBytes: number): RangeList {
   return new RangeList({ rangesMax: limits.rangesMax, alignBytes, sizeBytes: source.sizeBytes });

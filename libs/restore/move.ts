@@ -1,14 +1,12 @@
 // Moves what a plan says: reads the mirror, writes the target, several pieces at a time. A window of pieces is flushed,
 // read back and noted as done while the next one is moved.
-import { crc32 } from 'node:zlib';
-import { isZero, MidmirrorError } from '@midmirror/basis';
-import { runsOf } from './core/differing.ts';
-import type { PlannedRange, RangeList } from './core/range-list.ts';
+import type { RangeList } from './core/range-list.ts';
 import { endOf, type WindowLimits, windowsOf } from './core/windows.ts';
 import type { Source } from './edges/mirror-source.ts';
 import type { Target } from './edges/target.ts';
 import { limits } from './limits.ts';
 import type { Report } from './make-plan.ts';
+import { type Moved, TargetWrites, type Window } from './target-writes.ts';
 
 export interface MoveOptions {
   source: Pick<Source, 'read'>;
@@ -25,22 +23,6 @@ export interface MoveOptions {
   windows?: WindowLimits;
 }
 
-export interface Moved {
-  bytesRead: number;
-  bytesWritten: number;
-  bytesZeroed: number;
-  /** Bytes that were read back and are as they should be. */
-  bytesVerified: number;
-  /** They came from storage; false: perhaps from somebody's memory. */
-  fromStorage: boolean;
-}
-
-interface Window {
-  pieces: PlannedRange[];
-  /** Of each piece that was read from the mirror. */
-  sums: Uint32Array;
-}
-
 export async function move(options: MoveOptions): Promise<Moved> {
   return await new Mover(options).run();
 }
@@ -50,16 +32,11 @@ class Mover {
   readonly #buffers: Uint8Array[] = [];
   readonly #bytesTotal: number;
   #bytesDone: number;
-  readonly #moved: Moved = {
-    bytesRead: 0,
-    bytesWritten: 0,
-    bytesZeroed: 0,
-    bytesVerified: 0,
-    fromStorage: true,
-  };
+  readonly #writes: TargetWrites;
 
   constructor(options: MoveOptions) {
     this.#options = options;
+    this.#writes = new TargetWrites(options.target, options.verify);
     this.#bytesTotal = options.ranges.bytes.all;
     this.#bytesDone = bytesBefore(options.ranges, options.fromBytes);
   }
@@ -79,7 +56,7 @@ class Mover {
       settled.catch(() => {});
     }
     await settled;
-    return this.#moved;
+    return this.#writes.moved;
   }
 
   async #moveWindow(window: Window): Promise<void> {
@@ -107,74 +84,18 @@ class Mover {
   }
 
   async #movePiece(window: Window, index: number, buffer: Uint8Array): Promise<void> {
-    const { source, target, holesAreZeroes, verify, report } = this.#options;
+    const { source, holesAreZeroes, report } = this.#options;
     const { startBytes, lengthBytes, zeroes } = window.pieces[index]!;
-    if (zeroes) {
-      if (!holesAreZeroes) {
-        await target.zeroes(startBytes, lengthBytes);
-        this.#moved.bytesZeroed += lengthBytes;
-      }
-    } else {
-      const bytes = buffer.subarray(0, lengthBytes);
-      await source.read(startBytes, lengthBytes, bytes);
-      if (verify) window.sums[index] = crc32(bytes);
-      this.#moved.bytesRead += lengthBytes;
-      // A server that takes zeroes as such need not be sent them.
-      if (!holesAreZeroes && isZero(bytes)) {
-        await target.zeroes(startBytes, lengthBytes);
-        this.#moved.bytesZeroed += lengthBytes;
-      } else await this.#write(startBytes, bytes);
-    }
+    const bytes = zeroes ? null : buffer.subarray(0, lengthBytes);
+    if (bytes !== null) await source.read(startBytes, lengthBytes, bytes);
+    await this.#writes.put(window, index, bytes, holesAreZeroes);
     this.#bytesDone += lengthBytes;
     report('moving', this.#bytesDone, this.#bytesTotal);
   }
 
-  async #write(startBytes: number, bytes: Uint8Array): Promise<void> {
-    const { target, holesAreZeroes } = this.#options;
-    const block = limits.holeBytes;
-    const holds = (i: number): boolean =>
-      !holesAreZeroes || !isZero(bytes.subarray(i * block, Math.min((i + 1) * block, bytes.length)));
-    for (const run of runsOf(bytes.length, block, holds)) {
-      const end = run.startBytes + run.lengthBytes;
-      await target.write(startBytes + run.startBytes, bytes.subarray(run.startBytes, end));
-      this.#moved.bytesWritten += run.lengthBytes;
-    }
-  }
-
   async #settle(window: Window): Promise<void> {
-    const { target, verify, reached } = this.#options;
-    await target.flush();
-    // Also when nothing is read back: a restore should not push everything else out of memory.
-    this.#moved.fromStorage = (await target.dropCaches()) && this.#moved.fromStorage;
-    if (verify) await this.#readBack(window);
-    await reached(endOf(window.pieces));
-  }
-
-  async #readBack({ pieces, sums }: Window): Promise<void> {
-    const { target } = this.#options;
-    const bytesMax = Math.max(...pieces.map(({ lengthBytes }) => lengthBytes));
-    let next = 0;
-    const worker = async (): Promise<void> => {
-      const buffer = new Uint8Array(bytesMax);
-      while (next < pieces.length) {
-        const index = next;
-        next += 1;
-        const { startBytes, lengthBytes, zeroes } = pieces[index]!;
-        const bytes = buffer.subarray(0, lengthBytes);
-        await target.read(startBytes, lengthBytes, bytes);
-        if (zeroes ? isZero(bytes) : crc32(bytes) === sums[index]) {
-          this.#moved.bytesVerified += lengthBytes;
-          continue;
-        }
-        next = pieces.length;
-        throw new MidmirrorError(
-          'io',
-          `${target.name} gives back other bytes than were written to it, in ${lengthBytes} at ${startBytes}`,
-          { hint: 'something else writes to it, or its storage is faulty; the target is incomplete' },
-        );
-      }
-    };
-    await Promise.all(Array.from({ length: limits.readsBackMax }, worker));
+    await this.#writes.settle(window);
+    await this.#options.reached(endOf(window.pieces));
   }
 }
 

@@ -1,14 +1,10 @@
 // One restore from its plan to its end: what is there already is looked at, a plan is made and told, and once it is
 // agreed to it is carried out in an order that a kill at any moment leaves either the old disk, or an incomplete one
 // that says so, or the new one.
-import { printBytes, MidmirrorError } from '@midmirror/basis';
 import type { RangeList } from './core/range-list.ts';
 import type { Progress, RecordFacts } from './core/record.ts';
 import type { Digests } from './edges/compare.ts';
-import { makeFile, type NewFile, openFile, syncFolderOf } from './edges/file-target.ts';
 import type { MirrorSource } from './edges/mirror-source.ts';
-import { openNbd } from './edges/nbd-target.ts';
-import { RecordFile } from './edges/record-file.ts';
 import type { Target } from './edges/target.ts';
 import {
   checkBase,
@@ -19,8 +15,11 @@ import {
   probeRate,
   type Report,
 } from './make-plan.ts';
-import { type Moved, move } from './move.ts';
+import { move } from './move.ts';
+import { ontoTarget } from './onto-target.ts';
+import { openTarget } from './open-target.ts';
 import type { TargetPlace } from './target-place.ts';
+import type { Moved } from './target-writes.ts';
 
 export interface RestoreWish {
   place: TargetPlace;
@@ -66,7 +65,9 @@ export function goesOn({
   place,
 }: Pick<RestoreWish, 'record' | 'from' | 'point' | 'place'>): boolean {
   if (record === null || point === null) return false;
-  const { source, point: recorded, targetIdentity, undoMark } = record.facts;
+  const { source, point: recorded, targetIdentity, undoMark, poured } = record.facts;
+  // How far that one came is not known.
+  if (poured !== undefined) return false;
   // A file that was taken away, or is another one now, has nothing of what the record says is done.
   const same = place.kind === 'file' ? place.identity === targetIdentity : place.kind !== 'absent';
   return same && undoMark === null && source.id === from.id && recorded?.seq === point.seq;
@@ -82,7 +83,8 @@ export class Restore {
 
   /** Reads, and writes nothing. Rejects with MidmirrorError. */
   static async prepare(wish: RestoreWish): Promise<Restore> {
-    const target = await openTarget(wish);
+    const { place, source, allowLarger, dryRun } = wish;
+    const target = await openTarget(place, source.sizeBytes, { allowLarger, readOnly: dryRun });
     try {
       return await Restore.#planned(wish, target);
     } catch (error) {
@@ -137,46 +139,31 @@ export class Restore {
 
   /** Carries the plan out. Rejects with MidmirrorError: the target is incomplete then, and its record says so. */
   async run(verify: boolean): Promise<Moved> {
-    const { place, source } = this.#wish;
-    const made = this.#target === null ? await makeFile(place.name, source.sizeBytes) : null;
-    const target = this.#target ?? made!.target;
-    try {
-      const identity = place.kind === 'file' ? place.identity : ((await made?.target.identity()) ?? null);
-      const record =
-        this.#resumed === null
-          ? await RecordFile.create(place.recordPath, this.#facts(identity), this.#ranges)
-          : await RecordFile.open(place.recordPath, this.#resumed.slotCount);
-      return await this.#runWith(record, target, made, verify);
-    } finally {
-      await made?.target.close();
-    }
-  }
-
-  async #runWith(record: RecordFile, target: Target, made: NewFile | null, verify: boolean): Promise<Moved> {
-    const { place, source, report } = this.#wish;
-    let removed = false;
-    try {
-      await this.#wish.beforeFirstByte();
-      await made?.place();
-      const moved = await move({
+    const { place, source, report, beforeFirstByte } = this.#wish;
+    const resumed = this.#resumed;
+    const wish = {
+      place,
+      target: this.#target,
+      sizeBytes: source.sizeBytes,
+      begin:
+        resumed === null
+          ? { facts: (identity: string | null) => this.#facts(identity), ranges: this.#ranges }
+          : { slotCount: resumed.slotCount },
+      beforeFirstByte,
+      takesPlace: false,
+    };
+    return await ontoTarget(wish, (target, record) =>
+      move({
         source,
         target,
         ranges: this.#ranges,
-        fromBytes: this.#resumed?.doneBytes ?? 0,
+        fromBytes: resumed?.doneBytes ?? 0,
         holesAreZeroes: this.#how === 'new',
         verify,
         report,
         reached: (doneBytes) => record.reached(doneBytes),
-      });
-      // Also of what an earlier restore had written and this one has found to be right.
-      await target.flush();
-      if (place.kind === 'absent' || place.kind === 'file') await syncFolderOf(place.name);
-      removed = true;
-      await record.remove();
-      return moved;
-    } finally {
-      if (!removed) await record.close();
-    }
+      }),
+    );
   }
 
   async close(): Promise<void> {
@@ -216,35 +203,4 @@ async function planOf(
     bytesPerSecond: await probeRate(source, ranges),
     canFlush: target?.canFlush ?? true,
   };
-}
-
-/** Null: a file that is made once the record is durable. */
-async function openTarget(wish: RestoreWish): Promise<Target | null> {
-  const { place, source, allowLarger, dryRun } = wish;
-  if (place.kind === 'absent') return null;
-  if (place.kind === 'nbd') {
-    const target = await openNbd(place.name, dryRun);
-    try {
-      checkSize(place.name, target.sizeBytes, source.sizeBytes, false);
-      return target;
-    } catch (error) {
-      await target.close();
-      throw error;
-    }
-  }
-  checkSize(place.name, place.sizeBytes, source.sizeBytes, allowLarger);
-  return await openFile(place.name, source.sizeBytes, { device: place.kind === 'device', readOnly: dryRun });
-}
-
-function checkSize(name: string, haveBytes: number, wantBytes: number, allowLarger: boolean): void {
-  if (haveBytes === wantBytes || (allowLarger && haveBytes > wantBytes)) return;
-  const sizes = `${printBytes(haveBytes)} (${haveBytes} bytes); the disk has ${printBytes(wantBytes)} (${wantBytes} bytes)`;
-  if (haveBytes < wantBytes) {
-    throw new MidmirrorError('bad-request', `${name} is too small: it has ${sizes}`, {
-      hint: 'a file that does not exist yet is made as large as it has to be',
-    });
-  }
-  throw new MidmirrorError('bad-request', `${name} is too large: it has ${sizes}`, {
-    hint: 'is it the right one? For a file or device --allow-larger writes to its beginning and leaves the rest alone',
-  });
 }

@@ -22,4 +22,14 @@ export const limits = {
   historyDefault: 1000,
   answersMax: 10_000,
   progressEveryMs: 250,
+  tapesDefault: 100,
+  tapesMax: 10_000,
+  /** Archives that are read at one time: each takes a drive, and a tape process has no more of them. */
+  tapeReadsMax: 4,
+  tapeConnectMsMax: 10_000,
+  tapeKeepAliveMs: 30_000,
+  tapeTextCharactersMax: 4096,
+  zstdLevelMax: 19,
+  recipientsMax: 64,
+  barcodesMax: 1000,
 } as const;

@@ -16,6 +16,7 @@ import { digestRoutes } from './digest-routes.ts';
 import { gapRoutes } from './gap-routes.ts';
 import { pointRoutes } from './point-routes.ts';
 import { problemOf } from '@midmirror/api';
+import { tapeRoutes } from './tape-routes.ts';
 import { Verifications } from './verifications.ts';
 import { volumeRoutes } from './volume-routes.ts';
 
@@ -83,6 +84,7 @@ export async function startConsole(
       gapRoutes(routes, context);
       digestRoutes(routes, context);
       cloneRoutes(routes, context);
+      tapeRoutes(routes, context);
       applianceRoutes(routes, context);
     },
     { prefix: '/v1' },

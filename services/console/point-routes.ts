@@ -22,7 +22,7 @@ export function pointRoutes(routes: FastifyInstance, context: ConsoleContext): v
     '/volumes/:v/points',
     {
       schema: {
-        summary: 'Marks, snapshots, gaps, verdicts and activity; from and to are times',
+        summary: 'Marks, snapshots, tapes, gaps, verdicts and activity; from and to are times',
         params: volumeParam,
         querystring: {
           type: 'object',

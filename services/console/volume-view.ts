@@ -14,6 +14,7 @@ import {
 import { parsePolicy } from '@midmirror/policy';
 import { exportUri } from '@midmirror/nbd';
 import { type Gap, gapAroundSeq, printTime } from '@midmirror/point';
+import { tapePoints } from './tape-view.ts';
 
 export interface ViewContext {
   catalog: Catalog;
@@ -79,7 +80,7 @@ export interface PointsQuery {
   limit: number;
 }
 
-/** Marks, snapshots, gaps, verdicts and activity between two times; the newest `limit` of each. */
+/** Marks, snapshots, tapes, gaps, verdicts and activity between two times; the newest `limit` of each. */
 export async function pointsView(
   { catalog, bus }: ViewContext,
   volume: VolumeRow,
@@ -138,6 +139,7 @@ export async function pointsView(
       available: (row.seq >= volume.mim_seq || row.snapshot !== null) && gapAround(row.seq) === null,
       gap: gapAround(row.seq),
     })),
+    tapes: await tapePoints(db, volume.id, { fromNs: from, toNs: to, limit }),
     gaps: shown.slice(-limit).reverse().map(shownGap),
     verdicts: [] as { seq: number; time: string; check: string; verdict: string }[],
     activity: await activity(catalog, bus, volume.id, from, to, limit),

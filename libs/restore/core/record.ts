@@ -20,6 +20,8 @@ export interface RecordFacts {
   /** Of a restore in place: the mark that undoes it. */
   undoMark: string | null;
   begun: string;
+  /** Of a restore that can't go on and begins anew; `madeFile`: onto a file that it made. */
+  poured?: { madeFile: boolean };
 }
 
 export interface Progress {

@@ -50,6 +50,7 @@ export interface ConsoleUnderTest {
   released: string[];
   get(path: string, signal?: AbortSignal): Promise<Response>;
   post(path: string, body: unknown, signal?: AbortSignal): Promise<Response>;
+  remove(path: string): Promise<Response>;
 }
 
 export interface Neighbours {
@@ -111,8 +112,10 @@ export async function withConsole(
       ...{ method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) },
       ...(signal === undefined ? {} : { signal }),
     });
+  const remove = (path: string): Promise<Response> =>
+    fetch(`${console.address}/v1${path}`, { method: 'DELETE' });
   try {
-    await act({ catalog, bus, asked, opened, released, get, post });
+    await act({ catalog, bus, asked, opened, released, get, post, remove });
   } finally {
     await console.close();
     await nbd.close(0);

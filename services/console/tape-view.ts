@@ -1,0 +1,206 @@
+// What people see of tapes: archives out of the catalogue, jobs, plans and cartridges out of the archiver's answers.
+// Times are RFC 3339 with zone.
+import { MidmirrorError } from '@midmirror/basis';
+import {
+  type CatalogReader,
+  fromNs,
+  type TapeArchiveRow,
+  type TapePartRow,
+  toNs,
+  volumeByName,
+} from '@midmirror/catalog';
+import type { ToldTapeJob, ToldTapePlan, ToldTapeRestore } from '@midmirror/events';
+import { printTime } from '@midmirror/point';
+
+/** Of the archives that chains are made of. */
+interface Link {
+  id: string;
+  name: string;
+  chain: string;
+  lost_reason: string | null;
+}
+
+/** By name or id. Throws `not-found`. */
+export async function archiveRow(db: CatalogReader, text: string): Promise<TapeArchiveRow> {
+  const row = await db
+    .selectFrom('tape_archive')
+    .selectAll()
+    .where((e) => e.or([e('id', '=', text), e('name', '=', text)]))
+    .executeTakeFirst();
+  if (row !== undefined) return row;
+  throw new MidmirrorError('not-found', `there is no archive "${text}" on any tape that is known`, {
+    hint: '`mim tape list` shows them; `mim tape import` reads what a shelf has',
+  });
+}
+
+/** Newest first. `volume`: name or id, of one that is gone too; null: of all. */
+export async function tapesView(db: CatalogReader, volume: string | null, limit: number) {
+  let query = db.selectFrom('tape_archive').selectAll();
+  if (volume !== null)
+    query = query.where((e) => e.or([e('volume_name', '=', volume), e('volume_id', '=', volume)]));
+  const rows = await query.orderBy('time_ns', 'desc').orderBy('created_ns', 'desc').limit(limit).execute();
+  if (rows.length === 0 && volume !== null) await volumeByName(db, volume);
+  const links = await linksOf(db, [...new Set(rows.map(({ volume_id }) => volume_id))]);
+  const parts = await partsOf(
+    db,
+    rows.map(({ id }) => id),
+  );
+  return { tapes: rows.map((row) => shownArchive(row, links, parts.get(row.id) ?? [])) };
+}
+
+export async function tapeView(db: CatalogReader, text: string) {
+  const row = await archiveRow(db, text);
+  const links = await linksOf(db, [row.volume_id]);
+  const parts = (await partsOf(db, [row.id])).get(row.id) ?? [];
+  const shown = shownArchive(row, links, parts);
+  const nameOf = (id: string): string | null => links.get(id)?.name ?? null;
+  return {
+    ...shown,
+    needs: shown.chain.map((id) => ({ archive: id, name: nameOf(id) })),
+    neededBy: [...links.values()]
+      .filter(({ chain }) => (JSON.parse(chain) as string[]).includes(row.id))
+      .map(({ id, name }) => ({ archive: id, name })),
+    members: JSON.parse(row.members) as { name: string; bytes: number; sha256: string }[],
+    parts: parts.map((part) => ({
+      part: part.part,
+      barcode: part.barcode,
+      position: part.position,
+      offset: part.offset_bytes,
+      bytes: part.bytes,
+      sha256: part.sha256,
+      written: part.written_at,
+    })),
+  };
+}
+
+/** Of a volume's timeline between two times, newest first. */
+export async function tapePoints(
+  db: CatalogReader,
+  volumeId: string,
+  { fromNs: from, toNs: to, limit }: { fromNs: bigint; toNs: bigint; limit: number },
+) {
+  const rows = await db
+    .selectFrom('tape_archive')
+    .selectAll()
+    .where('volume_id', '=', volumeId)
+    .where('time_ns', '>=', toNs(from))
+    .where('time_ns', '<=', toNs(to))
+    .orderBy('time_ns', 'desc')
+    .orderBy('created_ns', 'desc')
+    .limit(limit)
+    .execute();
+  if (rows.length === 0) return [];
+  const links = await linksOf(db, [volumeId]);
+  return rows.map((row) => {
+    const why = whyNot(row, links);
+    return {
+      archive: row.id,
+      name: row.name,
+      kind: row.kind,
+      seq: row.seq,
+      time: timeOf(row.time_ns),
+      bytes: row.bytes,
+      available: why === null,
+      why,
+    };
+  });
+}
+
+export function shownJob({ timeNs, createdNs, endedNs, seq, ...job }: ToldTapeJob) {
+  return {
+    ...job,
+    point: { seq, time: printTime(BigInt(timeNs)) },
+    created: printTime(BigInt(createdNs)),
+    ended: endedNs === null ? null : printTime(BigInt(endedNs)),
+  };
+}
+
+export function shownPlan({ timeNs, seq, ...plan }: ToldTapePlan) {
+  return { ...plan, point: { seq, time: printTime(BigInt(timeNs)) } };
+}
+
+export function shownRestore({ volume, seq, timeNs, chain, barcodes }: ToldTapeRestore) {
+  return {
+    volume,
+    point: { seq, time: printTime(BigInt(timeNs)) },
+    chain: chain.map(({ timeNs: at, ...archive }) => ({ ...archive, time: printTime(BigInt(at)) })),
+    barcodes,
+  };
+}
+
+function shownArchive(row: TapeArchiveRow, links: ReadonlyMap<string, Link>, parts: readonly TapePartRow[]) {
+  const why = whyNot(row, links);
+  return {
+    archive: row.id,
+    name: row.name,
+    kind: row.kind,
+    volume: row.volume_name,
+    volumeId: row.volume_id,
+    sizeBytes: row.volume_bytes,
+    seq: row.seq,
+    time: timeOf(row.time_ns),
+    parent: row.parent_id,
+    chain: JSON.parse(row.chain) as string[],
+    created: timeOf(row.created_ns),
+    layers: JSON.parse(row.layers) as string[],
+    library: row.library,
+    barcodes: [...new Set(parts.map(({ barcode }) => barcode))],
+    bytes: row.bytes,
+    sha256: row.sha256,
+    cause: row.cause,
+    verified: row.verified_ns === null ? null : timeOf(row.verified_ns),
+    compared: row.verified_ns !== null && row.compared === 1,
+    state: row.lost_reason === null ? ('whole' as const) : ('lost' as const),
+    /** A restore can begin with it as far as the catalogue knows; where its cartridges are is another question. */
+    available: why === null,
+    why,
+  };
+}
+
+/** Why an archive can't be restored, be it that it is lost or another one that it needs. */
+function whyNot({ chain, lost_reason }: TapeArchiveRow, links: ReadonlyMap<string, Link>): string | null {
+  if (lost_reason !== null) return lost_reason;
+  for (const id of JSON.parse(chain) as string[]) {
+    const needed = links.get(id);
+    if (needed === undefined) return `it needs archive ${id}, which is not known`;
+    if (needed.lost_reason !== null) return `it needs ${needed.name}, which is lost: ${needed.lost_reason}`;
+  }
+  return null;
+}
+
+async function linksOf(db: CatalogReader, volumeIds: readonly string[]): Promise<Map<string, Link>> {
+  if (volumeIds.length === 0) return new Map();
+  const rows = await db
+    .selectFrom('tape_archive')
+    .select(['id', 'name', 'chain', 'lost_reason'])
+    .where('volume_id', 'in', volumeIds)
+    .orderBy('created_ns')
+    .execute();
+  return new Map(rows.map((row) => [row.id, row]));
+}
+
+/** Of one question to the database. */
+const IDS_MAX = 500;
+
+async function partsOf(db: CatalogReader, ids: readonly string[]): Promise<Map<string, TapePartRow[]>> {
+  const parts = new Map<string, TapePartRow[]>();
+  for (let i = 0; i < ids.length; i += IDS_MAX) {
+    const rows = await db
+      .selectFrom('tape_part')
+      .selectAll()
+      .where('archive_id', 'in', ids.slice(i, i + IDS_MAX))
+      .orderBy('archive_id')
+      .orderBy('part')
+      .execute();
+    for (const row of rows) {
+      const others = parts.get(row.archive_id);
+      if (others === undefined) parts.set(row.archive_id, [row]);
+      else others.push(row);
+    }
+  }
+  return parts;
+}
+
+function timeOf(column: string): string {
+  return printTime(fromNs(column));
+}
