@@ -34,7 +34,10 @@ for (const place of ['queued', 'write:performed', 'write:done']) {
   test(`the appliance dies at tape:${place}`, () =>
     withFolder(async (folder) => {
       const env = { MIM_TAPE_LIBRARY: libraryIn(folder) };
-      const first = await ApplianceProcess.start(`${folder}/data`, { ...env, MIM_TEST_CRASH_AT: `tape:${place}` });
+      const first = await ApplianceProcess.start(`${folder}/data`, {
+        ...env,
+        MIM_TEST_CRASH_AT: `tape:${place}`,
+      });
       const bytes = await fillDisk(first, SIZE, SEED);
       const asked = new Tapes(first, folder).ask('db', { kind: 'image', at: 'latest' });
       await first.ended;

@@ -72,7 +72,7 @@ export class Tapes {
 
   async list(volume?: string): Promise<ShownArchive[]> {
     const query = volume === undefined ? '' : `?volume=${volume}`;
-    return (await this.appliance.get<{ archives: ShownArchive[] }>(`/tapes${query}`)).archives;
+    return (await this.appliance.get<{ tapes: ShownArchive[] }>(`/tapes${query}`)).tapes;
   }
 
   async cartridges(): Promise<ShownCartridge[]> {
