@@ -13,6 +13,7 @@ import { replicateCommand } from './replicate-command.ts';
 import { restoreCommand } from './restore-command.ts';
 import type { Session } from './session.ts';
 import { openSession } from './session.ts';
+import { tapeCommands } from './tape-commands.ts';
 import { volumeCommands } from './volume-commands.ts';
 
 const EXIT = { failed: 1, usage: 2, pointUnavailable: 3 } as const;
@@ -40,6 +41,7 @@ indexCommand(program, session);
 cloneCommands(program, session);
 restoreCommand(program, session);
 exportCommand(program, session);
+tapeCommands(program, session);
 rebuildCommand(program, session);
 replicateCommand(program, session);
 for (const command of allOf(program))

@@ -20,6 +20,14 @@ interface Points {
     bytes: number;
     gap: number | null;
   })[];
+  tapes: (ShownPoint & {
+    archive: string;
+    name: string;
+    kind: string;
+    bytes: number;
+    available: boolean;
+    why: string | null;
+  })[];
   marks: (ShownPoint & { name: string; kind: string; available: boolean; gap: number | null })[];
   gaps: ShownGap[];
   activity: { time: string; writes: number; bytes: number; firstSeq: number; lastSeq: number }[];
@@ -49,7 +57,7 @@ export function pointCommands(program: Command, open: () => Session): void {
 
   program
     .command('points <volume>')
-    .description('which moments there are: the window, marks, snapshots, gaps, activity')
+    .description('which moments there are: the window, marks, snapshots, tapes, gaps, activity')
     .option('--from <time>', 'not before')
     .option('--to <time>', 'not after')
     .option('--limit <n>', 'newest so many of each', '20')
@@ -168,7 +176,7 @@ export function pointCommands(program: Command, open: () => Session): void {
     });
 }
 
-function printPoints(volume: string, { window, snapshots, marks, gaps, activity }: Points): string {
+function printPoints(volume: string, { window, snapshots, tapes, marks, gaps, activity }: Points): string {
   const parts = [
     `Every write from ${window.earliest.seq} (${window.earliest.time}) to ${window.latest.seq} (${window.latest.time})${hasGapSince(gaps, window.earliest.seq) ? ', but for the gaps' : ''}.`,
   ];
@@ -192,6 +200,17 @@ function printPoints(volume: string, { window, snapshots, marks, gaps, activity 
       [row.reason, withinGap(row)].filter((text) => text !== null).join(', '),
     ]);
     parts.push(table(['SNAPSHOT', 'STATE', 'POINT', 'TIME', 'BYTES', 'WHY'], rows));
+  }
+  if (tapes.length > 0) {
+    const rows = tapes.map((tape) => [
+      tape.name,
+      tape.kind,
+      `write ${tape.seq}`,
+      tape.time,
+      printBytes(tape.bytes),
+      tape.available ? `mim restore ${volume} --at seq:${tape.seq} --to …` : `not available: ${tape.why}`,
+    ]);
+    parts.push(table(['TAPE', 'KIND', 'POINT', 'TIME', 'BYTES', 'RESTORED BY'], rows));
   }
   if (gaps.length > 0) parts.push(gapTable(gaps));
   if (activity.length > 0) {

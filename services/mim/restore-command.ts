@@ -20,9 +20,11 @@ import { ask, type RestoreOptions, sourceOptions, toItsEnd } from './restore-opt
 import { holdIfPrimary, pointOfPrimary, type RestoredPrimary } from './restore-primary.ts';
 import { restoreInPlace, statusInPlace } from './restore-in-place.ts';
 import { printMoved, printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
+import { refuseOnTape, tapePlanInstead } from './restore-by-tape.ts';
 import { digestsOf, type Named, namedSource, openClone, openPoint } from './restore-source.ts';
 import { resolvePoint, served } from './resolve-point.ts';
 import type { Session } from './session.ts';
+import { NEW_VOLUME, restoreFromTape, restoreToVolume } from './tape-restore.ts';
 
 export function restoreCommand(program: Command, open: () => Session): void {
   program
@@ -32,6 +34,7 @@ export function restoreCommand(program: Command, open: () => Session): void {
     )
     .option('--at <point>', 'the point; of an unfinished restore that goes on: what it was')
     .option('--to <target>', 'a file, /dev/…, or an NBD URI; a file that does not exist is made')
+    .option('--identity <file>', 'of a point that is on tape, encrypted: the file with the age identity')
     .option('--in-place', 'the volume itself goes back, by new writes that can be undone')
     .option('--dry-run', 'only show what would be moved')
     .option('--yes', 'write over what is there without asking at a terminal')
@@ -66,6 +69,7 @@ export function restoreCommand(program: Command, open: () => Session): void {
         if (options.status === true) return await statusInPlace(session, name, options.stateDir);
         return await restoreInPlace(session, name, options);
       }
+      if (options.to!.startsWith(NEW_VOLUME)) return await restoreToNew(session, name, options);
       const place = await targetPlace(options.to!, options.stateDir);
       if (options.status === true)
         return session.answer(statusOf(place.name, await readRecord(place.recordPath)), printStatus);
@@ -83,6 +87,22 @@ export function restoreCommand(program: Command, open: () => Session): void {
         lock.release();
       }
     });
+}
+
+/** What is on disk needs no such volume: a clone of it is there at once. */
+async function restoreToNew(session: Session, name: string, options: RestoreOptions): Promise<void> {
+  const at = options.at ?? 'latest';
+  const onDisk = await resolvePoint(session.api, name, at).catch((error: unknown) => ({ error }));
+  if (!('error' in onDisk)) {
+    throw new MidmirrorError('bad-request', `write ${onDisk.seq} of ${name} is on disk`, {
+      hint: `\`mim clone create\` makes a disk of it that can be written to; \`mim tape restore\` makes a volume of what is on tape`,
+    });
+  }
+  const plan = await tapePlanInstead(session, name, at, onDisk.error);
+  const volume = options.to!.slice(NEW_VOLUME.length);
+  await toItsEnd(session, `the volume ${volume} is not restored`, () =>
+    restoreToVolume(session, plan, volume, options),
+  );
 }
 
 /** Only one of them, and what goes with it. */
@@ -181,7 +201,13 @@ async function restoreTo(
   primary: RestoredPrimary | null,
 ): Promise<void> {
   const record = await readRecord(place.recordPath);
-  const { named, point, uri, source, base } = await openSource(session, name, place, record, options);
+  let opened: Opened;
+  try {
+    opened = await openSource(session, name, place, record, options);
+  } catch (error) {
+    return await fromTapeInstead(session, name, place, record, options, primary, error);
+  }
+  const { named, point, uri, source, base } = opened;
   const progress = reporter(session);
   try {
     const recorded = point === null ? null : { seq: point.seq, time: point.time };
@@ -228,6 +254,31 @@ async function restoreTo(
     progress.done();
     await source.close();
   }
+}
+
+async function fromTapeInstead(
+  session: Session,
+  name: string,
+  place: TargetPlace,
+  record: Progress | null,
+  options: RestoreOptions,
+  primary: RestoredPrimary | null,
+  error: unknown,
+): Promise<void> {
+  const recorded = record?.facts.source.name === name ? record.facts.point : null;
+  const at = options.at ?? (recorded === null || recorded === undefined ? null : `seq:${recorded.seq}`);
+  if (at === null) throw error;
+  // It may be the base that is not there.
+  const isOnDisk = (): Promise<boolean> =>
+    resolvePoint(session.api, name, at).then(
+      () => true,
+      () => false,
+    );
+  if (options.base !== undefined && (await isOnDisk())) throw error;
+  const plan = await tapePlanInstead(session, name, at, error);
+  const unfit = options.base !== undefined ? '--base' : options.instant !== undefined ? '--instant' : null;
+  if (unfit !== null) throw refuseOnTape(plan, unfit);
+  await restoreFromTape(session, plan, place, options, primary);
 }
 
 async function makeClone(session: Session, volume: string, point: ShownPoint, name: string): Promise<void> {

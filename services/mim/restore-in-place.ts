@@ -19,6 +19,7 @@ import { Api, volumePath } from '@midmirror/api';
 import { hostReplicators } from './host-replicators.ts';
 import { printPoint, type ShownPoint } from './output.ts';
 import { ask, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
+import { refuseOnTape, tapePlanInstead } from './restore-by-tape.ts';
 import { printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
 import { namedSource, type OpenedPoint, openPoint } from './restore-source.ts';
 import { resolvePoint, served } from './resolve-point.ts';
@@ -123,7 +124,10 @@ class InPlace {
       });
     }
     // Relative times mean one moment, however often the plan is made.
-    const chosen = await resolvePoint(session.api, this.#volume, at ?? `seq:${recorded!.seq}`);
+    const text = at ?? `seq:${recorded!.seq}`;
+    const chosen = await resolvePoint(session.api, this.#volume, text).catch(async (error: unknown) => {
+      throw refuseOnTape(await tapePlanInstead(session, this.#volume, text, error), '--in-place');
+    });
     let planned = await this.#plan(chosen);
     try {
       await this.#tell(planned);

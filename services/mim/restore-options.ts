@@ -1,7 +1,7 @@
 // The options of a restore or an export, and the question that they may make needless.
 import { createInterface } from 'node:readline/promises';
 import { MidmirrorError } from '@midmirror/basis';
-import { limits } from '@midmirror/restore';
+import { type AwayOptions, limits } from '@midmirror/restore';
 import type { SourceOptions } from './restore-source.ts';
 import type { Session } from './session.ts';
 
@@ -20,6 +20,8 @@ export interface RestoreOptions {
   retryFor: string;
   stateDir: string;
   replicatorDir: string;
+  /** Of a point that is on tape. */
+  identity?: string;
 }
 
 export function sourceOptions(
@@ -28,6 +30,12 @@ export function sourceOptions(
 ): SourceOptions {
   return {
     connections: wholeOf(options.connections, '--connections', 1, limits.connectionsMax),
+    ...awayOptions(session, options),
+  };
+}
+
+export function awayOptions(session: Session, options: { retryFor: string }): AwayOptions {
+  return {
     awayMsMax: wholeOf(options.retryFor, '--retry-for', 0, limits.awaySecondsMax) * 1000,
     onAway: (reason) => session.note(`waits for the appliance: ${reason}`),
   };

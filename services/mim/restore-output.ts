@@ -101,6 +101,8 @@ export function statusOf(target: string, record: Progress | null) {
     bytesDone: done,
     bytesTotal: ranges.bytes.all,
     undoMark: facts.undoMark,
+    /** It comes from tape, and begins anew. */
+    fromTape: facts.poured !== undefined,
   };
 }
 
@@ -110,6 +112,8 @@ export function printStatus(status: ReturnType<typeof statusOf>): string {
     status.point === null
       ? `the clone ${status.source}`
       : `${status.source} as of write ${status.point.seq}, ${status.point.time}`;
+  if (status.fromTape)
+    return `${status.target} is incomplete: a restore of ${what} from tape, begun ${status.begun}, has not ended. Run it again and it begins anew.`;
   const undo = status.undoMark === null ? '' : ` What it was before is mark:${status.undoMark}.`;
   return `${status.target} is incomplete: a restore of ${what}, begun ${status.begun}, has done ${printBytes(status.bytesDone)} of ${printBytes(status.bytesTotal)}. Run it again and it goes on.${undo}`;
 }

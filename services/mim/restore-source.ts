@@ -98,6 +98,6 @@ export function digestsOf(api: Api, name: string, at: string, options: SourceOpt
   };
 }
 
-function isNotFound(error: unknown): boolean {
+export function isNotFound(error: unknown): boolean {
   return error instanceof MidmirrorError && error.code === 'not-found';
 }

@@ -1,0 +1,73 @@
+// mim tape restore: the options, and the target held while it is written.
+import { homedir } from 'node:os';
+import { MidmirrorError } from '@midmirror/basis';
+import { limits, lockTarget, targetPlace } from '@midmirror/restore';
+import { type Command, Option } from 'commander';
+import { REPLICATOR_DIRECTORY } from './host-replicators.ts';
+import { toItsEnd } from './restore-options.ts';
+import { holdIfPrimary } from './restore-primary.ts';
+import type { Session } from './session.ts';
+import { tapePlan } from './tape-plan.ts';
+import { NEW_VOLUME, restoreFromTape, restoreToVolume, type TapeRestoreOptions } from './tape-restore.ts';
+
+type Options = TapeRestoreOptions & { at?: string; archive?: string; to: string; replicatorDir: string };
+
+export function tapeRestoreCommand(tape: Command, open: () => Session): void {
+  tape
+    .command('restore <volume>')
+    .description('put a point that is on tape onto a file, a device, an NBD export or a new volume')
+    .option('--at <point>', 'the point; latest is the newest on tape')
+    .option('--archive <archive>', 'the point of this archive, by id or name')
+    .requiredOption('--to <target>', 'a file, /dev/…, an NBD URI, or volume:<new name>')
+    .option('--identity <file>', 'of an encrypted archive: the file with the age identity; it stays here')
+    .option('--dry-run', 'only show archives, cartridges and bytes')
+    .option('--yes', 'write over what is there without asking at a terminal')
+    .option('--no-verify', 'do not read back what was written')
+    .option('--allow-larger', 'the target may be larger; the rest of it is left alone')
+    .option(
+      '--retry-for <seconds>',
+      'how long the appliance may be away between two archives',
+      String(limits.awaySecondsDefault),
+    )
+    .addOption(
+      new Option('--state-dir <path>', 'records of restores to devices and NBD exports')
+        .env('MIM_RESTORE_DIR')
+        .default(`${homedir()}/.local/state/midmirror/restore`, '~/.local/state/midmirror/restore'),
+    )
+    .addOption(
+      new Option('--replicator-dir <path>', 'what replicators of this host know')
+        .env('MIM_REPLICATOR_DIR')
+        .default(REPLICATOR_DIRECTORY),
+    )
+    .action(async (volume: string, options: Options) => {
+      const session = open();
+      const plan = await tapePlan(session.api, volume, wantedOf(options));
+      if (options.to.startsWith(NEW_VOLUME)) {
+        const name = options.to.slice(NEW_VOLUME.length);
+        const words = `the volume ${name} is not restored`;
+        return await toItsEnd(session, words, () => restoreToVolume(session, plan, name, options));
+      }
+      const place = await targetPlace(options.to, options.stateDir);
+      if (options.dryRun === true) return await restoreFromTape(session, plan, place, options, null);
+      const lock = lockTarget(options.stateDir, place);
+      try {
+        const primary = await holdIfPrimary(place, options.replicatorDir);
+        try {
+          const words = `${place.name} is not restored; the same command begins anew`;
+          await toItsEnd(session, words, () => restoreFromTape(session, plan, place, options, primary));
+        } finally {
+          primary?.release();
+        }
+      } finally {
+        lock.release();
+      }
+    });
+}
+
+function wantedOf({ at, archive }: Options): { at: string } | { archive: string } {
+  if (at !== undefined && archive === undefined) return { at };
+  if (archive !== undefined && at === undefined) return { archive };
+  throw new MidmirrorError('bad-request', 'a restore from tape is of one point', {
+    hint: 'name it with --at, or the archive with --archive; `mim tape list` shows them',
+  });
+}
