@@ -1,7 +1,6 @@
 export { assert } from './assert.ts';
 export { type Clock, monotonicNs, wallClock } from './clock.ts';
 export { type ErrorCode, MidmirrorError, messageOf } from './error.ts';
-export { digestHere, type NewDigest, type RunningDigest } from './running-digest.ts';
 export { parseBytes, printBytes } from './quantities.ts';
 export { Turns } from './turns.ts';
 export { SeededRandom } from './seeded-random.ts';

@@ -1,7 +1,7 @@
 // Reads an archive as a stream: its manifest, then ranges of the volume, then the proof. A SHA-256 is known at its
 // end only, so RANGES ARE PROVISIONAL until the generator has ended without an error.
-import { createHash } from 'node:crypto';
-import { digestHere, MidmirrorError, type NewDigest, type RunningDigest } from '@midmirror/basis';
+import { createHash, type Hash } from 'node:crypto';
+import { MidmirrorError } from '@midmirror/basis';
 import { ByteReader, EndOfBytes } from './byte-reader.ts';
 import { decodeChecksums, type MemberChecksum } from './checksums.ts';
 import { unwrapLayers } from './layers.ts';
@@ -21,9 +21,7 @@ export interface ReadOptions {
   /** Of all bytes, where it is known from the catalogue. */
   sha256?: string;
   /** Of all bytes of the source, asked at its end: where who gives them has it they are not hashed once more. */
-  sourceSha256?: () => string | Promise<string>;
-  /** Where SHA-256 is made; default: on this thread. */
-  newDigest?: NewDigest;
+  sourceSha256?: () => string;
   /** Ranges give their bytes in one and the same buffer: they are the receiver's until it asks for the next. */
   reuseBuffer?: boolean;
   signal?: AbortSignal;
@@ -128,8 +126,8 @@ export class ArchiveReading {
     if (this.#started) throw new MidmirrorError('conflict', 'an archive is read once; open it again');
     this.#started = true;
     try {
-      const { newDigest = digestHere, reuseBuffer = false } = this.#options;
-      const member = new MemberBytes(this.#reader, await this.#header(), newDigest());
+      const { reuseBuffer = false } = this.#options;
+      const member = new MemberBytes(this.#reader, await this.#header());
       let mismatch: LayoutMismatch | null = null;
       try {
         yield* restoredRanges(member, this.#shape(), this.manifest.kind, reuseBuffer);
@@ -196,7 +194,7 @@ export class ArchiveReading {
     if (manifestSum?.sha256 !== manifestSha256)
       throw tapeError('damaged', { section: MANIFEST_MEMBER, archive }, 'its SHA-256 is wrong');
     const place = { section: data.member, archive };
-    if (dataSum?.sha256 !== (await member.sha256()))
+    if (dataSum?.sha256 !== member.sha256)
       throw tapeError(
         'damaged',
         place,
@@ -208,7 +206,7 @@ export class ArchiveReading {
       throw tapeError('damaged', this.#place, 'there is a member after the last');
     await readTarEnd(this.#reader, TAR_END_SECTION);
     this.#section = WHOLE_SECTION;
-    const { sha256, bytes } = await this.#raw.end();
+    const { sha256, bytes } = this.#raw.end();
     const expected = this.#options.sha256;
     if (expected !== undefined && expected !== sha256)
       throw tapeError('damaged', this.#place, `its SHA-256 is ${sha256}, and the catalogue says ${expected}`);
@@ -234,53 +232,48 @@ export class ArchiveReading {
 class RawBytes {
   readonly #source: AsyncIterable<Uint8Array>;
   readonly #signal: AbortSignal | undefined;
-  readonly #digest: RunningDigest | null;
-  readonly #sha256: () => string | Promise<string>;
+  readonly #hash: Hash | null;
+  readonly #sha256: () => string;
   #bytes = 0;
 
-  constructor(
-    source: AsyncIterable<Uint8Array>,
-    { signal, sourceSha256, newDigest = digestHere }: ReadOptions,
-  ) {
+  constructor(source: AsyncIterable<Uint8Array>, { signal, sourceSha256 }: ReadOptions) {
     this.#source = source;
     this.#signal = signal;
-    const digest = sourceSha256 === undefined ? newDigest() : null;
-    this.#digest = digest;
-    this.#sha256 = sourceSha256 ?? (() => digest!.digest());
+    const hash = sourceSha256 === undefined ? createHash('sha256') : null;
+    this.#hash = hash;
+    this.#sha256 = sourceSha256 ?? (() => hash!.digest('hex'));
   }
 
   async *chunks(): AsyncGenerator<Uint8Array, void, undefined> {
     for await (const chunk of this.#source) {
       this.#signal?.throwIfAborted();
-      const hashed = this.#digest?.update(chunk);
+      this.#hash?.update(chunk);
       this.#bytes += chunk.length;
       yield chunk;
-      await hashed;
     }
   }
 
-  async end(): Promise<{ sha256: string; bytes: number }> {
-    return { sha256: await this.#sha256(), bytes: this.#bytes };
+  end(): { sha256: string; bytes: number } {
+    return { sha256: this.#sha256(), bytes: this.#bytes };
   }
 }
 
 /** A member's bytes, hashed as they are taken. */
 class MemberBytes {
   readonly #reader: ByteReader;
-  readonly #digest: RunningDigest;
+  readonly #hash = createHash('sha256');
   #leftBytes: number;
 
-  constructor(reader: ByteReader, member: TarMember, digest: RunningDigest) {
+  constructor(reader: ByteReader, member: TarMember) {
     this.#reader = reader;
     this.#leftBytes = member.bytes;
-    this.#digest = digest;
   }
 
   async fill(target: Uint8Array): Promise<void> {
     if (target.length > this.#leftBytes) throw new LayoutMismatch('qcow2 file');
     await this.#reader.fill(target);
     this.#leftBytes -= target.length;
-    await this.#digest.update(target);
+    this.#hash.update(target);
   }
 
   async drain(): Promise<void> {
@@ -288,13 +281,13 @@ class MemberBytes {
       const part = await this.#reader.some(this.#leftBytes);
       if (part.length === 0) throw new EndOfBytes('within a member');
       this.#leftBytes -= part.length;
-      await this.#digest.update(part);
+      this.#hash.update(part);
     }
   }
 
   /** Once, at the end. */
-  async sha256(): Promise<string> {
-    return await this.#digest.digest();
+  get sha256(): string {
+    return this.#hash.digest('hex');
   }
 }
 

@@ -1,6 +1,6 @@
 // Writes an archive as a stream. Everything about it is known before the first byte but its checksums, which end it.
-import { createHash } from 'node:crypto';
-import { digestHere, MidmirrorError, messageOf, type NewDigest, type RunningDigest } from '@midmirror/basis';
+import { createHash, type Hash } from 'node:crypto';
+import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { encodeChecksums, type MemberChecksum } from './checksums.ts';
 import { type LayerOptions, layerNames, wrapLayers } from './layers.ts';
 import { limits } from './limits.ts';
@@ -53,12 +53,10 @@ export interface WrittenSummary {
 export interface VolumeReads {
   /**
    * Fills `target` with the bytes of the volume at the point, 1 MiB at most and whole clusters of 64 KiB but for the
-   * volume's end. Called ahead, up to twice at once.
+   * volume's end. Called ahead, up to `readsAheadMax` at once.
    */
   read(startBytes: number, lengthBytes: number, target: Uint8Array): Promise<void>;
   signal?: AbortSignal;
-  /** Where the SHA-256 of the data is made; default: on this thread. */
-  newDigest?: NewDigest;
 }
 
 /** Bytes of the file, and the buffer that they are in, when it is one of those that are used again. */
@@ -177,17 +175,17 @@ export class ArchiveWriting {
     });
     const { member, memberBytes } = manifest.data;
     yield encodeTarHeader({ name: member, bytes: memberBytes }, modified);
-    const digest = (this.#volume.newDigest ?? digestHere)();
-    yield* this.#qcow2(digest);
+    const hash = createHash('sha256');
+    yield* this.#qcow2(hash);
     yield Buffer.alloc(paddingBytes(memberBytes));
-    this.#members.push({ name: member, bytes: memberBytes, sha256: await digest.digest() });
+    this.#members.push({ name: member, bytes: memberBytes, sha256: hash.digest('hex') });
     const checksums = encodeChecksums(this.#members);
     yield* smallMember(CHECKSUMS_MEMBER, checksums, modified);
     yield TAR_END;
   }
 
   /** Pieces in order; while one is on its way the next are being read. */
-  async *#qcow2(digest: RunningDigest): AsyncGenerator<Uint8Array, void, undefined> {
+  async *#qcow2(hash: Hash): AsyncGenerator<Uint8Array, void, undefined> {
     const pieces = qcow2Pieces(this.plan.qcow2, this.plan.request.extents);
     const ahead: Promise<Filled>[] = [];
     let next = pieces.next();
@@ -199,10 +197,8 @@ export class ArchiveWriting {
           ahead.push(filled);
         }
         const { bytes, buffer } = await ahead.shift()!;
-        // While it is hashed it is on its way.
-        const hashed = digest.update(bytes);
+        hash.update(bytes);
         yield bytes;
-        await hashed;
         if (buffer !== null) this.#free.push(buffer);
       }
     } finally {
@@ -214,8 +210,7 @@ export class ArchiveWriting {
     if (piece.kind === 'table') return { bytes: piece.bytes, buffer: null };
     const { startBytes, lengthBytes, padBytes } = piece;
     this.#volume.signal?.throwIfAborted();
-    // Shared, so that another thread may hash it without a copy.
-    const buffer = this.#free.pop() ?? new Uint8Array(new SharedArrayBuffer(limits.pieceBytesMax));
+    const buffer = this.#free.pop() ?? new Uint8Array(limits.pieceBytesMax);
     await this.#volume.read(startBytes, lengthBytes, buffer.subarray(0, lengthBytes));
     this.#dataBytesRead += lengthBytes;
     buffer.fill(0, lengthBytes, lengthBytes + padBytes);

@@ -1,14 +1,7 @@
 // The library itself, over any kind of medium: which cartridge comes next, cutting and joining, what may be
 // overwritten, one writer at a time.
-import {
-  digestHere,
-  type ErrorCode,
-  MidmirrorError,
-  messageOf,
-  type NewDigest,
-  printBytes,
-  Turns,
-} from '@midmirror/basis';
+import { createHash } from 'node:crypto';
+import { type ErrorCode, MidmirrorError, messageOf, printBytes, Turns } from '@midmirror/basis';
 import { archivesOn } from './archives.ts';
 import { PartDigests } from './part-digests.ts';
 import { checkArchiveLabel, checkBarcode } from './label.ts';
@@ -36,8 +29,6 @@ export interface LibraryOptions {
   readonly leaseMs?: number;
   readonly nowMs?: () => number;
   readonly owner?: LeaseOwner;
-  /** Where SHA-256 is made; default: on this thread. */
-  readonly newDigest?: NewDigest;
 }
 
 export function cartridgeLibrary(media: Media, options: LibraryOptions = {}): TapeLibrary {
@@ -113,8 +104,7 @@ class CartridgeLibrary implements TapeLibrary {
       let cartridges = await this.#media.cartridges();
       if (await this.#eraseUnfinished(label, cartridges)) cartridges = await this.#media.cartridges();
       const signals = [this.#closing.signal, ...(options.signal === undefined ? [] : [options.signal])];
-      const now = { nowMs: this.#nowMs(), newDigest: this.#newDigest() };
-      const writing = new ArchiveWriting(this.#media, label, cartridges, lease, options, now);
+      const writing = new ArchiveWriting(this.#media, label, cartridges, lease, options, this.#nowMs());
       return await writing.run(stream, AbortSignal.any(signals));
     });
   }
@@ -128,7 +118,7 @@ class CartridgeLibrary implements TapeLibrary {
       throw new MidmirrorError('bad-request', 'an archive has at least one part, not none');
     const signals = [this.#closing.signal, ...(signal === undefined ? [] : [signal])];
     const both = AbortSignal.any(signals);
-    if (!this.readsAlone) return yield* readParts(this.#media, parts, both, this.#newDigest());
+    if (!this.readsAlone) return yield* readParts(this.#media, parts, both);
     // The drive is ours until the reader has what it wants.
     const ended = Promise.withResolvers<void>();
     const begun = Promise.withResolvers<void>();
@@ -140,7 +130,7 @@ class CartridgeLibrary implements TapeLibrary {
     both.addEventListener('abort', () => ended.resolve(), { once: true });
     try {
       await begun.promise;
-      yield* readParts(this.#media, parts, both, this.#newDigest());
+      yield* readParts(this.#media, parts, both);
     } finally {
       ended.resolve();
       await alone.catch(() => {});
@@ -243,10 +233,6 @@ class CartridgeLibrary implements TapeLibrary {
     return this.#options.nowMs ?? Date.now;
   }
 
-  #newDigest(): NewDigest {
-    return this.#options.newDigest ?? digestHere;
-  }
-
   #refuseClosed(): void {
     if (this.#closing.signal.aborted) throw this.#closing.signal.reason;
   }
@@ -264,7 +250,7 @@ class ArchiveWriting {
   readonly #full = new Map<string, string>();
   #writer: PartWriter | null = null;
   #barcode = '';
-  readonly #digests: PartDigests;
+  readonly #digests = new PartDigests();
   #partBytes = 0;
   #offset = 0;
 
@@ -274,7 +260,7 @@ class ArchiveWriting {
     cartridges: readonly Cartridge[],
     lease: HeldLease,
     options: WriteOptions,
-    { nowMs, newDigest }: { nowMs: () => number; newDigest: NewDigest },
+    nowMs: () => number,
   ) {
     this.#media = media;
     this.#label = checkArchiveLabel(label);
@@ -282,7 +268,6 @@ class ArchiveWriting {
     this.#lease = lease;
     this.#options = options;
     this.#nowMs = nowMs;
-    this.#digests = new PartDigests(newDigest);
   }
 
   async run(stream: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<Written> {
@@ -296,7 +281,7 @@ class ArchiveWriting {
           await this.#take(chunk.value.subarray(at, at + PIECE_BYTES_MAX), signal);
       }
       await this.#finish(true);
-      return { parts: this.#done, bytes: this.#offset, sha256: await this.#digests.ofAll() };
+      return { parts: this.#done, bytes: this.#offset, sha256: this.#digests.ofAll() };
     } catch (error) {
       void Promise.resolve(chunks.return?.()).catch(() => {});
       await this.#undo();
@@ -307,7 +292,8 @@ class ArchiveWriting {
   async #take(piece: Uint8Array, signal: AbortSignal): Promise<void> {
     for (let rest = piece; rest.length > 0; ) {
       signal.throwIfAborted();
-      const taken = await this.#write(rest);
+      const taken = await this.#named(() => this.#writer!.write(rest));
+      this.#digests.update(rest.subarray(0, taken));
       this.#partBytes += taken;
       rest = rest.subarray(taken);
       if (taken > 0)
@@ -320,13 +306,6 @@ class ArchiveWriting {
       await this.#finish(false);
       await this.#next();
     }
-  }
-
-  /** How much the cartridge has taken. What it will take is known only then, unless all of it: so it is hashed after. */
-  async #write(piece: Uint8Array): Promise<number> {
-    const taken = await this.#named(() => this.#writer!.write(piece));
-    await this.#digests.update(piece.subarray(0, taken));
-    return taken;
   }
 
   /** Begins a part on the next cartridge that has room. */
@@ -367,7 +346,7 @@ class ArchiveWriting {
       offset: this.#offset,
       bytes: this.#partBytes,
       last,
-      sha256: await this.#digests.endPart(),
+      sha256: this.#digests.endPart(),
       writtenAt: new Date(this.#nowMs()).toISOString(),
     };
     if (part.bytes === 0 && !last) {
@@ -416,7 +395,6 @@ async function* readParts(
   media: Media,
   places: readonly PartPlace[],
   signal: AbortSignal,
-  newDigest: NewDigest,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   let before: Part | null = null;
   for (const place of places) {
@@ -429,16 +407,15 @@ async function* readParts(
     if (opened === null || !isAt(opened.part, place)) throw missing(place);
     refuseUnlessFollows(opened.part, before);
     before = opened.part;
-    const digest = newDigest();
+    const hash = createHash('sha256');
     let bytes = 0;
     try {
       for await (const piece of opened.stream) {
         signal.throwIfAborted();
         bytes += piece.length;
         if (bytes > place.bytes) break;
-        const hashed = digest.update(piece);
+        hash.update(piece);
         yield piece;
-        await hashed;
       }
     } catch (error) {
       throw signal.aborted ? error : named(error, where);
@@ -448,7 +425,7 @@ async function* readParts(
         where,
         `${bytes < place.bytes ? 'it ends after' : 'it has more than'} ${Math.min(bytes, place.bytes)} of ${place.bytes} bytes`,
       );
-    const sha256 = await digest.digest();
+    const sha256 = hash.digest('hex');
     if (sha256 !== place.sha256) throw corrupt(where, `its SHA-256 is ${sha256}, not ${place.sha256}`);
   }
   if (before?.last !== true)

@@ -22,9 +22,6 @@ export async function openDirectoryShelf(
   return new DirectoryShelf(directory, files);
 }
 
-/** Shared, so that another thread may hash it without a copy. */
-const newPiece = (): Uint8Array => new Uint8Array(new SharedArrayBuffer(PIECE_BYTES_MAX));
-
 class DirectoryShelf implements Shelf {
   readonly url: string;
   readonly #directory: string;
@@ -151,7 +148,7 @@ class DirectoryShelf implements Shelf {
     // While one piece is with the receiver the next is read into the other buffer.
     const read = async (buffer: Uint8Array, position: number): Promise<Uint8Array> =>
       buffer.subarray(0, await file.read(buffer, 0, buffer.length, position));
-    let [spare, buffer] = [newPiece(), newPiece()];
+    let [spare, buffer] = [new Uint8Array(PIECE_BYTES_MAX), new Uint8Array(PIECE_BYTES_MAX)];
     let next = read(buffer, 0);
     try {
       for (let position = 0; ; position += PIECE_BYTES_MAX) {

@@ -16,7 +16,7 @@ export const limits = {
   /** 0: as other programs; 19: what nobody else wants. */
   niceness: 10,
   /** To the appliance. */
-  connections: 2,
+  connections: 4,
   /** How long the appliance may be away in the middle. */
   awayMsMax: 120_000,
   /** The unit of what is read and written: a cluster of qcow2. */

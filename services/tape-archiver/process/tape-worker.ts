@@ -1,6 +1,6 @@
 // What the tape process does: the calls of the protocol on one library, which is opened when it is first needed.
 import { mkdir, readFile } from 'node:fs/promises';
-import { digestHere, MidmirrorError, messageOf } from '@midmirror/basis';
+import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { type LayerName, parseIdentities, readManifest } from '@midmirror/tape-format';
 import { openLibrary, type TapeLibrary } from '@midmirror/tape-library';
 import { LibraryUse } from './library-use.ts';
@@ -123,7 +123,7 @@ export class TapeWorker {
   async #edges(library: TapeLibrary, { signal, report }: CallEdges): Promise<WriteEdges> {
     const identities = await this.#identities();
     const newPace = (): ReadPace => new ReadPace();
-    return { library, identities, newDigest: digestHere, newPace, signal, report };
+    return { library, identities, newPace, signal, report };
   }
 
   async #serve(library: TapeLibrary, { parts }: TapeCalls['serve']['ask']): Promise<Answers['serve']> {

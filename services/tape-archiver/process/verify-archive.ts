@@ -1,5 +1,6 @@
 // Reads an archive from its media to the last byte, and compares it with the point while that is on disk.
-import { isZero, MidmirrorError, type NewDigest } from '@midmirror/basis';
+import { createHash } from 'node:crypto';
+import { isZero, MidmirrorError } from '@midmirror/basis';
 import type { MirrorSource } from '@midmirror/restore';
 import { type LayerName, type Manifest, openArchive, type RestoredRange } from '@midmirror/tape-format';
 import type { TapeLibrary } from '@midmirror/tape-library';
@@ -10,7 +11,6 @@ import type { TapeProgress, VerifiedArchive, VerifyOrder } from './protocol.ts';
 export interface VerifyEdges {
   library: TapeLibrary;
   identities: readonly string[];
-  newDigest: NewDigest;
   signal: AbortSignal;
   report: (progress: TapeProgress) => void;
 }
@@ -28,12 +28,11 @@ export async function verifyOrder(order: VerifyOrder, edges: VerifyEdges): Promi
 }
 
 async function wholeOf(order: VerifyOrder, edges: VerifyEdges): Promise<VerifiedArchive> {
-  const { identities, newDigest, signal } = edges;
+  const { identities, signal } = edges;
   const { label, parts, sha256 } = order;
   const reading = await openArchive(progressing(order, edges, order.uri === null ? 'reading' : 'comparing'), {
     identities,
     layers: label.layers as readonly LayerName[],
-    newDigest,
     signal,
     reuseBuffer: true,
     ...(sha256 === null ? {} : { sha256 }),
@@ -56,13 +55,13 @@ async function wholeOf(order: VerifyOrder, edges: VerifyEdges): Promise<Verified
 /** Only what lies on the media: it can't be looked into. */
 async function rawOf(order: VerifyOrder, edges: VerifyEdges): Promise<VerifiedArchive> {
   const { parts } = order;
-  const digest = parts.length === 1 ? null : edges.newDigest();
+  const hash = parts.length === 1 ? null : createHash('sha256');
   let bytes = 0;
   for await (const piece of progressing(order, edges, 'reading')) {
     bytes += piece.length;
-    await digest?.update(piece);
+    hash?.update(piece);
   }
-  const sha256 = (await digest?.digest()) ?? parts[0]!.sha256;
+  const sha256 = hash?.digest('hex') ?? parts[0]!.sha256;
   if (order.sha256 !== null && order.sha256 !== sha256)
     throw new MidmirrorError(
       'corrupt',

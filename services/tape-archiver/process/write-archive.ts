@@ -1,5 +1,5 @@
 // Plans and writes the archive of a point.
-import { MidmirrorError, type NewDigest } from '@midmirror/basis';
+import { MidmirrorError } from '@midmirror/basis';
 import { type MirrorSource, probeRate, type RangeList } from '@midmirror/restore';
 import {
   type ArchivePlan,
@@ -18,7 +18,6 @@ import { verifyOrder } from './verify-archive.ts';
 export interface WriteEdges {
   library: TapeLibrary;
   identities: readonly string[];
-  newDigest: NewDigest;
   newPace: () => ReadPace;
   signal: AbortSignal;
   report: (progress: TapeProgress) => void;
@@ -99,13 +98,12 @@ async function writePlanned(
   plan: ArchivePlan,
   source: MirrorSource,
   order: WriteOrder,
-  { library, newDigest, newPace, signal, report }: WriteEdges,
+  { library, newPace, signal, report }: WriteEdges,
 ): Promise<WrittenArchive> {
   const pace = newPace();
   const writing = new ArchiveWriting(plan, {
     read: (startBytes, lengthBytes, target) =>
       pace.read(lengthBytes, signal, () => source.read(startBytes, lengthBytes, target)),
-    newDigest,
     signal,
   });
   const { archive, name, volume, kind, layers } = plan.manifest;
