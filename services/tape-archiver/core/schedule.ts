@@ -34,14 +34,37 @@ export function kindOf(
   const image = (why: string): NextTape => ({ kind: 'image', parent: null, why });
   const differences = policy.tapeDifferencesPerImage;
   if (differences === 0) return image('the policy wants images only');
-  const byId = byIdOf(newestFirst);
-  const parent = newestFirst.find(
-    (archive) => archive.cause === 'schedule' && chainOf(archive, byId).lacking.length === 0,
-  );
+  const parent = newestUsable(newestFirst.filter(isScheduled), newestFirst);
   if (parent === undefined) return image('no tape of the schedule is there that can be restored');
   if (parent.chain.length >= differences)
     return image(`${differences} differences have followed the last one`);
   if (parent.library !== library) return image(`${parent.name} is in the library ${parent.library}`);
   if (!seqsOnDisk.has(parent.seq)) return image(`the point of ${parent.name} is not on disk any more`);
   return { kind: 'difference', parent };
+}
+
+/**
+ * The archives whose points stay on disk, so that a difference to them can be written: the newest, which a person goes
+ * on from, and the newest of the schedule, which that goes on from; each for `tapeHoldBaseSeconds` since it was made.
+ */
+export function basesToHold(
+  newestFirst: readonly Archive[],
+  policy: Pick<VolumePolicy, 'tapeHoldBaseSeconds'>,
+  nowNs: bigint,
+): Archive[] {
+  const holdNs = BigInt(policy.tapeHoldBaseSeconds) * 1_000_000_000n;
+  const newest = newestUsable(newestFirst, newestFirst);
+  const scheduled = newestUsable(newestFirst.filter(isScheduled), newestFirst);
+  return [...new Set([newest, scheduled])]
+    .filter((archive) => archive !== undefined)
+    .filter(({ createdNs }) => createdNs + holdNs > nowNs);
+}
+
+function isScheduled({ cause }: Archive): boolean {
+  return cause === 'schedule';
+}
+
+function newestUsable(newestFirst: readonly Archive[], all: readonly Archive[]): Archive | undefined {
+  const byId = byIdOf(all);
+  return newestFirst.find((archive) => chainOf(archive, byId).lacking.length === 0);
 }
