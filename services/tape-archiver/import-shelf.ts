@@ -75,8 +75,7 @@ export class Shelf {
       outcome.imported.push(archiveId);
     } catch (error) {
       if (!(error instanceof MidmirrorError) || error.code === 'unavailable') throw error;
-      const why = error.hint === undefined ? messageOf(error) : `${messageOf(error)} (${error.hint})`;
-      outcome.refused.push({ archive: archiveId, name, why });
+      outcome.refused.push({ archive: archiveId, name, why: whyRefused(error) });
     }
   }
 
@@ -168,6 +167,12 @@ export class Shelf {
 }
 
 const MISSING = 'part';
+
+function whyRefused(error: MidmirrorError): string {
+  if (error.details['reason'] === 'key')
+    return 'it is encrypted for a key that this appliance lacks: start it with MIM_TAPE_IDENTITY, the file of the identity';
+  return error.hint === undefined ? messageOf(error) : `${messageOf(error)} (${error.hint})`;
+}
 
 function isSame(part: Part, row: TapePartRow): boolean {
   return part.archiveId === row.archive_id && part.part === row.part && part.sha256 === row.sha256;

@@ -20,8 +20,6 @@ import type { TapeProgress } from './process/protocol.ts';
 export interface JobRun {
   signal: AbortSignal;
   onProgress: (progress: TapeProgress) => void;
-  /** Not the first time: an earlier one may have got further than the catalogue says. */
-  again: boolean;
 }
 
 /** What is done once a job has done its work: in the transaction that ends it. */
@@ -63,7 +61,7 @@ interface Running {
 
 /** Of one library: a job at a time. */
 interface Queue {
-  waiting: { id: string; again: boolean }[];
+  waiting: string[];
   /** Null: nothing waits. */
   working: Promise<void> | null;
 }
@@ -89,7 +87,7 @@ export class Jobs {
       .orderBy('created_ns')
       .orderBy('id')
       .execute();
-    for (const row of rows) this.#enqueue(row.library, row.id, row.state === 'running');
+    for (const row of rows) this.#enqueue(row.library, row.id);
   }
 
   /** Durable, with its pin, when it resolves. Throws `point-unavailable` when the point can't be pinned any more. */
@@ -117,7 +115,7 @@ export class Jobs {
       await tx.insertInto('tape_job').values(row).execute();
     });
     this.#context.reached('queued');
-    this.#enqueue(row.library, row.id, false);
+    this.#enqueue(row.library, row.id);
     return this.#told(row);
   }
 
@@ -149,25 +147,22 @@ export class Jobs {
     await Promise.all([...this.#queues.values()].map(({ working }) => working));
   }
 
-  #enqueue(library: string, id: string, again: boolean): void {
+  #enqueue(library: string, id: string): void {
     const queue = this.#queues.get(library) ?? { waiting: [], working: null };
     this.#queues.set(library, queue);
-    queue.waiting.push({ id, again });
+    queue.waiting.push(id);
     queue.working ??= this.#work(queue);
   }
 
   async #work(queue: Queue): Promise<void> {
-    for (let next = queue.waiting.shift(); next !== undefined; next = queue.waiting.shift()) {
+    for (let id = queue.waiting.shift(); id !== undefined; id = queue.waiting.shift()) {
       if (this.#stop.signal.aborted) break;
-      const { id, again } = next;
-      await this.#run(id, again).catch((error: unknown) =>
-        this.#context.log(`tape job ${id}: ${messageOf(error)}`),
-      );
+      await this.#run(id).catch((error: unknown) => this.#context.log(`tape job ${id}: ${messageOf(error)}`));
     }
     queue.working = null;
   }
 
-  async #run(id: string, again: boolean): Promise<void> {
+  async #run(id: string): Promise<void> {
     const { catalog } = this.#context;
     const row = await tapeJobOf(catalog.db, id);
     if (row.state !== 'queued' && row.state !== 'running') return; // cancelled while it waited
@@ -176,14 +171,14 @@ export class Jobs {
     this.#running.set(id, running);
     try {
       await catalog.db.updateTable('tape_job').set({ state: 'running' }).where('id', '=', id).execute();
-      await this.#attempts(row, running, again);
+      await this.#attempts(row, running);
     } finally {
       this.#running.delete(id);
       ended.resolve();
     }
   }
 
-  async #attempts(row: TapeJobRow, running: Running, again: boolean): Promise<void> {
+  async #attempts(row: TapeJobRow, running: Running): Promise<void> {
     const signal = AbortSignal.any([this.#stop.signal, running.cancel.signal]);
     const meter = rateMeter();
     const onProgress = (told: TapeProgress): void => {
@@ -191,7 +186,7 @@ export class Jobs {
     };
     for (let attempt = 1; ; attempt += 1) {
       try {
-        const ending = await this.#edges.perform(row, { signal, onProgress, again: again || attempt > 1 });
+        const ending = await this.#edges.perform(row, { signal, onProgress });
         this.#context.reached(`${row.task}:performed`);
         return await this.#end(row, 'done', null, ending);
       } catch (error) {

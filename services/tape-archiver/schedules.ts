@@ -147,6 +147,8 @@ export class Schedules {
       'schedule',
     );
     await this.#jobs.add(job);
+    if (next.kind === 'image')
+      this.#context.log(`volume ${volume.name}: an image by its schedule: ${next.why}`);
   }
 
   /** Since when this schedule is the volume's. */

@@ -22,7 +22,6 @@ import {
 import type { Requests } from '@midmirror/events';
 import { printTime } from '@midmirror/point';
 import { parsePolicy } from '@midmirror/policy';
-import { archivesOn, type Part } from '@midmirror/tape-library';
 import { storeArchive, tellOf } from './archives.ts';
 import type { TapeArchiverContext } from './context.ts';
 import type { Ending, JobRun, NewJob } from './jobs.ts';
@@ -88,12 +87,10 @@ export class WriteJobs {
     };
   }
 
-  /** Does it, or finds that an earlier attempt had got to its end without the catalogue hearing of it. */
-  async perform(job: TapeJobRow, { signal, onProgress, again }: JobRun): Promise<Ending> {
+  /** Of an attempt that had got to its end without the catalogue hearing of it, the tape process takes what is there. */
+  async perform(job: TapeJobRow, { signal, onProgress }: JobRun): Promise<Ending> {
     const order = await this.#orderOf(job);
-    const found = again ? await this.#adopt(job, order, signal) : null;
-    const written =
-      found ?? (await this.#libraries.call(job.library, 'write', order, { signal, onProgress }));
+    const written = await this.#libraries.call(job.library, 'write', order, { signal, onProgress });
     const untilNs = await this.#untilOf(job.volume_id, job.seq);
     return async (tx) => {
       const row = rowOf(job, order, written, untilNs, this.#context.clock.nowNs());
@@ -215,29 +212,6 @@ export class WriteJobs {
       created: printTime(clock.nowNs()),
       ...{ zstdLevel, recipients, barcodes },
       uri: pointUri(volume.name, job.seq),
-    };
-  }
-
-  /** What an attempt before this one left: all of it is read once more. Null: it had not got to its end. */
-  async #adopt(job: TapeJobRow, order: WriteOrder, signal: AbortSignal): Promise<WrittenArchive | null> {
-    const { cartridges } = await this.#libraries.call(job.library, 'list', {});
-    const found = archivesOn(cartridges).find(
-      ({ archiveId, whole }) => whole && archiveId === job.archive_id,
-    );
-    if (found === undefined) return null;
-    const { archiveId, name, layers } = found;
-    const parts: readonly Part[] = found.parts;
-    const verified = await this.#libraries.call(
-      job.library,
-      'verify',
-      { label: { archiveId, name, layers }, parts, sha256: null, uri: order.uri },
-      { signal },
-    );
-    return {
-      ...{ name, layers, parts },
-      bytes: verified.bytes,
-      sha256: verified.sha256,
-      members: verified.members ?? [],
     };
   }
 

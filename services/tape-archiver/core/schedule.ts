@@ -43,23 +43,6 @@ export function kindOf(
   return { kind: 'difference', parent };
 }
 
-/**
- * The archives whose points stay on disk, so that a difference to them can be written: the newest, which a person goes
- * on from, and the newest of the schedule, which that goes on from; each for `tapeHoldBaseSeconds` since it was made.
- */
-export function basesToHold(
-  newestFirst: readonly Archive[],
-  policy: Pick<VolumePolicy, 'tapeHoldBaseSeconds'>,
-  nowNs: bigint,
-): Archive[] {
-  const holdNs = BigInt(policy.tapeHoldBaseSeconds) * 1_000_000_000n;
-  const newest = newestUsable(newestFirst, newestFirst);
-  const scheduled = newestUsable(newestFirst.filter(isScheduled), newestFirst);
-  return [...new Set([newest, scheduled])]
-    .filter((archive) => archive !== undefined)
-    .filter(({ createdNs }) => createdNs + holdNs > nowNs);
-}
-
 function isScheduled({ cause }: Archive): boolean {
   return cause === 'schedule';
 }

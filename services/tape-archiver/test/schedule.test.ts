@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { Archive } from '../core/archive.ts';
-import { basesToHold, firstRunNs, isDue, kindOf } from '../core/schedule.ts';
+import { firstRunNs, isDue, kindOf } from '../core/schedule.ts';
 import { archive, histories, naiveChain } from './archives.ts';
 
 const NIGHTLY = '0 3 * * *';
@@ -109,17 +109,4 @@ test('a difference is always to one that can be restored, and the policy bounds 
     if (follows) assert.equal(next.parent, last);
   });
   fc.assert(property, { numRuns: 1000 });
-});
-
-test('the points of the newest and of the newest of the schedule are held, for so long', () => {
-  const hold = { tapeHoldBaseSeconds: 60 };
-  const after = (each: Archive, seconds: number): bigint => each.createdNs + BigInt(seconds) * 1_000_000_000n;
-  assert.deepEqual(basesToHold([], hold, 0n), []);
-  assert.deepEqual(basesToHold(NEWEST_FIRST, hold, after(SECOND, 59)), [SECOND]);
-  assert.deepEqual(basesToHold(NEWEST_FIRST, hold, after(SECOND, 60)), []);
-  const asked = archive('asked', { seq: 40, cause: 'requested', createdNs: after(SECOND, 30) });
-  assert.deepEqual(basesToHold([asked, ...NEWEST_FIRST], hold, after(SECOND, 59)), [asked, SECOND]);
-  assert.deepEqual(basesToHold([asked, ...NEWEST_FIRST], hold, after(SECOND, 89)), [asked]);
-  const lost = [{ ...asked, lost: true }, { ...SECOND, lost: true }, FIRST, IMAGE];
-  assert.deepEqual(basesToHold(lost, hold, after(FIRST, 59)), [FIRST]);
 });
