@@ -16,7 +16,10 @@ export async function startAppliance(
   env: Record<string, string> = {},
 ): Promise<Server & { appliance: ApplianceProcess }> {
   const socket = `${folder}/mim.sock`;
-  const appliance = await ApplianceProcess.start(`${folder}/data`, { MIM_NBD_LISTEN: `unix:${socket}`, ...env });
+  const appliance = await ApplianceProcess.start(`${folder}/data`, {
+    MIM_NBD_LISTEN: `unix:${socket}`,
+    ...env,
+  });
   return {
     name: 'Midmirror',
     appliance,

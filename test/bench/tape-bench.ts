@@ -129,7 +129,8 @@ class Bench {
       beside.push(busy);
       rates.push(rate);
     }
-    const of = (runs: readonly Measured[], pick: (each: Measured) => number): number => median(runs.map(pick));
+    const of = (runs: readonly Measured[], pick: (each: Measured) => number): number =>
+      median(runs.map(pick));
     const iops = ({ iops: each }: Measured): number => each;
     const p99 = ({ p99Us }: Measured): number => p99Us;
     const figures = this.#figures;
@@ -182,8 +183,11 @@ class Bench {
   }
 
   async #job({ job }: Job): Promise<Job & { progress: { bytesDone: number } | null }> {
-    return (await this.#appliance.get<{ job: Job & { progress: { bytesDone: number } | null } }>(`/tape-jobs/${job}`))
-      .job;
+    return (
+      await this.#appliance.get<{ job: Job & { progress: { bytesDone: number } | null } }>(
+        `/tape-jobs/${job}`,
+      )
+    ).job;
   }
 
   /** An archive, which stays. */
