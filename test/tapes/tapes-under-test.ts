@@ -49,11 +49,17 @@ export class Tapes {
     this.folder = folder;
   }
 
-  /** A job that is asked for, when it has ended; whatever became of it. */
+  /** A job that is asked for, when it has ended; whatever became of it, and though nobody knows of it for a while. */
   async ended(job: Job): Promise<Job> {
     for (const untilMs = Date.now() + JOB_MS_MAX; ; ) {
-      const { job: now } = await this.appliance.get<{ job: Job }>(`/tape-jobs/${job.job}`);
-      if (now.state !== 'queued' && now.state !== 'running') return now;
+      const now = await this.appliance
+        .get<{ job: Job }>(`/tape-jobs/${job.job}`)
+        .then((answer) => answer.job)
+        .catch((error: Error) => {
+          if (/"code":"unavailable"/.test(error.message)) return null;
+          throw error;
+        });
+      if (now !== null && now.state !== 'queued' && now.state !== 'running') return now;
       assert.ok(Date.now() < untilMs, `tape job ${job.job} does not end: ${JSON.stringify(now)}`);
       await pause(50);
     }
