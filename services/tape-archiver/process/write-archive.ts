@@ -10,7 +10,7 @@ import {
 } from '@midmirror/tape-format';
 import { type ArchiveLabel, type ArchiveOnTape, archivesOn, type TapeLibrary } from '@midmirror/tape-library';
 import { limits } from './limits.ts';
-import type { ReadPace } from './read-pace.ts';
+import { ReadPace } from './read-pace.ts';
 import { extentsOf, openPoint, rangesOf } from './point-source.ts';
 import type { PlannedArchive, TapeProgress, WriteOrder, WrittenArchive } from './protocol.ts';
 import { verifyOrder } from './verify-archive.ts';
@@ -18,7 +18,6 @@ import { verifyOrder } from './verify-archive.ts';
 export interface WriteEdges {
   library: TapeLibrary;
   identities: readonly string[];
-  newPace: () => ReadPace;
   signal: AbortSignal;
   report: (progress: TapeProgress) => void;
 }
@@ -98,12 +97,12 @@ async function writePlanned(
   plan: ArchivePlan,
   source: MirrorSource,
   order: WriteOrder,
-  { library, newPace, signal, report }: WriteEdges,
+  { library, signal, report }: WriteEdges,
 ): Promise<WrittenArchive> {
-  const pace = newPace();
+  const probed = new Uint8Array(Math.min(limits.pace.probeBytes, source.sizeBytes));
+  const pace = new ReadPace({ probe: () => source.read(0, probed.length, probed) });
   const writing = new ArchiveWriting(plan, {
-    read: (startBytes, lengthBytes, target) =>
-      pace.read(lengthBytes, signal, () => source.read(startBytes, lengthBytes, target)),
+    read: (startBytes, lengthBytes, target) => pace.read(() => source.read(startBytes, lengthBytes, target)),
     signal,
   });
   const { archive, name, volume, kind, layers } = plan.manifest;
