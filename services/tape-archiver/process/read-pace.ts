@@ -2,6 +2,7 @@
 // and a few small reads listen: where nobody else asks they are answered evenly, where guests keep the server busy some
 // wait many times as long as the best. Then one read goes at a time, with rests between them, until it is quiet again.
 import { setTimeout as pause } from 'node:timers/promises';
+import type { MirrorSource } from '@midmirror/restore';
 import { limits } from './limits.ts';
 
 export interface PaceEdges {
@@ -87,4 +88,31 @@ export class ReadPace {
     this.#busy = meanMs > Math.min(busyMsMax, Math.max(busyMsMin, busyRatio * this.#bestMs));
     this.#heardMs = this.#nowMs();
   }
+}
+
+export interface PacedReads {
+  read(startBytes: number, lengthBytes: number, target: Uint8Array): Promise<void>;
+  /** Resolves when no read is under way: before that the point is not to be closed. */
+  ended(): Promise<void>;
+}
+
+/** Reads of a point at such a pace. */
+export function pacedReads(source: Pick<MirrorSource, 'sizeBytes' | 'read'>): PacedReads {
+  const probed = new Uint8Array(Math.min(limits.pace.probeBytes, source.sizeBytes));
+  const pace = new ReadPace({ probe: () => source.read(0, probed.length, probed) });
+  const underWay = new Set<Promise<void>>();
+  return {
+    async read(startBytes, lengthBytes, target) {
+      const reading = pace.read(() => source.read(startBytes, lengthBytes, target));
+      underWay.add(reading);
+      try {
+        await reading;
+      } finally {
+        underWay.delete(reading);
+      }
+    },
+    async ended() {
+      await Promise.allSettled(underWay);
+    },
+  };
 }

@@ -10,7 +10,7 @@ import {
 } from '@midmirror/tape-format';
 import { type ArchiveLabel, type ArchiveOnTape, archivesOn, type TapeLibrary } from '@midmirror/tape-library';
 import { limits } from './limits.ts';
-import { ReadPace } from './read-pace.ts';
+import { pacedReads } from './read-pace.ts';
 import { extentsOf, openPoint, rangesOf } from './point-source.ts';
 import type { PlannedArchive, TapeProgress, WriteOrder, WrittenArchive } from './protocol.ts';
 import { verifyOrder } from './verify-archive.ts';
@@ -99,12 +99,8 @@ async function writePlanned(
   order: WriteOrder,
   { library, signal, report }: WriteEdges,
 ): Promise<WrittenArchive> {
-  const probed = new Uint8Array(Math.min(limits.pace.probeBytes, source.sizeBytes));
-  const pace = new ReadPace({ probe: () => source.read(0, probed.length, probed) });
-  const writing = new ArchiveWriting(plan, {
-    read: (startBytes, lengthBytes, target) => pace.read(() => source.read(startBytes, lengthBytes, target)),
-    signal,
-  });
+  const reads = pacedReads(source);
+  const writing = new ArchiveWriting(plan, { read: reads.read, signal });
   const { archive, name, volume, kind, layers } = plan.manifest;
   const label: ArchiveLabel = { archiveId: archive, name, volumeId: volume.id, layers, notes: { kind } };
   const onProgress = ({ barcode }: { barcode: string }): void =>
@@ -121,6 +117,8 @@ async function writePlanned(
   } catch (error) {
     if (error instanceof MidmirrorError && error.code === 'no-space') throw withAddHint(error);
     throw error;
+  } finally {
+    await reads.ended();
   }
 }
 
