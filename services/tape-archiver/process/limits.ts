@@ -21,16 +21,18 @@ export const limits = {
   awayMsMax: 120_000,
   /** How guests are given way (read-pace.ts). */
   pace: {
+    /** While it is quiet, and while guests are busy. */
     listenEveryMs: 1000,
+    listenAgainMs: 500,
     probes: 10,
     probeRestMs: 4,
     probeBytes: 4096,
     /** Mean of the probes, to the best that was ever heard, above which guests are busy; within these bounds. */
-    busyRatio: 4,
-    busyMsMin: 1,
+    busyRatio: 3,
+    busyMsMin: 0.5,
     busyMsMax: 4,
     /** Of the time, while they are: one read at a time, then a rest within these bounds. */
-    busyShare: 0.15,
+    busyShare: 0.2,
     restMsMin: 10,
     restMsMax: 60,
   },

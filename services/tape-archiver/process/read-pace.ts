@@ -14,6 +14,7 @@ export interface PaceEdges {
 
 const {
   listenEveryMs,
+  listenAgainMs,
   probes,
   probeRestMs,
   busyRatio,
@@ -56,7 +57,8 @@ export class ReadPace {
   }
 
   async #begin(read: () => Promise<void>): Promise<{ done: Promise<void>; free: Promise<void> }> {
-    if (this.#nowMs() - this.#heardMs >= listenEveryMs) await this.#listen();
+    const everyMs = this.#busy ? listenAgainMs : listenEveryMs;
+    if (this.#nowMs() - this.#heardMs >= everyMs) await this.#listen();
     const startMs = this.#nowMs();
     this.#underWay += 1;
     const done = read().finally(() => {
@@ -74,6 +76,7 @@ export class ReadPace {
   async #listen(): Promise<void> {
     if (this.#underWay > 0) await new Promise<void>((resolve) => (this.#drained = resolve));
     this.#drained = null;
+    await this.#probe(); // the first one after a while finds nothing warm
     const heard: number[] = [];
     for (let i = 0; i < probes; i += 1) {
       await this.#pauseMs(probeRestMs);
