@@ -1,7 +1,7 @@
 // A stream whose end is told: frames of a length (u32, big endian) and as many bytes; at the end a frame of no bytes,
 // then a length and JSON, `{"ok":true}` or `{"problem":…}`. So a receiver knows a cut from an end, and the reason of an
 // error arrives after bytes that were right.
-import { MidmirrorError } from '@midmirror/basis';
+import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { type Problem, problemError, problemOf } from './problem.ts';
 
 export const frameLimits = {
@@ -51,7 +51,7 @@ export async function* unframed(
   let left = 0;
   let end: { bytes: Buffer; fill: number } | null = null;
   let ending = false;
-  for await (const chunk of body) {
+  for await (const chunk of untilCut(body)) {
     for (let at = 0; at < chunk.length; ) {
       if (end !== null && end.fill === end.bytes.length) throw noFrames('there are bytes after the end');
       if (end !== null) {
@@ -81,12 +81,26 @@ export async function* unframed(
       else left = length;
     }
   }
-  if (end === null || end.fill < end.bytes.length)
-    throw new MidmirrorError('unavailable', 'the stream was cut off before its end', {
-      hint: 'the other side was stopped or the connection was lost; try again',
-    });
+  if (end === null || end.fill < end.bytes.length) throw cutOff();
   const problem = problemIn(end.bytes);
   if (problem !== null) throw problemError(problem);
+}
+
+/** What a lost connection says is said in our words. */
+async function* untilCut(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
+  try {
+    yield* body;
+  } catch (cause) {
+    throw cause instanceof MidmirrorError ? cause : cutOff(cause);
+  }
+}
+
+function cutOff(cause?: unknown): MidmirrorError {
+  const why = cause === undefined ? '' : `: ${messageOf(cause)}`;
+  return new MidmirrorError('unavailable', `the stream was cut off before its end${why}`, {
+    hint: 'the other side was stopped or the connection was lost; try again',
+    cause,
+  });
 }
 
 /** Null: all is well. */

@@ -534,6 +534,7 @@ function barcodesOf(parts: readonly Part[]): string {
 }
 
 async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  promise.catch(() => {}); // when the signal is first, nobody waits for it
   signal.throwIfAborted();
   const aborted = Promise.withResolvers<never>();
   const abort = (): void => aborted.reject(signal.reason);

@@ -42,6 +42,11 @@ test('a stream that is cut anywhere is told from one that has ended', async () =
   const wire = await collected(framed(given(Buffer.from('first'), Buffer.from('second'))));
   for (let length = 0; length < wire.length; length += 1)
     await assert.rejects(collected(unframed(given(wire.subarray(0, length)))), { code: 'unavailable' });
+  async function* lost(): AsyncGenerator<Uint8Array> {
+    yield wire.subarray(0, 7);
+    throw new Error('read ECONNRESET');
+  }
+  await assert.rejects(collected(unframed(lost())), { code: 'unavailable', message: /ECONNRESET/ });
 });
 
 test('an error arrives as it was, after the bytes before it', async () => {

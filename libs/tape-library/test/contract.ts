@@ -181,6 +181,19 @@ export function tapeLibraryContract(name: string, make: () => Promise<LibraryUnd
           await new Promise(() => {});
         };
         await assert.rejects(library.write(label('one'), stuck(), { signal: giveUp.signal }), /given up/);
+        // Both know of it while a piece is written: the source's own failure is nobody's any more.
+        const late = new AbortController();
+        const aware = async function* (): AsyncGenerator<Uint8Array> {
+          for (let seed = 0; ; seed += 1) {
+            late.signal.throwIfAborted();
+            yield bytesOf(seed, 100_000);
+          }
+        };
+        const onProgress = (): void => late.abort(new Error('given up late'));
+        await assert.rejects(
+          library.write(label('one'), aware(), { signal: late.signal, onProgress }),
+          /given up late/,
+        );
         assert.deepEqual(
           (await library.list()).flatMap(({ parts }) => parts),
           [],

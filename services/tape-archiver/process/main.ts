@@ -1,9 +1,13 @@
 // The tape process: one for a library, started by the service and ended by it, or when that is gone.
+import { enableCompileCache } from 'node:module';
 import { setPriority } from 'node:os';
-import { limits } from './limits.ts';
 import type { FromTapeProcess, TapeProcessPlace, ToTapeProcess } from './messages.ts';
-import { answerCalls } from './answer-calls.ts';
-import { TapeWorker } from './tape-worker.ts';
+
+// Before the rest is loaded: what Node has compiled once it need not compile again.
+enableCompileCache();
+const { limits } = await import('./limits.ts');
+const { answerCalls } = await import('./answer-calls.ts');
+const { TapeWorker } = await import('./tape-worker.ts');
 
 setPriority(limits.niceness);
 // A terminal's Ctrl-C reaches it too: the service decides when it ends.
@@ -22,3 +26,5 @@ process.on('message', (message: ToTapeProcess) => {
 });
 // Whoever started it is gone. What is on the media is as after a power cut, and that is provided for.
 process.on('disconnect', () => process.exit(1));
+// It may have gone while this was loaded.
+if (!process.connected) process.exit(1);

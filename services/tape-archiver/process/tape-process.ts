@@ -9,6 +9,8 @@ import type { TapeCall, TapeCalls, TapeProgress } from './protocol.ts';
 
 export interface TapeProcessOptions extends TapeProcessPlace {
   readonly log: (message: string) => void;
+  /** Without work for so long it is ended; default: `limits.idleMsMax`. */
+  readonly idleMsMax?: number;
 }
 
 export interface CallOptions {
@@ -89,7 +91,7 @@ export class TapeProcess {
       const child = this.#child;
       this.#child = null;
       void child?.end();
-    }, limits.idleMsMax);
+    }, this.#options.idleMsMax ?? limits.idleMsMax);
     this.#idle.unref();
   }
 }

@@ -7,7 +7,6 @@ import { LibraryUse } from './library-use.ts';
 import { limits } from './limits.ts';
 import type { CallMessage, TapeProcessPlace } from './messages.ts';
 import type { TapeCall, TapeCalls, TapeProgress } from './protocol.ts';
-import { ReadPace } from './read-pace.ts';
 import { type ServedReading, serveReading } from './serve-reading.ts';
 import { verifyOrder } from './verify-archive.ts';
 import { planOrder, type WriteEdges, writeOrder } from './write-archive.ts';
@@ -122,8 +121,7 @@ export class TapeWorker {
 
   async #edges(library: TapeLibrary, { signal, report }: CallEdges): Promise<WriteEdges> {
     const identities = await this.#identities();
-    const newPace = (): ReadPace => new ReadPace();
-    return { library, identities, newPace, signal, report };
+    return { library, identities, signal, report };
   }
 
   async #serve(library: TapeLibrary, { parts }: TapeCalls['serve']['ask']): Promise<Answers['serve']> {

@@ -6,6 +6,7 @@ import { type LayerName, type Manifest, openArchive, type RestoredRange } from '
 import type { TapeLibrary } from '@midmirror/tape-library';
 import { limits } from './limits.ts';
 import { openPoint } from './point-source.ts';
+import { type PacedReads, pacedReads } from './read-pace.ts';
 import type { TapeProgress, VerifiedArchive, VerifyOrder } from './protocol.ts';
 
 export interface VerifyEdges {
@@ -111,18 +112,20 @@ async function pointOf({ uri }: VerifyOrder, { volume }: Manifest): Promise<Mirr
 class Comparison {
   readonly #point: MirrorSource;
   readonly #name: string;
+  readonly #reads: PacedReads;
   readonly #buffer = new Uint8Array(limits.pieceBytesMax);
 
   constructor(point: MirrorSource, name: string) {
     this.#point = point;
     this.#name = name;
+    this.#reads = pacedReads(point);
   }
 
   async take(range: RestoredRange): Promise<void> {
     const { startBytes, lengthBytes } = range;
     if (range.kind === 'zero') return await this.#zeroes(startBytes, lengthBytes);
     const there = this.#buffer.subarray(0, lengthBytes);
-    await this.#point.read(startBytes, lengthBytes, there);
+    await this.#reads.read(startBytes, lengthBytes, there);
     if (range.bytes.equals(there)) return;
     throw this.#differs(startBytes + there.findIndex((byte, at) => byte !== range.bytes[at]));
   }
@@ -134,7 +137,7 @@ class Comparison {
       const end = at + part.lengthBytes;
       for (; !part.zeroes && at < end; at += limits.pieceBytesMax) {
         const there = this.#buffer.subarray(0, Math.min(limits.pieceBytesMax, end - at));
-        await this.#point.read(at, there.length, there);
+        await this.#reads.read(at, there.length, there);
         if (!isZero(there)) throw this.#differs(at + there.findIndex((byte) => byte !== 0));
       }
       at = end;

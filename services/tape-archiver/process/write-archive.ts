@@ -10,7 +10,7 @@ import {
 } from '@midmirror/tape-format';
 import { type ArchiveLabel, type ArchiveOnTape, archivesOn, type TapeLibrary } from '@midmirror/tape-library';
 import { limits } from './limits.ts';
-import type { ReadPace } from './read-pace.ts';
+import { pacedReads } from './read-pace.ts';
 import { extentsOf, openPoint, rangesOf } from './point-source.ts';
 import type { PlannedArchive, TapeProgress, WriteOrder, WrittenArchive } from './protocol.ts';
 import { verifyOrder } from './verify-archive.ts';
@@ -18,7 +18,6 @@ import { verifyOrder } from './verify-archive.ts';
 export interface WriteEdges {
   library: TapeLibrary;
   identities: readonly string[];
-  newPace: () => ReadPace;
   signal: AbortSignal;
   report: (progress: TapeProgress) => void;
 }
@@ -98,14 +97,10 @@ async function writePlanned(
   plan: ArchivePlan,
   source: MirrorSource,
   order: WriteOrder,
-  { library, newPace, signal, report }: WriteEdges,
+  { library, signal, report }: WriteEdges,
 ): Promise<WrittenArchive> {
-  const pace = newPace();
-  const writing = new ArchiveWriting(plan, {
-    read: (startBytes, lengthBytes, target) =>
-      pace.read(lengthBytes, signal, () => source.read(startBytes, lengthBytes, target)),
-    signal,
-  });
+  const reads = pacedReads(source);
+  const writing = new ArchiveWriting(plan, { read: reads.read, signal });
   const { archive, name, volume, kind, layers } = plan.manifest;
   const label: ArchiveLabel = { archiveId: archive, name, volumeId: volume.id, layers, notes: { kind } };
   const onProgress = ({ barcode }: { barcode: string }): void =>
@@ -122,6 +117,8 @@ async function writePlanned(
   } catch (error) {
     if (error instanceof MidmirrorError && error.code === 'no-space') throw withAddHint(error);
     throw error;
+  } finally {
+    await reads.ended();
   }
 }
 
