@@ -50,7 +50,8 @@ export async function restoreFromTape(
   });
   try {
     const isNew = place.kind === 'absent';
-    tell(session, plan, `${place.name}${isNew ? ', a new file' : ''}`, restore.canFlush);
+    const words = `${place.name}${isNew ? ', a new file' : ''}`;
+    tell(session, plan, { target: place.name, words }, restore.canFlush);
     if (options.dryRun === true) return;
     refuseAway(plan);
     const source = await sourceOf(session, plan, options);
@@ -71,7 +72,7 @@ export async function restoreToVolume(
   options: TapeRestoreOptions,
 ): Promise<void> {
   await refuseTaken(session, name);
-  tell(session, plan, `the volume ${name}, a new one`, true);
+  tell(session, plan, { target: `${NEW_VOLUME}${name}`, words: `the volume ${name}, a new one` }, true);
   if (options.dryRun === true) return;
   refuseAway(plan);
   const source = await sourceOf(session, plan, options);
@@ -156,14 +157,19 @@ function goesOn(record: PourWish['record'], { volume, point }: TapePlan, place: 
   return same && source.id === volume.id && recorded?.seq === point.seq;
 }
 
-function tell(session: Session, plan: TapePlan, target: string, canFlush: boolean): void {
+function tell(
+  session: Session,
+  plan: TapePlan,
+  { target, words }: { target: string; words: string },
+  canFlush: boolean,
+): void {
   const { volume, point, chain, barcodes } = plan;
   const shown = {
     ...{ how: 'tape', volume: volume.name, point, chain, barcodes, target, canFlush },
     ...{ bytes: bytesOf(plan), sizeBytes: volume.sizeBytes },
     away: awayCartridges(plan).map(({ barcode }) => barcode),
   };
-  session.answer({ plan: shown }, () => printTapePlan(plan, target, canFlush));
+  session.answer({ plan: shown }, () => printTapePlan(plan, words, canFlush));
 }
 
 interface TapeSource extends TapeSourceOptions {
