@@ -144,7 +144,7 @@ test('archives are listed and shown with where they lie and what is wrong', asyn
     assert.deepEqual(callsOf(standIn), ['GET /tapes?limit=100&volume=db']);
     const show = await standIn.mim('tape', 'show', 'a1');
     assert.match(show.stdout, /state +whole, verified 2026-11-27T11:00:00Z against the point\n/);
-    assert.match(show.stdout, /needed by +two\n[^]*manifest\.json/);
+    assert.match(show.stdout, /needed by +two[\s\S]*manifest\.json/);
     tapes = [];
     assert.match((await standIn.mim('tape', 'list')).stdout, /no archive on tape yet: `mim tape write/);
     assert.deepEqual(await standIn.lines('tape', 'list'), [{ tapes: [] }]);
@@ -182,7 +182,7 @@ test('verify waits and says what was compared; erasing wants --yes; jobs are sho
       kept: [{ archive: 'a2', why: 'weekly' }],
     }));
     const retention = await standIn.mim('tape', 'retention', 'db', '--dry-run');
-    assert.match(retention.stdout, /Would go: 1 archive, 1 MiB\.\n[^]*a2 +weekly/);
+    assert.match(retention.stdout, /Would go: 1 archive, 1 MiB\.[\s\S]*a2 +weekly/);
   });
 });
 
