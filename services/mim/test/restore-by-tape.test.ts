@@ -118,6 +118,7 @@ test('a new volume is made of what is on tape, not of what a clone gives at once
     standIn.chain = await twoArchives();
     withDisk(standIn);
     const words = ['restore', 'db', '--to', 'volume:db-2'];
+    await standIn.fails(2, /--status is for what is there/, ...words, '--status');
     await standIn.fails(2, /write 1000 of db is on disk\n.*mim clone create/, ...words, '--at', 'latest');
     const at = `seq:${standIn.chain[1]!.manifest.point.seq}`;
     const dry = await standIn.mim(...words, '--at', at, '--dry-run');
