@@ -73,4 +73,12 @@ export {
 } from './snapshots.ts';
 export { fromNs, toNs } from './time-column.ts';
 export { syncUnderWay } from './syncs.ts';
+export {
+  tapeArchiveOf,
+  tapeArchivesOf,
+  tapeBasePinId,
+  tapeJobOf,
+  tapeJobPinId,
+  tapePartsOf,
+} from './tapes.ts';
 export { volumeById, volumeByName } from './volumes.ts';

@@ -314,6 +314,12 @@ const tapes: Migration = {
       .addColumn('ended_ns', 'text')
       .addColumn('error', 'text')
       .execute();
+    await db.schema
+      .createTable('tape_schedule')
+      .addColumn('volume_id', 'text', (c) => c.primaryKey())
+      .addColumn('cron', 'text', (c) => c.notNull())
+      .addColumn('since_ns', 'text', (c) => c.notNull())
+      .execute();
     const index = (name: string, table: string, columns: string[]): Promise<void> =>
       db.schema.createIndex(name).on(table).columns(columns).execute();
     await index('tape_archive_point', 'tape_archive', ['volume_id', 'seq']);

@@ -198,6 +198,13 @@ export interface TapeJobRow {
   error: string | null;
 }
 
+/** Since when a volume's schedule of tapes holds: times before it do not count. */
+export interface TapeScheduleRow {
+  volume_id: string;
+  cron: string;
+  since_ns: string;
+}
+
 /** Writes per minute, for the timeline. */
 export interface ActivityRow {
   volume_id: string;
@@ -238,6 +245,7 @@ export interface CatalogSchema {
   tape_archive: TapeArchiveRow;
   tape_part: TapePartRow;
   tape_job: TapeJobRow;
+  tape_schedule: TapeScheduleRow;
   activity: ActivityRow;
   position: PositionRow;
   message: MessageRow;

@@ -1,11 +1,11 @@
-export { type DomainEvent, type EventType, eventId } from './domain-event.ts';
+export { type DomainEvent, type EventBodies, type EventType, eventId } from './domain-event.ts';
 export { type EventEnvelope, envelopeOf, eventOf, traceparentOf } from './envelope.ts';
 export { decodeDescriptors, encodeDescriptors, type JournaledDescriptors } from './extents-journaled.ts';
 export { type MarkKind, markKinds } from './mark-kind.ts';
 export type {
   ChosenPoint,
-  RequestName,
   OpenMirrorView,
+  RequestName,
   Requests,
   ToldCartridge,
   ToldGap,

@@ -1,2 +1,13 @@
-export { keptSnapshots, type RetentionCandidate } from './retention.ts';
+export { nextRunNs } from './cron.ts';
+export {
+  type Keep,
+  type Kept,
+  kept,
+  keptSnapshots,
+  type RetentionCandidate,
+  type Rule,
+  snapshotKeep,
+  type SnapshotCandidate,
+  tapeKeep,
+} from './retention.ts';
 export { defaultPolicy, parsePolicy, type VolumePolicy } from './volume-policy.ts';

@@ -10,6 +10,7 @@ export type ServiceName =
   | 'ingest'
   | 'synchronizer'
   | 'mapping-index'
+  | 'tape-archiver'
   | 'console';
 
 const settings = {
@@ -53,6 +54,12 @@ const settings = {
   MIM_NODE: text(''),
   /** Of `mim replicate`: what its host's replicators know across restarts; a folder for each primary. */
   MIM_REPLICATOR_DIR: text('/var/lib/midmirror/replicator'),
+  /** Where tapes are unless somebody says otherwise: `file:///path`, `s3://bucket/prefix`, `tape:///dev/nst0?…`. */
+  MIM_TAPE_LIBRARY: text(''),
+  /** A file of age identities: with it encrypted archives can be imported and looked into here. */
+  MIM_TAPE_IDENTITY: text(''),
+  /** Where tape processes wait for the console to fetch an archive. */
+  MIM_TAPE_HOST: text('127.0.0.1'),
   /** The CLI's; allowed here so that a shell may export it for both. */
   MIM_API: text(''),
   /** Of `mim restore` likewise: where records of restores to devices and NBD exports are. */

@@ -21,6 +21,7 @@ export { planQcow2, type Qcow2Piece, type Qcow2Plan, qcow2Pieces } from './qcow2
 export { LayoutMismatch, type RestoredRange, restoredRanges } from './qcow2/read.ts';
 export {
   type ArchiveReading,
+  type ArchiveSummary,
   openArchive,
   type ReadOptions,
   readManifest,
@@ -30,8 +31,8 @@ export type { TapeFault } from './tape-error.ts';
 export {
   type ArchivePlan,
   type ArchiveRequest,
-  type ArchiveSummary,
   ArchiveWriting,
   planArchive,
   type VolumeReads,
+  type WrittenSummary,
 } from './write-archive.ts';

@@ -4,7 +4,7 @@ export const limits = {
   /** Of one read from the volume and of one range that a reader gives. */
   pieceBytesMax: 2 ** 20,
   /** Reads that run while what was read before is on its way. */
-  readsAheadMax: 2,
+  readsAheadMax: 4,
   /** 1 PiB: a map of 8 MiB in memory, and a refcount table that qemu still takes (8 MiB). */
   volumeBytesMax: 2 ** 50,
   manifestBytesMax: 256 * 1024,

@@ -1,6 +1,6 @@
 // Reads an archive as a stream: its manifest, then ranges of the volume, then the proof. A SHA-256 is known at its
 // end only, so RANGES ARE PROVISIONAL until the generator has ended without an error.
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import { MidmirrorError } from '@midmirror/basis';
 import { ByteReader, EndOfBytes } from './byte-reader.ts';
 import { decodeChecksums, type MemberChecksum } from './checksums.ts';
@@ -12,7 +12,6 @@ import { LayoutMismatch, type RestoredRange, restoredRanges } from './qcow2/read
 import { CLUSTER_BYTES, payloadCluster, type Qcow2Shape, shapeOfFile } from './qcow2/shape.ts';
 import { readTarEnd, readTarHeader, skipPadding, type TarMember } from './tar-blocks.ts';
 import { type Place, tapeError } from './tape-error.ts';
-import type { ArchiveSummary } from './write-archive.ts';
 
 export interface ReadOptions {
   /** As `parseIdentities` gives them; needed for archives with the layer age. */
@@ -21,7 +20,18 @@ export interface ReadOptions {
   layers?: readonly LayerName[];
   /** Of all bytes, where it is known from the catalogue. */
   sha256?: string;
+  /** Of all bytes of the source, asked at its end: where who gives them has it they are not hashed once more. */
+  sourceSha256?: () => string;
+  /** Ranges give their bytes in one and the same buffer: they are the receiver's until it asks for the next. */
+  reuseBuffer?: boolean;
   signal?: AbortSignal;
+}
+
+export interface ArchiveSummary {
+  bytes: number;
+  /** Of all bytes, as they came from the tape. */
+  sha256: string;
+  members: readonly MemberChecksum[];
 }
 
 const TAR_END_SECTION = 'end of the tar stream';
@@ -35,7 +45,7 @@ export async function openArchive(
   source: AsyncIterable<Uint8Array>,
   options: ReadOptions = {},
 ): Promise<ArchiveReading> {
-  const raw = new RawBytes(source, options.signal);
+  const raw = new RawBytes(source, options);
   let reader = new ByteReader(raw.chunks());
   try {
     const unwrapped = await unwrapLayers(reader, options.identities ?? [], options.layers);
@@ -116,10 +126,11 @@ export class ArchiveReading {
     if (this.#started) throw new MidmirrorError('conflict', 'an archive is read once; open it again');
     this.#started = true;
     try {
+      const { reuseBuffer = false } = this.#options;
       const member = new MemberBytes(this.#reader, await this.#header());
       let mismatch: LayoutMismatch | null = null;
       try {
-        yield* restoredRanges(member, this.#shape(), this.manifest.kind);
+        yield* restoredRanges(member, this.#shape(), this.manifest.kind, reuseBuffer);
       } catch (error) {
         if (!(error instanceof LayoutMismatch)) throw error;
         mismatch = error;
@@ -217,29 +228,33 @@ export class ArchiveReading {
   }
 }
 
-/** The bytes as they come from the tape, hashed. */
+/** The bytes as they come from the tape, hashed unless who gives them does. */
 class RawBytes {
   readonly #source: AsyncIterable<Uint8Array>;
   readonly #signal: AbortSignal | undefined;
-  readonly #hash = createHash('sha256');
+  readonly #hash: Hash | null;
+  readonly #sha256: () => string;
   #bytes = 0;
 
-  constructor(source: AsyncIterable<Uint8Array>, signal: AbortSignal | undefined) {
+  constructor(source: AsyncIterable<Uint8Array>, { signal, sourceSha256 }: ReadOptions) {
     this.#source = source;
     this.#signal = signal;
+    const hash = sourceSha256 === undefined ? createHash('sha256') : null;
+    this.#hash = hash;
+    this.#sha256 = sourceSha256 ?? (() => hash!.digest('hex'));
   }
 
   async *chunks(): AsyncGenerator<Uint8Array, void, undefined> {
     for await (const chunk of this.#source) {
       this.#signal?.throwIfAborted();
-      this.#hash.update(chunk);
+      this.#hash?.update(chunk);
       this.#bytes += chunk.length;
       yield chunk;
     }
   }
 
   end(): { sha256: string; bytes: number } {
-    return { sha256: this.#hash.digest('hex'), bytes: this.#bytes };
+    return { sha256: this.#sha256(), bytes: this.#bytes };
   }
 }
 

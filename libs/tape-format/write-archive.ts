@@ -44,20 +44,25 @@ export interface ArchivePlan {
   readonly qcow2: Qcow2Plan;
 }
 
-export interface ArchiveSummary {
+/** Of all bytes there is no SHA-256 here: who puts them on media has it. */
+export interface WrittenSummary {
   bytes: number;
-  /** Of all bytes, as they go to tape. */
-  sha256: string;
   members: readonly MemberChecksum[];
 }
 
 export interface VolumeReads {
   /**
-   * The bytes of the volume at the point, exactly `lengthBytes`, 1 MiB at most and whole clusters of 64 KiB but for the
-   * volume's end. The buffer becomes the writer's. Called ahead, up to twice at once.
+   * Fills `target` with the bytes of the volume at the point, 1 MiB at most and whole clusters of 64 KiB but for the
+   * volume's end. Called ahead, up to `readsAheadMax` at once.
    */
-  read(startBytes: number, lengthBytes: number): Promise<Uint8Array>;
+  read(startBytes: number, lengthBytes: number, target: Uint8Array): Promise<void>;
   signal?: AbortSignal;
+}
+
+/** Bytes of the file, and the buffer that they are in, when it is one of those that are used again. */
+interface Filled {
+  bytes: Uint8Array;
+  buffer: Uint8Array | null;
 }
 
 /** Throws `bad-request` naming what is wrong. Reads nothing of the volume. */
@@ -124,11 +129,11 @@ export class ArchiveWriting {
   readonly plan: ArchivePlan;
   readonly #volume: VolumeReads;
   readonly #members: MemberChecksum[] = [];
-  readonly #whole = createHash('sha256');
+  readonly #free: Uint8Array[] = [];
   #started = false;
   #dataBytesRead = 0;
   #bytes = 0;
-  #summary: ArchiveSummary | null = null;
+  #summary: WrittenSummary | null = null;
 
   constructor(plan: ArchivePlan, volume: VolumeReads) {
     this.plan = plan;
@@ -141,22 +146,21 @@ export class ArchiveWriting {
   }
 
   /** Of an archive that has been given to its last byte. */
-  get summary(): ArchiveSummary {
+  get summary(): WrittenSummary {
     if (this.#summary !== null) return this.#summary;
     throw new MidmirrorError('conflict', `archive ${this.plan.manifest.archive} is not written to its end`);
   }
 
-  /** Once. Reads no further than `readsAheadMax` ahead of who takes the chunks, which become the taker's. */
+  /** Once. Reads no further than `readsAheadMax` ahead. A chunk is the taker's until it asks for the next. */
   async *chunks(): AsyncGenerator<Uint8Array, void, undefined> {
     if (this.#started) throw new MidmirrorError('conflict', 'an archive is written once; plan it again');
     this.#started = true;
     for await (const chunk of wrapLayers(this.#tar(), this.plan.request.layers)) {
       this.#volume.signal?.throwIfAborted();
-      this.#whole.update(chunk);
       this.#bytes += chunk.length;
       yield chunk;
     }
-    this.#summary = { bytes: this.#bytes, sha256: this.#whole.digest('hex'), members: this.#members };
+    this.#summary = { bytes: this.#bytes, members: this.#members };
   }
 
   async *#tar(): AsyncGenerator<Uint8Array, void, undefined> {
@@ -183,36 +187,34 @@ export class ArchiveWriting {
   /** Pieces in order; while one is on its way the next are being read. */
   async *#qcow2(hash: Hash): AsyncGenerator<Uint8Array, void, undefined> {
     const pieces = qcow2Pieces(this.plan.qcow2, this.plan.request.extents);
-    const ahead: Promise<Uint8Array>[] = [];
+    const ahead: Promise<Filled>[] = [];
     let next = pieces.next();
     try {
       while (!next.done || ahead.length > 0) {
         for (; !next.done && ahead.length <= limits.readsAheadMax - 1; next = pieces.next()) {
-          const bytes = this.#bytesOf(next.value);
-          bytes.catch(() => {}); // awaited in its turn
-          ahead.push(bytes);
+          const filled = this.#fill(next.value);
+          filled.catch(() => {}); // awaited in its turn
+          ahead.push(filled);
         }
-        const bytes = await ahead.shift()!;
+        const { bytes, buffer } = await ahead.shift()!;
         hash.update(bytes);
         yield bytes;
+        if (buffer !== null) this.#free.push(buffer);
       }
     } finally {
       await Promise.allSettled(ahead);
     }
   }
 
-  async #bytesOf(piece: Qcow2Piece): Promise<Uint8Array> {
-    if (piece.kind === 'table') return piece.bytes;
+  async #fill(piece: Qcow2Piece): Promise<Filled> {
+    if (piece.kind === 'table') return { bytes: piece.bytes, buffer: null };
     const { startBytes, lengthBytes, padBytes } = piece;
     this.#volume.signal?.throwIfAborted();
-    const bytes = await this.#volume.read(startBytes, lengthBytes);
-    if (bytes.length !== lengthBytes)
-      throw new MidmirrorError(
-        'io',
-        `reading the volume at ${startBytes} gave ${bytes.length} bytes, not ${lengthBytes}`,
-      );
+    const buffer = this.#free.pop() ?? new Uint8Array(limits.pieceBytesMax);
+    await this.#volume.read(startBytes, lengthBytes, buffer.subarray(0, lengthBytes));
     this.#dataBytesRead += lengthBytes;
-    return padBytes === 0 ? bytes : Buffer.concat([bytes, Buffer.alloc(padBytes)]);
+    buffer.fill(0, lengthBytes, lengthBytes + padBytes);
+    return { bytes: buffer.subarray(0, lengthBytes + padBytes), buffer };
   }
 }
 

@@ -3,18 +3,27 @@
 import { createHash } from 'node:crypto';
 import { type ErrorCode, MidmirrorError, messageOf, printBytes, Turns } from '@midmirror/basis';
 import { archivesOn } from './archives.ts';
+import { PartDigests } from './part-digests.ts';
 import { checkArchiveLabel, checkBarcode } from './label.ts';
 import { type Lease, type LeaseOwner, takeLease } from './lease.ts';
 import {
   CARTRIDGE_BYTES_MIN,
-  LABEL_BYTES_MAX,
   PARTS_OF_ARCHIVE_MAX,
   PARTS_ON_CARTRIDGE_MAX,
   PIECE_BYTES_MAX,
   ROOM_BYTES_MIN,
 } from './limits.ts';
 import type { HeldLease, Media, PartWriter, Place } from './media.ts';
-import type { ArchiveLabel, Cartridge, Part, PartPlace, TapeLibrary, WriteOptions } from './tape-library.ts';
+import type {
+  ArchiveLabel,
+  Cartridge,
+  Part,
+  PartPlace,
+  PlannedPlaces,
+  TapeLibrary,
+  WriteOptions,
+  Written,
+} from './tape-library.ts';
 
 export interface LibraryOptions {
   readonly leaseMs?: number;
@@ -41,6 +50,10 @@ class CartridgeLibrary implements TapeLibrary {
     return this.#media.url;
   }
 
+  get readsAlone(): boolean {
+    return this.#media.readsAlone;
+  }
+
   async list(): Promise<Cartridge[]> {
     this.#refuseClosed();
     return await this.#media.cartridges();
@@ -59,11 +72,31 @@ class CartridgeLibrary implements TapeLibrary {
     await this.#alone(() => this.#media.add(barcode, capacityBytes, overwriteForeign));
   }
 
+  async plan(bytes: number, { barcodes }: Pick<WriteOptions, 'barcodes'> = {}): Promise<PlannedPlaces> {
+    for (const barcode of barcodes ?? []) checkBarcode(barcode);
+    this.#refuseClosed();
+    const places: { barcode: string; bytes: number }[] = [];
+    const refused: { barcode: string; why: string }[] = [];
+    let lackingBytes = bytes;
+    for (const { barcode, cartridge } of inOrder(await this.#media.cartridges(), barcodes)) {
+      if (lackingBytes === 0) break;
+      const why = cartridge === null ? NOT_HERE : whyNot(cartridge, this.#media);
+      if (cartridge === null || why !== null || !cartridge.read) {
+        refused.push({ barcode, why: why ?? 'never read: import it' });
+        continue;
+      }
+      const taken = Math.min(lackingBytes, this.#media.room(cartridge));
+      places.push({ barcode, bytes: taken });
+      lackingBytes -= taken;
+    }
+    return { places, lackingBytes, refused };
+  }
+
   async write(
     label: ArchiveLabel,
     stream: AsyncIterable<Uint8Array>,
     options: WriteOptions = {},
-  ): Promise<readonly Part[]> {
+  ): Promise<Written> {
     checkArchiveLabel(label);
     for (const barcode of options.barcodes ?? []) checkBarcode(barcode);
     return await this.#alone(async (lease) => {
@@ -85,7 +118,7 @@ class CartridgeLibrary implements TapeLibrary {
       throw new MidmirrorError('bad-request', 'an archive has at least one part, not none');
     const signals = [this.#closing.signal, ...(signal === undefined ? [] : [signal])];
     const both = AbortSignal.any(signals);
-    if (!this.#media.readsAlone) return yield* readParts(this.#media, parts, both);
+    if (!this.readsAlone) return yield* readParts(this.#media, parts, both);
     // The drive is ours until the reader has what it wants.
     const ended = Promise.withResolvers<void>();
     const begun = Promise.withResolvers<void>();
@@ -217,7 +250,7 @@ class ArchiveWriting {
   readonly #full = new Map<string, string>();
   #writer: PartWriter | null = null;
   #barcode = '';
-  #hash = createHash('sha256');
+  readonly #digests = new PartDigests();
   #partBytes = 0;
   #offset = 0;
 
@@ -237,7 +270,7 @@ class ArchiveWriting {
     this.#nowMs = nowMs;
   }
 
-  async run(stream: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<readonly Part[]> {
+  async run(stream: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<Written> {
     const chunks = stream[Symbol.asyncIterator]();
     try {
       await this.#next();
@@ -248,7 +281,7 @@ class ArchiveWriting {
           await this.#take(chunk.value.subarray(at, at + PIECE_BYTES_MAX), signal);
       }
       await this.#finish(true);
-      return this.#done;
+      return { parts: this.#done, bytes: this.#offset, sha256: this.#digests.ofAll() };
     } catch (error) {
       void Promise.resolve(chunks.return?.()).catch(() => {});
       await this.#undo();
@@ -260,7 +293,7 @@ class ArchiveWriting {
     for (let rest = piece; rest.length > 0; ) {
       signal.throwIfAborted();
       const taken = await this.#named(() => this.#writer!.write(rest));
-      this.#hash.update(rest.subarray(0, taken));
+      this.#digests.update(rest.subarray(0, taken));
       this.#partBytes += taken;
       rest = rest.subarray(taken);
       if (taken > 0)
@@ -283,14 +316,12 @@ class ArchiveWriting {
         'no-space',
         `an archive has ${PARTS_OF_ARCHIVE_MAX} parts at most; use larger cartridges`,
       );
-    for (const cartridge of this.#inOrder(this.#cartridges)) {
-      const { barcode } = cartridge;
+    for (const { barcode, cartridge } of inOrder(this.#cartridges, this.#options.barcodes)) {
       if (this.#full.has(barcode)) continue;
       this.#barcode = barcode;
-      const begun = whyNot(cartridge) ?? (await this.#named(() => this.#media.begin(cartridge, this.#lease)));
+      const begun = cartridge === null ? NOT_HERE : await this.#begin(cartridge);
       if (typeof begun !== 'string') {
         this.#writer = begun;
-        this.#hash = createHash('sha256');
         this.#partBytes = 0;
         return;
       }
@@ -299,14 +330,9 @@ class ArchiveWriting {
     throw this.#noneLeft();
   }
 
-  #inOrder(cartridges: readonly Cartridge[]): readonly Cartridge[] {
-    const { barcodes } = this.#options;
-    if (barcodes === undefined) return [...cartridges].sort((a, b) => (a.barcode < b.barcode ? -1 : 1));
-    return barcodes.flatMap((barcode) => {
-      const found = cartridges.find((one) => one.barcode === barcode);
-      if (found === undefined) this.#full.set(barcode, 'not in the library');
-      return found ?? [];
-    });
+  async #begin(cartridge: Cartridge): Promise<PartWriter | string> {
+    const why = whyNot(cartridge, this.#media);
+    return why ?? (await this.#named(() => this.#media.begin(cartridge, this.#lease)));
   }
 
   async #finish(last: boolean): Promise<void> {
@@ -320,7 +346,7 @@ class ArchiveWriting {
       offset: this.#offset,
       bytes: this.#partBytes,
       last,
-      sha256: this.#hash.digest('hex'),
+      sha256: this.#digests.endPart(),
       writtenAt: new Date(this.#nowMs()).toISOString(),
     };
     if (part.bytes === 0 && !last) {
@@ -421,15 +447,30 @@ function refuseUnlessFollows(part: Part, before: Part | null): void {
   );
 }
 
-function whyNot(cartridge: Cartridge): string | null {
+const NOT_HERE = 'not in the library';
+
+/** As they are written to: by barcode, or as they were named; null: it is not here. */
+function inOrder(
+  cartridges: readonly Cartridge[],
+  barcodes: readonly string[] | undefined,
+): { barcode: string; cartridge: Cartridge | null }[] {
+  if (barcodes === undefined)
+    return [...cartridges]
+      .sort((a, b) => (a.barcode < b.barcode ? -1 : 1))
+      .map((cartridge) => ({ barcode: cartridge.barcode, cartridge }));
+  return barcodes.map((barcode) => ({
+    barcode,
+    cartridge: cartridges.find((one) => one.barcode === barcode) ?? null,
+  }));
+}
+
+function whyNot(cartridge: Cartridge, media: Media): string | null {
   if (cartridge.trouble !== null) return `unusable (${cartridge.trouble})`;
   if (cartridge.location === 'vault') return 'in the vault';
   if (cartridge.writeProtected) return 'write-protected';
   if (cartridge.parts.length >= PARTS_ON_CARTRIDGE_MAX) return 'full of parts';
   if (!cartridge.read) return null;
-  const unfinished = cartridge.unfinished.reduce((sum, { bytes }) => sum + bytes, 0);
-  const room = cartridge.capacityBytes - (cartridge.usedBytes - unfinished) - LABEL_BYTES_MAX;
-  return room < ROOM_BYTES_MIN ? 'full' : null;
+  return media.room(cartridge) < ROOM_BYTES_MIN ? 'full' : null;
 }
 
 function isAt(part: Part, place: PartPlace): boolean {

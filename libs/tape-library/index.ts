@@ -5,7 +5,9 @@ export type {
   Cartridge,
   Part,
   PartPlace,
+  PlannedPlaces,
   TapeLibrary,
   UnfinishedPart,
   WriteOptions,
+  Written,
 } from './tape-library.ts';

@@ -29,6 +29,8 @@ export interface Media {
   cartridges(): Promise<Cartridge[]>;
   /** The same for one; `null`: it is not here. */
   cartridge(barcode: string): Promise<Cartridge | null>;
+  /** How much of an archive still fits on it, as its labels tell. */
+  room(cartridge: Cartridge): number;
   /** No more than where it is. */
   where(barcode: string): Promise<Place | null>;
   add(barcode: string, capacityBytes: number, overwriteForeign: boolean): Promise<void>;

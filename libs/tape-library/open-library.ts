@@ -3,7 +3,7 @@ import { MidmirrorError, parseBytes } from '@midmirror/basis';
 import { cartridgeLibrary, type LibraryOptions } from './cartridge-library.ts';
 import { type DriveOptions, openDriveMedia } from './drive/drive-media.ts';
 import { openDirectoryShelf, type DirectoryOptions } from './shelf/directory-shelf.ts';
-import { openS3Shelf, type S3Options } from './shelf/s3-shelf.ts';
+import type { S3Options } from './shelf/s3-shelf.ts';
 import { shelfMedia } from './shelf/shelf-media.ts';
 import type { TapeLibrary } from './tape-library.ts';
 
@@ -28,8 +28,12 @@ export async function openLibrary(address: string, options: OpenOptions = {}): P
     const path = pathOf(url);
     return cartridgeLibrary(shelfMedia(await openDirectoryShelf(path, options.directory)), options);
   }
-  if (url.protocol === 's3:')
-    return cartridgeLibrary(shelfMedia(await openS3Shelf(s3Options(url, options))), options);
+  if (url.protocol === 's3:') {
+    const s3 = s3Options(url, options);
+    // Loaded for who needs it: the client of S3 is larger than all the rest.
+    const { openS3Shelf } = await import('./shelf/s3-shelf.ts');
+    return cartridgeLibrary(shelfMedia(await openS3Shelf(s3)), options);
+  }
   return cartridgeLibrary(await openDriveMedia(driveOptions(url, options)), options);
 }
 

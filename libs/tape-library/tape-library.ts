@@ -67,8 +67,27 @@ export interface WriteOptions {
   readonly barcodes?: readonly string[];
 }
 
+/** What `write` has put on media. */
+export interface Written {
+  readonly parts: readonly Part[];
+  readonly bytes: number;
+  /** Of all bytes of the archive, in hexadecimal. */
+  readonly sha256: string;
+}
+
+/** Where an archive would go now. */
+export interface PlannedPlaces {
+  readonly places: readonly { readonly barcode: string; readonly bytes: number }[];
+  /** What has no room. */
+  readonly lackingBytes: number;
+  /** Cartridges that would not be taken, and why; one that was never read can't be planned with. */
+  readonly refused: readonly { readonly barcode: string; readonly why: string }[];
+}
+
 export interface TapeLibrary extends AsyncDisposable {
   readonly url: string;
+  /** True: reading moves things, so nothing else can be done beside it. */
+  readonly readsAlone: boolean;
   /** All that is there, as the media tell it. */
   list(): Promise<Cartridge[]>;
   /**
@@ -79,19 +98,19 @@ export interface TapeLibrary extends AsyncDisposable {
     cartridge: { barcode: string; capacityBytes: number },
     options?: { overwriteForeign?: boolean },
   ): Promise<void>;
+  /** Where `write` would put an archive of so many bytes. Nothing is moved or locked. */
+  plan(bytes: number, options?: Pick<WriteOptions, 'barcodes'>): Promise<PlannedPlaces>;
   /**
    * Writes an archive, on as many cartridges as it needs; resolves when all of it is durable. Otherwise nothing of it
    * stays. An archive of the same id that was never finished is replaced; a finished one is a `conflict`.
-   * `no-space`: no cartridge is left, with the reason for each.
+   * `no-space`: no cartridge is left, with the reason for each. A chunk of the stream is done with when the next is
+   * asked for.
    */
-  write(
-    label: ArchiveLabel,
-    stream: AsyncIterable<Uint8Array>,
-    options?: WriteOptions,
-  ): Promise<readonly Part[]>;
+  write(label: ArchiveLabel, stream: AsyncIterable<Uint8Array>, options?: WriteOptions): Promise<Written>;
   /**
    * The bytes of an archive from all its parts in order. What it has given is certain only when it ends: each part's
-   * length and SHA-256 are compared at the end of the part; `corrupt` names barcode and position.
+   * length and SHA-256 are compared at the end of the part; `corrupt` names barcode and position. A piece is the
+   * caller's until it asks for the next.
    */
   read(parts: readonly PartPlace[], options?: { signal?: AbortSignal }): AsyncIterable<Uint8Array>;
   /** Gives the space of a part back. `not-found` when something else stands there. */

@@ -269,6 +269,56 @@ export const metrics = {
     labels: ['volume'],
   },
 
+  // Tapes. Archives of a volume that is gone are told of under the name that it had.
+  midmirror_tape_last_written_timestamp_seconds: {
+    kind: 'gauge',
+    unit: 's',
+    help: 'When the newest tape that is not lost was begun; 0: there is none.',
+    labels: ['volume'],
+  },
+  midmirror_tape_archives: {
+    kind: 'gauge',
+    unit: '{archive}',
+    help: 'Archives on tape that are not lost.',
+    labels: ['volume', 'kind'],
+  },
+  midmirror_tape_bytes: {
+    kind: 'gauge',
+    unit: 'By',
+    help: 'Size of the archives that are not lost.',
+    labels: ['volume'],
+  },
+  midmirror_tape_lost_archives: {
+    kind: 'gauge',
+    unit: '{archive}',
+    help: 'Archives that can not be read any more, or are not where they were; no restore takes them.',
+    labels: ['volume'],
+  },
+  midmirror_tape_jobs: {
+    kind: 'gauge',
+    unit: '{job}',
+    help: 'Jobs that wait for their library, and jobs under way.',
+    labels: ['state'],
+  },
+  midmirror_tape_job_failed: {
+    kind: 'gauge',
+    unit: '1',
+    help: '1: the last job of the volume failed; 0: it did not, or there was none. Cancelled ones do not count.',
+    labels: ['volume'],
+  },
+  midmirror_tape_overdue_seconds: {
+    kind: 'gauge',
+    unit: 's',
+    help: 'For how long a tape has been due by the policy (tapeAt) and is not written; 0: none is due. Without tapeAt not told.',
+    labels: ['volume'],
+  },
+  midmirror_tape_written_bytes_total: {
+    kind: 'counter',
+    unit: 'By',
+    help: 'Bytes put on media since the process began.',
+    labels: ['volume'],
+  },
+
   // The replicator on a host.
   midmirror_replicator_mode: {
     kind: 'gauge',

@@ -7,7 +7,7 @@ import { type Catalog, openEmbeddedCatalog, openPostgresCatalog } from '@midmirr
 import { startConsole } from '@midmirror/console';
 import { checkPool, Ingest, ingestConfigOf } from '@midmirror/ingest';
 import { MappingIndex } from '@midmirror/mapping-index';
-import { serverUri, startNbdServer } from '@midmirror/nbd';
+import { exportUri, serverUri, startNbdServer } from '@midmirror/nbd';
 import { nodeFiles, type PoolFiles, soleWriter } from '@midmirror/pool';
 import { PageCache } from '@midmirror/runs';
 import { lockDirectory } from '@midmirror/runtime';
@@ -20,6 +20,7 @@ import {
   VERSION,
 } from '@midmirror/service';
 import { Synchronizer } from '@midmirror/synchronizer';
+import { TapeArchiver, tapeProcesses } from '@midmirror/tape-archiver';
 import type { Telemetry } from '@midmirror/telemetry';
 
 export interface Appliance {
@@ -101,6 +102,15 @@ export async function startAppliance(config: Config, edges: ApplianceEdges): Pro
     });
     closing.push(() => nbd.close(serviceLimits.nbdStopMsMax));
     const nbdUri = serverUri(nbd.address);
+    const tapes = new TapeArchiver({
+      ...shared,
+      pointUri: (volume, seq) => exportUri(nbdUri, `${volume}@seq:${seq}`),
+      defaultLibrary: config.MIM_TAPE_LIBRARY,
+      openLibrary: tapeProcesses(config, log),
+      reached: (place) => reached(`tape:${place}`),
+    });
+    await tapes.start();
+    closing.push(() => tapes.stop());
     const console = await startConsole(
       {
         ...{ ...shared, nbdUri: () => nbdUri, version: VERSION },

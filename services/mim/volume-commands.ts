@@ -5,6 +5,7 @@ import { type Problem, problemError, volumePath } from '@midmirror/api';
 import type { ShownGap } from './gap-commands.ts';
 import { connectTo, printSeconds, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
+import { policyOf, printPolicy } from './policy-fields.ts';
 import type { Session } from './session.ts';
 
 interface Volume {
@@ -74,7 +75,7 @@ export function volumeCommands(program: Command, open: () => Session): void {
   volume
     .command('policy <name>')
     .description('show the policy, or set fields of it')
-    .option('--set <field=value...>', 'such as keepDaily=30 or syncAt="0 3 * * *"')
+    .option('--set <field=value...>', 'such as keepDaily=30 or tapeAt="0 3 * * *"')
     .action(async (name: string, options: { set?: string[] }) => {
       const session = open();
       const path = volumePath(name);
@@ -274,32 +275,11 @@ function showOf(v: Volume): string {
     ['marks', String(v.marks)],
     ['clones', String(v.clones)],
   ];
-  return `${table([v.name, ''], rows)}\n\nPolicy\n${printPolicy(v.policy)}`;
+  return `${table([v.name, ''], rows)}\n\n${printPolicy(v.policy)}`;
 }
 
 function printOpenGap({ fromSeq, fromTime, reason }: ShownGap): string {
   return `since write ${fromSeq}, ${fromTime}: the last point${reason === null ? '' : ` (${reason})`}`;
-}
-
-function printPolicy(policy: Record<string, unknown>): string {
-  return Object.entries(policy)
-    .map(([field, value]) => `  ${field} = ${Array.isArray(value) ? value.join(',') : String(value)}`)
-    .join('\n');
-}
-
-/** `keepDaily=30`, `syncAt=0 3 * * *`, `keepMarks=bookmark,group`; the API checks fields and values. */
-function policyOf(pairs: readonly string[]): Record<string, unknown> {
-  const policy: Record<string, unknown> = {};
-  for (const pair of pairs) {
-    const at = pair.indexOf('=');
-    if (at < 1) throw new MidmirrorError('bad-request', `"${pair}" is not field=value`);
-    const field = pair.slice(0, at);
-    const text = pair.slice(at + 1);
-    if (field === 'syncAt') policy[field] = text === 'null' || text === '' ? null : text;
-    else if (field.endsWith('Marks')) policy[field] = text === '' ? [] : text.split(',');
-    else policy[field] = /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text;
-  }
-  return policy;
 }
 
 function printHead({

@@ -228,6 +228,9 @@ async function refusePinned(tx: CatalogReader, row: SnapshotRow): Promise<void> 
   const holder = await holderOf(tx, row.volume_id, row.seq);
   if (holder === undefined) return;
   throw new MidmirrorError('conflict', `snapshot ${row.snapshot} is pinned by a ${holder}`, {
-    hint: 'close the mirror or delete the clone first',
+    hint:
+      holder === 'tape'
+        ? 'the next difference tape is one to it, or a tape is being written; the policy field tapeHoldBaseSeconds bounds that'
+        : 'close the mirror or delete the clone first',
   });
 }

@@ -15,6 +15,7 @@ const METRICS = '127.0.0.1:9464';
 function shape(line: string): string {
   return line
     .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, '#time')
+    .replaceAll(/\d{8}T\d{6}Z-[0-9a-f]{12}/g, '#archive')
     .replaceAll(/[\d.]+ (ms|s) before/g, '# before')
     .replaceAll(/"node [\d.]+"/g, '"node #"')
     .replaceAll(/\s+/g, ' ')
@@ -25,7 +26,11 @@ function shape(line: string): string {
 function inFolder(command: string, folder: string): string {
   return command
     .replaceAll('/tmp/web.sock', `${folder}/web.sock`)
-    .replaceAll(/\b(block\.bin|primary\.img|replicate\.(log|pid))\b/g, `${folder}/$1`);
+    .replaceAll(/(\$PWD\/)?\btape-shelf\b/g, `${folder}/tape-shelf`)
+    .replaceAll(
+      /\b(block\.bin|(?:primary|mail)\.img|by-hand(?:\.img)?|replicate\.(?:log|pid))(?!\w)/g,
+      `${folder}/$1`,
+    );
 }
 
 function tour(): { command: string; shown: string[] }[] {

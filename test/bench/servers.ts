@@ -11,9 +11,15 @@ export interface Server {
   stop(): Promise<void>;
 }
 
-export async function startAppliance(folder: string): Promise<Server & { appliance: ApplianceProcess }> {
+export async function startAppliance(
+  folder: string,
+  env: Record<string, string> = {},
+): Promise<Server & { appliance: ApplianceProcess }> {
   const socket = `${folder}/mim.sock`;
-  const appliance = await ApplianceProcess.start(`${folder}/data`, { MIM_NBD_LISTEN: `unix:${socket}` });
+  const appliance = await ApplianceProcess.start(`${folder}/data`, {
+    MIM_NBD_LISTEN: `unix:${socket}`,
+    ...env,
+  });
   return {
     name: 'Midmirror',
     appliance,

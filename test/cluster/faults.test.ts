@@ -24,6 +24,7 @@ const FAULTS: Fault[] = [
   'ingest-2',
   'mapping-index',
   'synchronizer',
+  'tape-archiver',
   'console',
   'nats',
   'postgres',

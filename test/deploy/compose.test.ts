@@ -26,7 +26,7 @@ interface Compose {
   volumes: Record<string, null>;
 }
 
-const OURS = ['ingest', 'synchronizer', 'mapping-index', 'console'];
+const OURS = ['ingest', 'synchronizer', 'mapping-index', 'tape-archiver', 'console'];
 const OTHERS = ['nats', 'postgres', 'otel-collector', 'prometheus', 'grafana'];
 
 function read(path: string): string {
@@ -57,7 +57,8 @@ test('the services are those that there are, and what they start and mount is in
     assert.deepEqual(command, [`services/${name}/main.ts`]);
     assert.ok(existsSync(`${ROOT}/${command[0]}`), command[0]);
     assert.ok(build.context === '.' && existsSync(`${ROOT}/${build.dockerfile}`));
-    assert.deepEqual(volumes, ['pool:/data'], `${name} has the pool`);
+    const tapes = name === 'tape-archiver' ? ['tapes:/tapes'] : [];
+    assert.deepEqual(volumes, ['pool:/data', ...tapes], `${name} has the pool`);
   }
   const used = new Set<string>();
   for (const [name, { image, build, volumes = [], depends_on = {} }] of Object.entries(compose.services)) {

@@ -1,7 +1,7 @@
 // What deploy/ asks for is there: a real Prometheus looks at the real appliance under load, and each query of the
 // dashboard and of the alerts must return numbers.
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { connectNbd } from '@midmirror/nbd';
@@ -28,7 +28,9 @@ function load(uri: string, seconds: number): Promise<string> {
 
 test('every query of the dashboard and of the alerts returns data of a running appliance and a replicator', () =>
   withAppliance(WATCHED, async (appliance, folder) => {
-    await appliance.post('/volumes', { name: 'db', sizeBytes: 64 * MIB });
+    mkdirSync(`${folder}/tapes`);
+    const policy = { tapeAt: '0 0 1 1 *', tapeLibrary: `file://${folder}/tapes` };
+    await appliance.post('/volumes', { name: 'db', sizeBytes: 64 * MIB, policy });
     await withReplicator(appliance, folder, { volume: 'db', sizeBytes: 64 * MIB }, async (replicator) => {
       const targets = [appliance, { metrics: replicator.metrics, service: 'replicator' }];
       // From now on: what the initial sync copies is no gap that nobody cares for.
@@ -41,7 +43,10 @@ test('every query of the dashboard and of the alerts returns data of a running a
         assert.equal((await appliance.mim('verify', 'db')).status, 0);
         const past = await connectNbd(appliance.uri('db@snap:1'));
         await past.read(0, 4096);
-        await everyQueryAnswers(prometheus, ['db'], { replicators: true });
+        const library = ['--library', policy.tapeLibrary];
+        const tape = await appliance.mim('tape', 'write', 'db', '--image', '--at', 'snap:1', ...library);
+        assert.equal(tape.status, 0, tape.stderr);
+        await everyQueryAnswers(prometheus, ['db'], { replicators: true, tapes: true });
         await past.close();
       } finally {
         await loaded;

@@ -8,6 +8,9 @@ const DATA_MS_MAX = 90_000;
 const AGAIN_MS = 250;
 const COMPARISON = /\s*[<>]=?\s*[\d.]+$/;
 
+/** What says nothing of a volume that has neither tape nor schedule. */
+const TOLD_WITH_TAPES = /^midmirror_tape_(?:last_written_timestamp|overdue)_seconds$/;
+
 /** Of alerts that are not of a volume, or not of that alone. */
 const LEGENDS: Readonly<Record<string, string>> = {
   MidmirrorDown: '{{instance}}',
@@ -27,11 +30,19 @@ interface WantedQuery {
 export async function everyQueryAnswers(
   prometheus: PrometheusProcess,
   volumes: readonly string[],
-  /** Whether replicators of all these volumes are looked at too. */
-  { replicators }: { replicators: boolean },
+  of: {
+    /** Replicators of all these volumes are looked at too. */
+    replicators: boolean;
+    /** Each of them has a tape, and a schedule for more. */
+    tapes: boolean;
+  },
 ): Promise<void> {
   const all = await wantedQueries(prometheus, volumes);
-  const wanted = all.filter(({ expression }) => replicators || !isOfReplicators(expression));
+  const wanted = all.filter(
+    ({ expression }) =>
+      (of.replicators || !isOfAll(expression, /^midmirror_replicator_/)) &&
+      (of.tapes || !isOfAll(expression, TOLD_WITH_TAPES)),
+  );
   assert.ok(wanted.length > all.length - 20 && wanted.length > 40, `${wanted.length} of ${all.length}`);
   const deadline = Date.now() + DATA_MS_MAX;
   for (const query of wanted) {
@@ -69,10 +80,10 @@ async function wantedQueries(
   return wanted;
 }
 
-/** Nobody else answers any part of it. */
-function isOfReplicators(expression: string): boolean {
+/** No other metric answers any part of it. */
+function isOfAll(expression: string, metrics: RegExp): boolean {
   const names = expression.match(/\bmidmirror_\w+/g) ?? [];
-  return names.length > 0 && names.every((name) => name.startsWith('midmirror_replicator_'));
+  return names.length > 0 && names.every((name) => metrics.test(name));
 }
 
 /** Null: nothing. */

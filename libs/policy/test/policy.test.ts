@@ -4,9 +4,12 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import {
   defaultPolicy,
+  kept,
   keptSnapshots,
+  nextRunNs,
   parsePolicy,
-  type RetentionCandidate,
+  type SnapshotCandidate,
+  tapeKeep,
   type VolumePolicy,
 } from '../index.ts';
 
@@ -20,7 +23,7 @@ const NONE: VolumePolicy = {
   keepYearly: 0,
 };
 
-function at(snapshot: number, time: string, held = false): RetentionCandidate {
+function at(snapshot: number, time: string, held = false): SnapshotCandidate {
   return { snapshot, timeNs: BigInt(Date.parse(time)) * 1_000_000n, held };
 }
 
@@ -68,6 +71,93 @@ test('what is held stays, and each rule keeps at most its number', () => {
   fc.assert(property, { numRuns: 2000 });
 });
 
+test('tapes are kept by numbers of their own, and each with its reason', () => {
+  const all = [
+    at(1, '2024-05-01T03:00:00Z'),
+    at(2, '2026-10-31T03:00:00Z'),
+    at(3, '2026-11-20T03:00:00Z'),
+    at(4, '2026-11-21T03:00:00Z'),
+    at(5, '2026-11-21T03:00:00Z'), // of the same moment, and written later
+    at(6, '2026-11-22T03:00:00Z'),
+    at(7, '2026-11-23T03:00:00Z'),
+  ].map(({ snapshot, ...rest }) => ({ id: `t${snapshot}`, ...rest }));
+  const policy = { ...defaultPolicy, tapeKeepLast: 1, tapeKeepDaily: 3, tapeKeepWeekly: 2 };
+  assert.deepEqual(
+    [...kept(all, tapeKeep(policy))],
+    [
+      ['t7', 'last'],
+      ['t6', 'daily'],
+      ['t5', 'daily'],
+      ['t2', 'monthly'],
+      ['t1', 'monthly'],
+    ],
+  );
+  assert.deepEqual(
+    [...kept(all, tapeKeep({ ...policy, tapeKeepMonthly: 0 }))].at(-1),
+    ['t1', 'yearly'],
+    'of several reasons the first is told',
+  );
+});
+
+test('what is kept stays kept when the rest has gone', () => {
+  const candidates = fc.array(fc.nat(30_000), { maxLength: 60 });
+  const keep = fc.record({
+    ...{ last: fc.nat(5), hourly: fc.nat(5), daily: fc.nat(5) },
+    ...{ weekly: fc.nat(5), monthly: fc.nat(5), yearly: fc.nat(5) },
+  });
+  const property = fc.property(candidates, keep, (hours, numbers) => {
+    const all = hours.map((hour, id) => ({ id, timeNs: BigInt(hour) * 3_600_000_000_000n, held: false }));
+    const first = kept(all, numbers);
+    const rest = all.filter(({ id }) => first.has(id));
+    assert.deepEqual(kept(rest, numbers), first);
+  });
+  fc.assert(property, { numRuns: 2000 });
+});
+
+test('times of day are told in UTC, and one that never comes is none', () => {
+  const ns = (time: string) => BigInt(Date.parse(time)) * 1_000_000n;
+  assert.equal(nextRunNs('0 3 * * *', ns('2026-11-27T02:59:59.999Z')), ns('2026-11-27T03:00:00Z'));
+  assert.equal(nextRunNs('0 3 * * *', ns('2026-11-27T03:00:00Z')), ns('2026-11-28T03:00:00Z'));
+  assert.equal(nextRunNs('0 3 29 2 *', ns('2026-11-27T03:00:00Z')), ns('2028-02-29T03:00:00Z'));
+  assert.equal(nextRunNs('0 0 30 2 *', ns('2026-11-27T03:00:00Z')), null);
+});
+
+const RECIPIENT = 'age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p';
+
+test('what an older catalogue lacks takes its default', () => {
+  const { keepDaily, keepMarks } = defaultPolicy;
+  const parsed = parsePolicy(JSON.parse(JSON.stringify({ keepDaily, keepMarks })));
+  assert.deepEqual(parsed, defaultPolicy);
+  assert.equal(parsed.tapeAt, null, 'no tape is written unless somebody wants it');
+});
+
+test('fields of tapes are taken in the forms they have', () => {
+  const given = {
+    tapeAt: '0 3 * * 0',
+    tapeDifferencesPerImage: 0,
+    tapeZstdLevel: 19,
+    tapeRecipients: [RECIPIENT, `age1pq1${'q'.repeat(1900)}`],
+    tapeLibrary: 'tape:///dev/nst0?changer=/dev/sg3',
+    tapeKeepLast: 0,
+  };
+  assert.deepEqual(parsePolicy(given), { ...defaultPolicy, ...given });
+  for (const tapeLibrary of ['file:///srv/tapes', 's3://bucket/prefix?region=eu-1', null])
+    assert.equal(parsePolicy({ tapeLibrary }).tapeLibrary, tapeLibrary);
+  assert.equal(parsePolicy({ tapeZstdLevel: null }).tapeZstdLevel, null);
+});
+
+test('no error tells a secret', () => {
+  for (const [field, value] of [
+    ['tapeRecipients', ['AGE-SECRET-KEY-1QQQQQQQQ']],
+    ['tapeRecipients', 'AGE-SECRET-KEY-1QQQQQQQQ'],
+    ['tapeLibrary', 's3://name:hunter2@bucket/prefix'],
+  ] as const)
+    assert.throws(
+      () => parsePolicy({ [field]: value }),
+      (error: Error) => error.message.includes(field) && !/QQQQ|hunter2/.test(error.message),
+    );
+});
+
 test('fields have defaults; unknown ones and wrong values are refused by name', () => {
   assert.deepEqual(parsePolicy(null), defaultPolicy);
   assert.equal(parsePolicy({ keepDaily: 3 }).keepDaily, 3);
@@ -79,6 +169,25 @@ test('fields have defaults; unknown ones and wrong values are refused by name', 
     ['syncAt', 'soon'],
     ['keepMarks', ['all']],
     ['keepEverything', 1],
+    ['tapeAt', 'at night'],
+    ['tapeAt', 3],
+    ['tapeDifferencesPerImage', 1001],
+    ['tapeDifferencesPerImage', -1],
+    ['tapeZstdLevel', 0],
+    ['tapeZstdLevel', 20],
+    ['tapeZstdLevel', '3'],
+    ['tapeRecipients', RECIPIENT],
+    ['tapeRecipients', ['age1']],
+    ['tapeRecipients', [RECIPIENT.toUpperCase()]],
+    ['tapeRecipients', [RECIPIENT, RECIPIENT]],
+    ['tapeRecipients', Array(17).fill(RECIPIENT)],
+    ['tapeLibrary', '/srv/tapes'],
+    ['tapeLibrary', 'file://srv/tapes'],
+    ['tapeLibrary', 'http://bucket'],
+    ['tapeLibrary', 's3://'],
+    ['tapeLibrary', 7],
+    ['tapeHoldBaseSeconds', -1],
+    ['tapeKeepLast', null],
   ] as const) {
     assert.throws(() => parsePolicy({ [field]: value }), new RegExp(`policy\\.${field}`));
   }

@@ -60,8 +60,18 @@ export class RangeList {
     const { alignBytes, sizeBytes, rangesMax } = this.#options;
     const start = Math.floor(startBytes / alignBytes) * alignBytes;
     const end = Math.min(Math.ceil((startBytes + lengthBytes) / alignBytes) * alignBytes, sizeBytes);
-    // What is rounded is no longer zeroes alone.
     const pure = zeroes && start === startBytes && end === startBytes + lengthBytes;
+    // What is rounded is no longer zeroes alone; what lies between stays so.
+    const inner = Math.ceil(startBytes / alignBytes) * alignBytes;
+    const innerEnd =
+      end === sizeBytes && startBytes + lengthBytes === end
+        ? end
+        : Math.floor((startBytes + lengthBytes) / alignBytes) * alignBytes;
+    if (zeroes && !pure && inner < innerEnd) {
+      this.add(startBytes, inner - startBytes, false);
+      this.add(inner, innerEnd - inner, true);
+      return this.add(innerEnd, startBytes + lengthBytes - innerEnd, false);
+    }
     assert(start >= 0 && end > start, `a range of ${lengthBytes} bytes at ${startBytes}`);
     if (this.#joins(start, pure)) return this.#extend(start, end, pure);
     if (this.#count === rangesMax) {

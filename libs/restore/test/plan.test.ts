@@ -96,6 +96,23 @@ test('a list is the same after it was written down and read', () => {
   );
 });
 
+test('zeroes that are rounded outwards stay zeroes but for their ends', () => {
+  const list = new RangeList({ rangesMax: 8, alignBytes: 4096, sizeBytes: 10 * 4096 + 512 });
+  list.add(512, 4096, false);
+  list.add(3 * 4096 - 512, 3 * 4096, true);
+  list.add(9 * 4096 + 512, 4096, true);
+  assert.deepEqual(
+    [...list].map(({ startBytes, lengthBytes, zeroes }) => [startBytes / 4096, lengthBytes, zeroes]),
+    [
+      [0, 3 * 4096, false],
+      [3, 2 * 4096, true],
+      [5, 4096, false],
+      [9, 4096, false],
+      [10, 512, true],
+    ],
+  );
+});
+
 test('bytes that are no list of ranges of this disk are refused', () => {
   const options = { rangesMax: 4, alignBytes: SECTOR, sizeBytes: 10 * SECTOR };
   const list = new RangeList(options);

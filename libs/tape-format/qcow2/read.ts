@@ -15,7 +15,7 @@ import {
   TABLE_ENTRIES,
 } from './shape.ts';
 
-/** Ascending, not overlapping, `bytes` the receiver's own. Of an image they cover the volume; of a difference the rest is its parent's. */
+/** Ascending, not overlapping, `bytes` the receiver's own, unless one buffer was to be reused. Of an image they cover the volume; of a difference the rest is its parent's. */
 export type RestoredRange =
   | { kind: 'data'; startBytes: number; lengthBytes: number; bytes: Buffer }
   | { kind: 'zero'; startBytes: number; lengthBytes: number };
@@ -39,8 +39,10 @@ export async function* restoredRanges(
   source: FileSource,
   shape: Qcow2Shape,
   kind: ArchiveKind,
+  reuseBuffer = false,
 ): AsyncGenerator<RestoredRange, void, undefined> {
   const table = Buffer.alloc(CLUSTER_BYTES);
+  const reused = reuseBuffer ? Buffer.allocUnsafeSlow(limits.pieceBytesMax) : null;
   const compare = async (part: string, expected: Buffer): Promise<void> => {
     await source.fill(table);
     if (!table.equals(expected)) throw new LayoutMismatch(part);
@@ -64,7 +66,7 @@ export async function* restoredRanges(
         yield { kind: 'zero', startBytes: coveredBytes, lengthBytes: startBytes - coveredBytes };
       coveredBytes = startBytes + lengthBytes;
       if (!isData) yield { kind: 'zero', startBytes, lengthBytes };
-      else yield* dataRanges(source, startBytes, lengthBytes);
+      else yield* dataRanges(source, startBytes, lengthBytes, reused);
     }
   }
   if (kind === 'image' && coveredBytes < shape.sizeBytes)
@@ -75,11 +77,13 @@ async function* dataRanges(
   source: FileSource,
   startBytes: number,
   lengthBytes: number,
+  reused: Buffer | null,
 ): AsyncGenerator<RestoredRange, void, undefined> {
   for (let done = 0; done < lengthBytes; done += limits.pieceBytesMax) {
     const inVolume = Math.min(limits.pieceBytesMax, lengthBytes - done);
     // The last cluster stands in the file whole, also where the volume ends within it.
-    const bytes = Buffer.allocUnsafeSlow(Math.ceil(inVolume / CLUSTER_BYTES) * CLUSTER_BYTES);
+    const inFile = Math.ceil(inVolume / CLUSTER_BYTES) * CLUSTER_BYTES;
+    const bytes = reused?.subarray(0, inFile) ?? Buffer.allocUnsafeSlow(inFile);
     await source.fill(bytes);
     yield {
       kind: 'data',

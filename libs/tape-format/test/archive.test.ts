@@ -8,6 +8,7 @@ import { promisify } from 'node:util';
 import {
   ArchiveWriting,
   type LayerOptions,
+  limits,
   openArchive,
   orderChain,
   parseIdentities,
@@ -122,7 +123,7 @@ test('names longer than a tar header holds go into pax records, which tar reads'
     archive: 'b'.repeat(36),
   });
   const writing = new ArchiveWriting(plan, {
-    read: async (at, length) => volume.disk.subarray(at, at + length),
+    read: async (at, length, target) => target.set(volume.disk.subarray(at, at + length)),
   });
   const bytes = await collect(writing.chunks());
   assert.equal(bytes.length, plan.tarBytes);
@@ -170,9 +171,9 @@ test('the plan tells bytes exactly, reads nothing, and a difference costs what c
   const plan = planArchive(request);
   const reads: [number, number][] = [];
   const writing = new ArchiveWriting(plan, {
-    read: async (start, length) => {
+    read: async (start, length, target) => {
       reads.push([start, length]);
-      return Buffer.alloc(length, 1);
+      target.fill(1);
     },
   });
   assert.throws(() => writing.summary, { code: 'conflict' });
@@ -182,7 +183,7 @@ test('the plan tells bytes exactly, reads nothing, and a difference costs what c
   assert.deepEqual(writing.progress, { dataBytesRead: 65536, bytes: plan.tarBytes });
 });
 
-test('nothing is read further ahead than two reads, and stopping ends the reads', async () => {
+test('nothing is read further ahead than it may, and stopping ends the reads', async () => {
   const sizeBytes = 64 * 2 ** 20;
   const volume = new TapeVolume(sizeBytes, 1);
   for (const layers of [{}, { zstd: {} }]) {
@@ -191,16 +192,16 @@ test('nothing is read further ahead than two reads, and stopping ends the reads'
       volume.request(null, layers, [{ startBytes: 0, lengthBytes: sizeBytes, kind: 'data' }]),
     );
     const writing = new ArchiveWriting(plan, {
-      read: async (start, length) => {
+      read: async (start, length, target) => {
         assert.ok(length <= 2 ** 20);
         reads += 1;
-        return sectorBytes(start, length, 1);
+        target.set(sectorBytes(start, length, 1));
       },
     });
     const chunks = writing.chunks();
     await chunks.next();
     if (Object.keys(layers).length === 0)
-      assert.ok(reads <= 2, `${reads} reads before the data was asked for`);
+      assert.ok(reads <= limits.readsAheadMax, `${reads} reads before the data was asked for`);
     await chunks.return();
     const before = reads;
     assert.ok(before < 32, `${before} reads for one chunk`);
@@ -210,7 +211,7 @@ test('nothing is read further ahead than two reads, and stopping ends the reads'
   }
 });
 
-test('a signal, a read that fails and a short read end the archive with their error', async () => {
+test('a signal and a read that fails end the archive with their error', async () => {
   const volume = new TapeVolume(8 * 2 ** 20, 1);
   const whole = [{ startBytes: 0, lengthBytes: volume.disk.length, kind: 'data' as const }];
   for (const layers of [{}, { zstd: {} }]) {
@@ -218,16 +219,14 @@ test('a signal, a read that fails and a short read end the archive with their er
     const controller = new AbortController();
     const stopped = new ArchiveWriting(plan, {
       signal: controller.signal,
-      read: async (start, length) => {
+      read: async (start, _, target) => {
         if (start > 2 ** 20) controller.abort(new Error('stopped by the test'));
-        return Buffer.alloc(length);
+        target.fill(0);
       },
     });
     await assert.rejects(collect(stopped.chunks()), /stopped by the test/);
     const failing = new ArchiveWriting(plan, { read: () => Promise.reject(new Error('no such sector')) });
     await assert.rejects(collect(failing.chunks()), /no such sector/);
-    const short = new ArchiveWriting(plan, { read: async (_, length) => Buffer.alloc(length - 512) });
-    await assert.rejects(collect(short.chunks()), { code: 'io' });
   }
 });
 

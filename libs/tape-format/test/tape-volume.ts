@@ -1,4 +1,5 @@
 // A volume of the tests: bytes, written at random, archived as an image or as a difference to an earlier archive.
+import { createHash } from 'node:crypto';
 import { SeededRandom } from '@midmirror/basis';
 import {
   type ArchiveRequest,
@@ -58,11 +59,12 @@ export class TapeVolume {
       parent === null ? this.#extents(() => true) : this.#extents((sector) => this.#changed[sector] === 1);
     const plan = planArchive(this.request(parent?.manifest ?? null, layers, extents));
     const writing = new ArchiveWriting(plan, {
-      read: async (start, length) => Buffer.from(this.disk.subarray(start, start + length)),
+      read: async (start, length, target) => target.set(this.disk.subarray(start, start + length)),
     });
     const bytes = await collect(writing.chunks());
     this.#changed = new Uint8Array(this.#changed.length);
-    return { bytes, manifest: plan.manifest, summary: writing.summary, disk: Buffer.from(this.disk) };
+    const summary = { ...writing.summary, sha256: createHash('sha256').update(bytes).digest('hex') };
+    return { bytes, manifest: plan.manifest, summary, disk: Buffer.from(this.disk) };
   }
 
   request(parent: Manifest | null, layers: LayerOptions, extents: TapeExtent[]): ArchiveRequest {

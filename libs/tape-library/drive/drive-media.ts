@@ -80,6 +80,13 @@ class DriveMedia implements Media {
     return (await this.cartridges()).find((one) => one.barcode === barcode) ?? null;
   }
 
+  room({ capacityBytes, usedBytes }: Pick<Cartridge, 'capacityBytes' | 'usedBytes'>): number {
+    const capacity = Math.min(capacityBytes, this.#capacityBytes);
+    // Head and label of this part, and a block in reserve for what `add` rounds.
+    const blocks = Math.floor((capacity - usedBytes) / BLOCK_BYTES) - 2;
+    return Math.max(0, blocks * BLOCK_BYTES);
+  }
+
   where(barcode: string): Promise<Cartridge | null> {
     return this.cartridge(barcode);
   }
@@ -106,9 +113,7 @@ class DriveMedia implements Media {
     if (writeProtected) return 'write-protected';
     const contents = await this.#contents(barcode);
     if (typeof contents === 'string') return contents;
-    const capacity = Math.min(contents.label.capacityBytes, this.#capacityBytes);
-    // Head and label of this part, and a block in reserve for what `add` rounds.
-    const room = Math.floor((capacity - contents.usedBytes) / BLOCK_BYTES) * BLOCK_BYTES - 2 * BLOCK_BYTES;
+    const room = this.room({ capacityBytes: contents.label.capacityBytes, usedBytes: contents.usedBytes });
     if (room < BLOCK_BYTES) return 'full';
     await lease.confirm();
     const { nextHead, forgotten } = contents;

@@ -145,16 +145,23 @@ class DirectoryShelf implements Shelf {
 
   async *stream(name: string, signal?: AbortSignal): AsyncGenerator<Uint8Array, void, undefined> {
     const file = await this.#files.open(this.#path(name), 'read');
+    // While one piece is with the receiver the next is read into the other buffer.
+    const read = async (buffer: Uint8Array, position: number): Promise<Uint8Array> =>
+      buffer.subarray(0, await file.read(buffer, 0, buffer.length, position));
+    let [spare, buffer] = [new Uint8Array(PIECE_BYTES_MAX), new Uint8Array(PIECE_BYTES_MAX)];
+    let next = read(buffer, 0);
     try {
-      for (let position = 0; ; ) {
+      for (let position = 0; ; position += PIECE_BYTES_MAX) {
         signal?.throwIfAborted();
-        const piece = new Uint8Array(PIECE_BYTES_MAX);
-        const count = await file.read(piece, 0, piece.length, position);
-        if (count > 0) yield piece.subarray(0, count);
-        if (count < piece.length) return;
-        position += count;
+        const piece = await next;
+        [spare, buffer] = [buffer, spare];
+        if (piece.length === PIECE_BYTES_MAX) next = read(buffer, position + PIECE_BYTES_MAX);
+        next.catch(() => {}); // awaited in its turn
+        if (piece.length > 0) yield piece;
+        if (piece.length < PIECE_BYTES_MAX) return;
       }
     } finally {
+      await next.catch(() => {});
       await file.close();
     }
   }

@@ -58,6 +58,11 @@ class ShelfMedia implements Media {
     return await this.#cartridge(await this.#folder(barcode));
   }
 
+  room({ capacityBytes, usedBytes, unfinished }: Cartridge): number {
+    const left = unfinished.reduce((sum, { bytes }) => sum + bytes, 0);
+    return Math.max(0, capacityBytes - (usedBytes - left) - LABEL_BYTES_MAX);
+  }
+
   async where(barcode: string): Promise<Place | null> {
     const bytes = await this.#shelf.get(`${barcode}/${CARTRIDGE}`);
     if (bytes === null) return null;
@@ -96,8 +101,7 @@ class ShelfMedia implements Media {
     const positions = [...folder.names.keys()].map((name) => Number(PART_NAME.exec(name)?.[1] ?? 0));
     await lease.confirm();
     for (const entry of unfinishedOf(folder)) await this.#shelf.remove(entry);
-    const finished = cartridge.parts.reduce((sum, part) => sum + partBytes(part), 0);
-    const room = cartridge.capacityBytes - finished - LABEL_BYTES_MAX;
+    const room = this.room(cartridge);
     if (room < ROOM_BYTES_MIN) return 'full';
     const position = Math.max(0, ...positions) + 1;
     const stem = `${barcode}/${String(position).padStart(6, '0')}-${randomBytes(4).toString('hex')}`;

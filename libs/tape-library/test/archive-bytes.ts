@@ -16,7 +16,7 @@ export async function* piecesOf(bytes: Uint8Array, length: number): AsyncGenerat
 
 export async function gather(stream: AsyncIterable<Uint8Array>): Promise<Buffer> {
   const pieces: Uint8Array[] = [];
-  for await (const piece of stream) pieces.push(piece.slice());
+  for await (const piece of stream) pieces.push(Buffer.from(piece));
   return Buffer.concat(pieces);
 }
 

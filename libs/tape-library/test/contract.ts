@@ -72,7 +72,7 @@ export function tapeLibraryContract(name: string, make: () => Promise<LibraryUnd
         );
         const bytes = bytesOf(1, 1_000_003);
         const progress: number[] = [];
-        const parts = await library.write(label('one'), piecesOf(bytes, 10_007), {
+        const { parts } = await library.write(label('one'), piecesOf(bytes, 10_007), {
           onProgress: (at) => progress.push(at.bytes),
         });
         assert.equal(progress.at(-1), bytes.length);
@@ -98,8 +98,9 @@ export function tapeLibraryContract(name: string, make: () => Promise<LibraryUnd
 
     test('an archive of nothing is an archive', () =>
       onLibrary(['A1'], async (library) => {
-        const parts = await library.write(label('none'), piecesOf(Buffer.alloc(0), 1));
+        const { parts, sha256 } = await library.write(label('none'), piecesOf(Buffer.alloc(0), 1));
         assert.deepEqual([parts.length, parts[0]!.bytes, parts[0]!.last], [1, 0, true]);
+        assert.equal(sha256, parts[0]!.sha256);
         assert.equal((await gather(library.read(parts))).length, 0);
       }));
 
@@ -107,8 +108,15 @@ export function tapeLibraryContract(name: string, make: () => Promise<LibraryUnd
       onLibrary(['A1', 'A2', 'A3'], async (library) => {
         const small = bytesOf(2, 700_000);
         const large = bytesOf(3, 8_500_000);
-        const first = await library.write(label('small'), piecesOf(small, 65_536));
-        const parts = await library.write(label('large'), piecesOf(large, 3_000_000));
+        const { parts: first } = await library.write(label('small'), piecesOf(small, 65_536));
+        const plan = await library.plan(large.length);
+        const { parts, ...whole } = await library.write(label('large'), piecesOf(large, 3_000_000));
+        assert.deepEqual(whole, {
+          bytes: large.length,
+          sha256: createHash('sha256').update(large).digest('hex'),
+        });
+        const places = parts.map(({ barcode, bytes }) => ({ barcode, bytes }));
+        assert.deepEqual(plan, { places, lackingBytes: 0, refused: [] });
         assert.deepEqual(
           parts.map(({ barcode, part, last }) => `${barcode} ${part} ${last}`),
           ['A1 1 false', 'A2 2 false', 'A3 3 true'],
@@ -131,7 +139,7 @@ export function tapeLibraryContract(name: string, make: () => Promise<LibraryUnd
     test('cartridges can be chosen, and come in that order', () =>
       onLibrary(['A1', 'A2'], async (library) => {
         const bytes = bytesOf(4, 100_000);
-        const parts = await library.write(label('one'), piecesOf(bytes, 9999), { barcodes: ['A2'] });
+        const { parts } = await library.write(label('one'), piecesOf(bytes, 9999), { barcodes: ['A2'] });
         assert.equal(parts[0]!.barcode, 'A2');
         const error = await rejection(
           library.write(label('two'), piecesOf(bytesOf(5, 5_000_000), 65_536), { barcodes: ['A2', 'A9'] }),
@@ -143,7 +151,7 @@ export function tapeLibraryContract(name: string, make: () => Promise<LibraryUnd
     test('a full library says why for each cartridge, and nothing of the archive stays', () =>
       onLibrary(['A1', 'A2', 'A3'], async (library) => {
         const kept = bytesOf(6, 500_000);
-        const first = await library.write(label('kept'), piecesOf(kept, 65_536));
+        const { parts: first } = await library.write(label('kept'), piecesOf(kept, 65_536));
         await library.protect('A3', true);
         const error = await rejection(
           library.write(label('much'), piecesOf(bytesOf(7, 12_000_000), 65_536)),
@@ -155,7 +163,7 @@ export function tapeLibraryContract(name: string, make: () => Promise<LibraryUnd
           ['kept'],
         );
         assert.ok(kept.equals(await gather(library.read(first))));
-        const again = await library.write(label('less'), piecesOf(bytesOf(8, 5_000_000), 65_536));
+        const { parts: again } = await library.write(label('less'), piecesOf(bytesOf(8, 5_000_000), 65_536));
         assert.equal(again.length, 2);
       }));
 
@@ -178,7 +186,7 @@ export function tapeLibraryContract(name: string, make: () => Promise<LibraryUnd
           [],
         );
         const bytes = bytesOf(11, 300_000);
-        const parts = await library.write(label('one'), piecesOf(bytes, 65_536));
+        const { parts } = await library.write(label('one'), piecesOf(bytes, 65_536));
         assert.ok(bytes.equals(await gather(library.read(parts))));
       }));
 
@@ -203,7 +211,7 @@ export function tapeLibraryContract(name: string, make: () => Promise<LibraryUnd
         const bytes = [14, 15, 16].map((seed) => bytesOf(seed, 600_000));
         const parts: Part[] = [];
         for (const [index, one] of bytes.entries())
-          parts.push(...(await library.write(label(`archive-${index}`), piecesOf(one, 65_536))));
+          parts.push(...(await library.write(label(`archive-${index}`), piecesOf(one, 65_536))).parts);
         await library.erase(parts[2]!);
         await rejection(gather(library.read([parts[2]!])), 'not-found');
         await rejection(library.erase(parts[2]!), 'not-found');
@@ -211,21 +219,29 @@ export function tapeLibraryContract(name: string, make: () => Promise<LibraryUnd
         assert.deepEqual((await library.list())[0]!.parts, [parts[1]]);
         assert.ok(bytes[1]!.equals(await gather(library.read([parts[1]!]))));
         const again = bytesOf(17, 700_000);
-        const written = await library.write(label('again'), piecesOf(again, 65_536));
+        const { parts: written } = await library.write(label('again'), piecesOf(again, 65_536));
         assert.ok(again.equals(await gather(library.read(written))));
         assert.ok(bytes[1]!.equals(await gather(library.read([parts[1]!]))));
         await rejection(gather(library.read([parts[2]!])), 'not-found');
         await library.erase(parts[1]!);
         await library.erase(written[0]!);
         const all = bytesOf(18, 3_000_000);
-        assert.equal((await library.write(label('all'), piecesOf(all, 65_536))).length, 1);
+        assert.equal((await library.write(label('all'), piecesOf(all, 65_536))).parts.length, 1);
       }));
 
     test('a protected cartridge is neither written nor erased', () =>
       onLibrary(['A1'], async (library) => {
         const bytes = bytesOf(19, 100_000);
-        const parts = await library.write(label('one'), piecesOf(bytes, 65_536));
+        const { parts } = await library.write(label('one'), piecesOf(bytes, 65_536));
         await library.protect('A1', true);
+        assert.deepEqual(await library.plan(9, { barcodes: ['A1', 'B1'] }), {
+          places: [],
+          lackingBytes: 9,
+          refused: [
+            { barcode: 'A1', why: 'write-protected' },
+            { barcode: 'B1', why: 'not in the library' },
+          ],
+        });
         assert.equal((await library.list())[0]!.writeProtected, true);
         assert.match(
           (await rejection(library.erase(parts[0]!), 'conflict')).message,
@@ -240,13 +256,13 @@ export function tapeLibraryContract(name: string, make: () => Promise<LibraryUnd
     test('an ejected cartridge is in the vault until it is imported', () =>
       onLibrary(['A1', 'A2'], async (library, shelf) => {
         const bytes = bytesOf(20, 100_000);
-        const parts = await library.write(label('one'), piecesOf(bytes, 65_536));
+        const { parts } = await library.write(label('one'), piecesOf(bytes, 65_536));
         await library.eject('A1', 'safe 2');
         const away = (await library.list()).find(({ barcode }) => barcode === 'A1')!;
         assert.deepEqual([away.location, away.vaultPlace, away.parts], ['vault', 'safe 2', parts]);
         const error = await rejection(gather(library.read(parts)), 'unavailable');
         assert.match(`${error.message} ${error.hint}`, /A1 is in the vault \(safe 2\).*import A1/);
-        const next = await library.write(label('two'), piecesOf(bytes, 65_536));
+        const { parts: next } = await library.write(label('two'), piecesOf(bytes, 65_536));
         assert.equal(next[0]!.barcode, 'A2');
         await shelf.carry?.('A1');
         const back = await library.import('A1');
@@ -258,7 +274,7 @@ export function tapeLibraryContract(name: string, make: () => Promise<LibraryUnd
 
     test('a flipped bit and a missing end are found, named by barcode and position', () =>
       onLibrary(['A1', 'A2'], async (library, shelf) => {
-        const parts = await library.write(label('one'), piecesOf(bytesOf(21, 5_000_000), 65_536));
+        const { parts } = await library.write(label('one'), piecesOf(bytesOf(21, 5_000_000), 65_536));
         const where = new RegExp(`${parts[1]!.barcode}, position ${parts[1]!.position}`);
         await shelf.flip(parts[1]!, 54_321);
         assert.match((await rejection(gather(library.read(parts)), 'corrupt')).message, where);
@@ -273,20 +289,20 @@ export function tapeLibraryContract(name: string, make: () => Promise<LibraryUnd
     test('a cartridge with a damaged label is not written, and what is sound on it is read', () =>
       onLibrary(['A1', 'A2'], async (library, shelf) => {
         const bytes = bytesOf(22, 100_000);
-        const sound = await library.write(label('sound'), piecesOf(bytes, 65_536));
-        const broken = await library.write(label('broken'), piecesOf(bytes, 65_536));
+        const { parts: sound } = await library.write(label('sound'), piecesOf(bytes, 65_536));
+        const { parts: broken } = await library.write(label('broken'), piecesOf(bytes, 65_536));
         await shelf.breakLabel(broken[0]!);
         const error = await rejection(gather(library.read(broken)), 'corrupt');
         assert.match(error.message, new RegExp(`label of cartridge A1, position ${broken[0]!.position}`));
         assert.ok(bytes.equals(await gather(library.read(sound))));
-        const next = await library.write(label('next'), piecesOf(bytes, 65_536));
+        const { parts: next } = await library.write(label('next'), piecesOf(bytes, 65_536));
         assert.equal(next[0]!.barcode, 'A2');
       }));
 
     test('parts in a wrong order, of another archive or not all of them are refused', () =>
       onLibrary(['A1', 'A2', 'A3'], async (library) => {
-        const parts = await library.write(label('one'), piecesOf(bytesOf(23, 9_000_000), 65_536));
-        const other = await library.write(label('two'), piecesOf(bytesOf(24, 1000), 1000));
+        const { parts } = await library.write(label('one'), piecesOf(bytesOf(23, 9_000_000), 65_536));
+        const { parts: other } = await library.write(label('two'), piecesOf(bytesOf(24, 1000), 1000));
         const [first, second, third] = parts as [Part, Part, Part];
         for (const wrong of [[second, first, third], [first, third], [first, second], [first, ...other], []])
           await rejection(gather(library.read(wrong)), 'bad-request');

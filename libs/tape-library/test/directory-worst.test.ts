@@ -46,7 +46,7 @@ test('kill -9 in mid-write: known as unfinished, not waited for, and its space i
   onDirectory(async (directory) => {
     await using library = await withCartridges(directory, ['A1', 'A2']);
     const kept = bytesOf(1, 500_000);
-    const first = await library.write(label('kept'), piecesOf(kept, 65_536));
+    const { parts: first } = await library.write(label('kept'), piecesOf(kept, 65_536));
     for (const killAtBytes of [65_536, 3_000_000, 5_000_000]) {
       await writeAndKill(directory, killAtBytes);
       const left = await library.list();
@@ -55,7 +55,7 @@ test('kill -9 in mid-write: known as unfinished, not waited for, and its space i
     }
     // All the room there is: with the same id, then with another.
     const bytes = bytesOf(2, 7_500_000);
-    const parts = await library.write(label('killed'), piecesOf(bytes, 65_536));
+    const { parts } = await library.write(label('killed'), piecesOf(bytes, 65_536));
     assert.ok(bytes.equals(await gather(library.read(parts))));
     assert.ok(kept.equals(await gather(library.read(first))));
     assert.deepEqual(
@@ -70,7 +70,7 @@ test('a file system that is full: an error with barcode and position, and nothin
   await using library = await openLibrary('file:///tapes', { directory: { files } });
   await library.add({ barcode: 'A1', capacityBytes: CAPACITY_BYTES });
   const kept = bytesOf(3, 100_000);
-  const first = await library.write(label('kept'), piecesOf(kept, 65_536));
+  const { parts: first } = await library.write(label('kept'), piecesOf(kept, 65_536));
   const used = files.usedBytes();
   files.spaceBytes = used + 500_000;
   const error = await rejection(
@@ -120,7 +120,7 @@ test('memory does not grow with the archive', () =>
     };
     look();
     const before = peakBytes;
-    const parts = await library.write(label('large'), pieces(), { onProgress: look });
+    const { parts } = await library.write(label('large'), pieces(), { onProgress: look });
     let bytes = 0;
     for await (const read of library.read(parts)) {
       bytes += read.length;
@@ -155,7 +155,7 @@ test('a writer that stood still for longer than its lease does no harm when it g
     await begun.promise;
     nowMs += leaseMs + 1;
     const bytes = bytesOf(9, 3_000_000);
-    const parts = await next.write(label('next'), piecesOf(bytes, 65_536));
+    const { parts } = await next.write(label('next'), piecesOf(bytes, 65_536));
     goOn.resolve();
     assert.match((await writing).message, /used by next/);
     const [cartridge] = await next.list();

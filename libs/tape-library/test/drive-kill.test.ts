@@ -30,7 +30,7 @@ test('what was whole stays, what was not is no archive, and writing goes on', as
   const before = await openOn(prepared);
   // No room for a third: a retry must take the place of what was killed.
   await before.add({ barcode: 'A1', capacityBytes: 11 * BLOCK_BYTES });
-  const first = await before.write(label('first'), piecesOf(bytes[0]!, 65_536));
+  const { parts: first } = await before.write(label('first'), piecesOf(bytes[0]!, 65_536));
   await before.close();
   for (let step = 1; ; step += 1) {
     assert.ok(step < STEPS_MAX);
@@ -53,7 +53,7 @@ test('what was whole stays, what was not is no archive, and writing goes on', as
     await using next = await openOn(standIn);
     let parts = survived ? await secondArchive(next) : undefined;
     try {
-      parts ??= await next.write(label('second'), piecesOf(bytes[1]!, 65_536));
+      parts ??= (await next.write(label('second'), piecesOf(bytes[1]!, 65_536))).parts;
     } catch (error) {
       // Its label was on the tape already when it was killed.
       assert.match(String(error), /second is on A1 already/);

@@ -64,7 +64,9 @@ describe('a tape drive', () => {
     await using library = await openOn(standIn);
     await library.add({ barcode: 'A1', capacityBytes: CAPACITY_BYTES });
     const bytes = bytesOf(1, 300_000);
-    const [part] = await library.write(label('one'), piecesOf(bytes, 65_536));
+    const {
+      parts: [part],
+    } = await library.write(label('one'), piecesOf(bytes, 65_536));
     assert.equal(part!.position, 2);
     const file = await readFile(standIn.fileOf('A1', 2));
     assert.equal(file.length, 2 * BLOCK_BYTES);
@@ -83,7 +85,7 @@ describe('a tape drive', () => {
     await using library = await openOn(standIn);
     for (const barcode of ['A1', 'A2']) await library.add({ barcode, capacityBytes: CAPACITY_BYTES });
     const bytes = bytesOf(2, 12 * BLOCK_BYTES - 7);
-    const parts = await library.write(label('one'), piecesOf(bytes, 100_001));
+    const { parts } = await library.write(label('one'), piecesOf(bytes, 100_001));
     assert.deepEqual(
       parts.map(({ barcode }) => barcode),
       ['A1', 'A2'],
@@ -106,7 +108,10 @@ describe('a tape drive', () => {
     await rejection(library.import('A1'), 'conflict');
     assert.match(await readFile(standIn.fileOf('A1', 0), 'utf8'), /somebody else/);
     await library.add({ barcode: 'A1', capacityBytes: CAPACITY_BYTES }, { overwriteForeign: true });
-    assert.equal((await library.write(label('one'), piecesOf(bytesOf(3, 1000), 1000)))[0]!.barcode, 'A1');
+    assert.equal(
+      (await library.write(label('one'), piecesOf(bytesOf(3, 1000), 1000))).parts[0]!.barcode,
+      'A1',
+    );
   });
 
   test('a foreign shelf is read from the tapes alone, and what is live on it is not written over', async () => {
@@ -127,7 +132,9 @@ describe('a tape drive', () => {
         [false, 0],
       ],
     );
-    const [next] = await library.write(label('new'), piecesOf(bytesOf(5, 1000), 1000));
+    const {
+      parts: [next],
+    } = await library.write(label('new'), piecesOf(bytesOf(5, 1000), 1000));
     assert.equal(next!.barcode, 'A2');
     for (const barcode of ['A1', 'A2']) await library.import(barcode);
     const old = archivesOn(await library.list()).find(({ archiveId }) => archiveId === 'old')!;
@@ -146,7 +153,7 @@ describe('a tape drive', () => {
     standIn.insert('A1');
     await library.add({ barcode: 'A1', capacityBytes: CAPACITY_BYTES });
     const bytes = bytesOf(6, 100_000);
-    const parts = await library.write(label('one'), piecesOf(bytes, 65_536));
+    const { parts } = await library.write(label('one'), piecesOf(bytes, 65_536));
     standIn.insert('A2');
     assert.match((await rejection(gather(library.read(parts)), 'conflict')).message, /label|blank/);
     await library.add({ barcode: 'A2', capacityBytes: CAPACITY_BYTES });

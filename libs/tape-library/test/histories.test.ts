@@ -81,7 +81,7 @@ async function actOnce(world: World, library: TapeLibrary): Promise<void> {
   if (act < 5) {
     const id = world.nextId();
     const bytes = bytesOf(random.below(1e9), random.below(random.chance(0.3) ? 500_000 : 60_000));
-    const parts = await library.write(label(id), piecesOf(bytes, 1 + random.below(100_000)));
+    const { parts } = await library.write(label(id), piecesOf(bytes, 1 + random.below(100_000)));
     twin.archives.set(id, { bytes, parts });
   } else if (act < 8) {
     const id = random.pick([...twin.archives.keys(), '']);
@@ -174,7 +174,7 @@ test('random histories with kills and power losses', async () => {
       world.twin.inVault.clear();
       await check(world, library);
       for (const { parts } of await library.list()) for (const part of parts) await library.erase(part);
-      const all = await library.write(label('all'), piecesOf(bytesOf(seed, 3 * 280_000), 50_000));
+      const { parts: all } = await library.write(label('all'), piecesOf(bytesOf(seed, 3 * 280_000), 50_000));
       assert.equal(all.length, BARCODES.length);
     } catch (error) {
       throw new Error(`seed ${seed}: ${String(error)}`, { cause: error });

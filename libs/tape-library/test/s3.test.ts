@@ -96,7 +96,7 @@ test('a large part goes up in pieces, and comes back', async () => {
   await using library = await open('tapes/large');
   await library.add({ barcode: 'A1', capacityBytes: 64 << 20 });
   const bytes = bytesOf(1, 20_000_001);
-  const parts = await library.write(label('large'), piecesOf(bytes, 1_000_000));
+  const { parts } = await library.write(label('large'), piecesOf(bytes, 1_000_000));
   assert.equal(parts.length, 1);
   assert.ok(bytes.equals(await gather(library.read(parts))));
   assert.ok(uploadPartBytes(5e12) * 10_000 >= 5e12);
@@ -149,14 +149,16 @@ test('a bucket with object lock keeps parts until their day, and protected ones 
   await using library = await open('locked/kept?retain-days=2');
   await library.add({ barcode: 'A1', capacityBytes: CAPACITY_BYTES });
   const bytes = bytesOf(5, 100_000);
-  const parts = await library.write(label('one'), piecesOf(bytes, 65_536));
+  const { parts } = await library.write(label('one'), piecesOf(bytes, 65_536));
   const error = await rejection(library.erase(parts[0]!), 'conflict');
   assert.match(error.hint!, /locked by the bucket/);
   assert.ok(bytes.equals(await gather(library.read(parts))));
 
   await using held = await open('locked/held');
   await held.add({ barcode: 'B1', capacityBytes: CAPACITY_BYTES });
-  const [part] = await held.write(label('two'), piecesOf(bytes, 65_536));
+  const {
+    parts: [part],
+  } = await held.write(label('two'), piecesOf(bytes, 65_536));
   await held.protect('B1', true);
   const shelf = await openS3Shelf({
     bucket: 'locked',
@@ -188,7 +190,7 @@ test('a server that hangs is away, and what was written before it hung is there 
   await using library = await openLibrary('s3://tapes/hangs', { s3, leaseMs: 2000 });
   await library.add({ barcode: 'A1', capacityBytes: 64 << 20 });
   const bytes = bytesOf(6, 100_000);
-  const parts = await library.write(label('one'), piecesOf(bytes, 65_536));
+  const { parts } = await library.write(label('one'), piecesOf(bytes, 65_536));
   const hanging = async function* (): AsyncGenerator<Uint8Array> {
     yield bytesOf(7, 1000);
     await stopProcess(gateway.pid);

@@ -205,6 +205,7 @@ export class LocalCluster {
       await this.add(`ingest-${i}`, 'ingest', { MIM_NBD_LISTEN: await lasting(ANY_PORT) });
     await this.add('mapping-index', 'mapping-index', { MIM_NBD_LISTEN: await lasting(ANY_PORT) });
     await this.add('synchronizer', 'synchronizer');
+    await this.add('tape-archiver', 'tape-archiver');
     await this.add('console', 'console', { MIM_API_LISTEN: await lasting(api) });
   }
 

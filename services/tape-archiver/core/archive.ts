@@ -1,0 +1,80 @@
+// An archive as retention, schedule and restore look at it, and the chain of archives that one needs. Pure.
+import type { TapeArchiveRow } from '@midmirror/catalog';
+
+export interface Archive {
+  id: string;
+  name: string;
+  volumeId: string;
+  volumeName: string;
+  kind: 'image' | 'difference';
+  seq: number;
+  timeNs: bigint;
+  /** Time of the first write after the point; null: not known. */
+  untilNs: bigint | null;
+  /** Ids of those it needs, its parent first, an image last; none: it is an image. */
+  chain: readonly string[];
+  createdNs: bigint;
+  library: string;
+  bytes: number;
+  /** `requested`, `schedule`, `imported` */
+  cause: string;
+  lost: boolean;
+}
+
+export function archiveOf(row: TapeArchiveRow): Archive {
+  return {
+    id: row.id,
+    name: row.name,
+    volumeId: row.volume_id,
+    volumeName: row.volume_name,
+    kind: row.kind === 'image' ? 'image' : 'difference',
+    seq: row.seq,
+    timeNs: BigInt(row.time_ns),
+    untilNs: row.until_ns === null ? null : BigInt(row.until_ns),
+    chain: JSON.parse(row.chain) as string[],
+    createdNs: BigInt(row.created_ns),
+    library: row.library,
+    bytes: row.bytes,
+    cause: row.cause,
+    lost: row.lost_reason !== null,
+  };
+}
+
+/** Why an archive can't be restored: itself or one that it needs is not known, is lost, or is not what it was written against. */
+export interface Lacking {
+  archive: string;
+  why: 'missing' | 'lost' | 'not its parent';
+}
+
+export interface Chain {
+  /** In the order of a restore, the image first and the archive itself last; those that are missing left out. */
+  archives: Archive[];
+  /** None: it can be restored. */
+  lacking: Lacking[];
+}
+
+/** What is restored to get the point of an archive. */
+export function chainOf(archive: Archive, byId: ReadonlyMap<string, Archive>): Chain {
+  const archives: Archive[] = [];
+  const lacking: Lacking[] = [];
+  let before: string | null = null;
+  for (const id of [...archive.chain.toReversed(), archive.id]) {
+    const link: Archive | undefined = id === archive.id ? archive : byId.get(id);
+    if (link === undefined) lacking.push({ archive: id, why: 'missing' });
+    else {
+      archives.push(link);
+      const isNext =
+        link.volumeId === archive.volumeId &&
+        (link.chain[0] ?? null) === before &&
+        (link.kind === 'image') === (before === null);
+      if (!isNext) lacking.push({ archive: id, why: 'not its parent' });
+      else if (link.lost) lacking.push({ archive: id, why: 'lost' });
+    }
+    before = id;
+  }
+  return { archives, lacking };
+}
+
+export function byIdOf(archives: readonly Archive[]): Map<string, Archive> {
+  return new Map(archives.map((archive) => [archive.id, archive]));
+}

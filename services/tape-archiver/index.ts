@@ -1,0 +1,2 @@
+export { TapeArchiver } from './tape-archiver.ts';
+export { tapeProcesses } from './tape-processes.ts';

@@ -1,0 +1,298 @@
+// Tape jobs: rows of the catalogue that are done one after another for each library. One that was under way when the
+// process ended is done again at the next start; its point is pinned until it has ended.
+import { setTimeout as pause } from 'node:timers/promises';
+import { againMs, MidmirrorError, messageOf } from '@midmirror/basis';
+import {
+  type CatalogTransaction,
+  fromNs,
+  pinPoint,
+  tapeJobOf,
+  tapeJobPinId,
+  type TapeJobRow,
+  toNs,
+  unpinPoint,
+} from '@midmirror/catalog';
+import type { ToldTapeJob } from '@midmirror/events';
+import type { TapeArchiverContext } from './context.ts';
+import { limits } from './limits.ts';
+import type { TapeProgress } from './process/protocol.ts';
+
+export interface JobRun {
+  signal: AbortSignal;
+  onProgress: (progress: TapeProgress) => void;
+}
+
+/** What is done once a job has done its work: in the transaction that ends it. */
+export type Ending = (tx: CatalogTransaction) => Promise<void>;
+
+export interface JobEdges {
+  /** Does the work of a job. */
+  perform: (job: TapeJobRow, run: JobRun) => Promise<Ending>;
+  /** It has ended, and the catalogue knows. */
+  ended: (job: TapeJobRow, state: 'done' | 'failed' | 'cancelled') => Promise<void>;
+}
+
+export interface NewJob
+  extends Pick<
+    TapeJobRow,
+    | 'task'
+    | 'volume_id'
+    | 'volume_name'
+    | 'archive_id'
+    | 'kind'
+    | 'seq'
+    | 'time_ns'
+    | 'parent_id'
+    | 'library'
+    | 'cause'
+  > {
+  id: string;
+  options: object;
+  /** The point is held until the job has ended. */
+  pinned: boolean;
+}
+
+interface Running {
+  id: string;
+  cancel: AbortController;
+  progress: { told: TapeProgress; bytesPerSecond: number } | null;
+  ended: Promise<void>;
+}
+
+/** Of one library: a job at a time. */
+interface Queue {
+  waiting: string[];
+  /** Null: nothing waits. */
+  working: Promise<void> | null;
+}
+
+export class Jobs {
+  readonly #context: TapeArchiverContext;
+  readonly #edges: JobEdges;
+  readonly #queues = new Map<string, Queue>();
+  readonly #running = new Map<string, Running>();
+  readonly #stop = new AbortController();
+
+  constructor(context: TapeArchiverContext, edges: JobEdges) {
+    this.#context = context;
+    this.#edges = edges;
+  }
+
+  /** Takes up what an earlier process left. */
+  async resume(): Promise<void> {
+    const rows = await this.#context.catalog.db
+      .selectFrom('tape_job')
+      .selectAll()
+      .where('state', 'in', ['queued', 'running'])
+      .orderBy('created_ns')
+      .orderBy('id')
+      .execute();
+    for (const row of rows) this.#enqueue(row.library, row.id);
+  }
+
+  /** Durable, with its pin, when it resolves. Throws `point-unavailable` when the point can't be pinned any more. */
+  async add({ options, pinned, ...job }: NewJob): Promise<ToldTapeJob> {
+    const { catalog, clock } = this.#context;
+    const nowNs = clock.nowNs();
+    const row: TapeJobRow = {
+      ...job,
+      options: JSON.stringify(options),
+      state: 'queued',
+      created_ns: toNs(nowNs),
+      ended_ns: null,
+      error: null,
+    };
+    await catalog.transaction(async (tx) => {
+      await refuseTooMany(tx);
+      if (pinned)
+        await pinPoint(tx, {
+          id: tapeJobPinId(job.id),
+          volumeId: job.volume_id,
+          seq: job.seq,
+          holder: 'tape',
+          sinceNs: nowNs,
+        });
+      await tx.insertInto('tape_job').values(row).execute();
+    });
+    this.#context.reached('queued');
+    this.#enqueue(row.library, row.id);
+    return this.#told(row);
+  }
+
+  async list(job: string | null, limit: number): Promise<ToldTapeJob[]> {
+    const { db } = this.#context.catalog;
+    if (job !== null) return [this.#told(await tapeJobOf(db, job))];
+    const rows = db.selectFrom('tape_job').selectAll().orderBy('created_ns', 'desc').orderBy('id');
+    return (await rows.limit(Math.min(limit, limits.jobsListedMax)).execute()).map((row) => this.#told(row));
+  }
+
+  /** Resolves when it has ended. Throws `conflict` when it had before. */
+  async cancel(id: string): Promise<ToldTapeJob> {
+    const { db } = this.#context.catalog;
+    const row = await tapeJobOf(db, id);
+    if (row.state !== 'queued' && row.state !== 'running')
+      throw new MidmirrorError('conflict', `tape job ${id} has ended already: it is ${row.state}`);
+    const running = this.#running.get(id);
+    if (running === undefined) await this.#end(row, 'cancelled', null, async () => {});
+    else {
+      running.cancel.abort(new MidmirrorError('conflict', 'the job was cancelled'));
+      await running.ended;
+    }
+    return this.#told(await tapeJobOf(db, id));
+  }
+
+  /** What is under way is broken off, and done again at the next start. */
+  async stop(): Promise<void> {
+    this.#stop.abort(new MidmirrorError('unavailable', 'the tape archiver is stopping'));
+    await Promise.all([...this.#queues.values()].map(({ working }) => working));
+  }
+
+  #enqueue(library: string, id: string): void {
+    const queue = this.#queues.get(library) ?? { waiting: [], working: null };
+    this.#queues.set(library, queue);
+    queue.waiting.push(id);
+    queue.working ??= this.#work(queue);
+  }
+
+  async #work(queue: Queue): Promise<void> {
+    for (let id = queue.waiting.shift(); id !== undefined; id = queue.waiting.shift()) {
+      if (this.#stop.signal.aborted) break;
+      await this.#run(id).catch((error: unknown) => this.#context.log(`tape job ${id}: ${messageOf(error)}`));
+    }
+    queue.working = null;
+  }
+
+  async #run(id: string): Promise<void> {
+    const { catalog } = this.#context;
+    const row = await tapeJobOf(catalog.db, id);
+    if (row.state !== 'queued' && row.state !== 'running') return; // cancelled while it waited
+    const ended = Promise.withResolvers<void>();
+    const running: Running = { id, cancel: new AbortController(), progress: null, ended: ended.promise };
+    this.#running.set(id, running);
+    try {
+      await catalog.db.updateTable('tape_job').set({ state: 'running' }).where('id', '=', id).execute();
+      await this.#attempts(row, running);
+    } finally {
+      this.#running.delete(id);
+      ended.resolve();
+    }
+  }
+
+  async #attempts(row: TapeJobRow, running: Running): Promise<void> {
+    const signal = AbortSignal.any([this.#stop.signal, running.cancel.signal]);
+    const meter = rateMeter();
+    const onProgress = (told: TapeProgress): void => {
+      running.progress = { told, bytesPerSecond: meter(told) };
+    };
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        const ending = await this.#edges.perform(row, { signal, onProgress });
+        this.#context.reached(`${row.task}:performed`);
+        return await this.#end(row, 'done', null, ending);
+      } catch (error) {
+        if (this.#stop.signal.aborted) return;
+        if (running.cancel.signal.aborted) return await this.#end(row, 'cancelled', null, async () => {});
+        if (!passes(error) || attempt === limits.attemptsMax)
+          return await this.#end(row, 'failed', error, async () => {});
+        running.progress = null;
+        this.#context.log(`tape job ${row.id} waits: ${messageOf(error)}`);
+        await pause(againMs(attempt), undefined, { signal }).catch(() => {});
+      }
+    }
+  }
+
+  async #end(
+    row: TapeJobRow,
+    state: 'done' | 'failed' | 'cancelled',
+    error: unknown,
+    ending: Ending,
+  ): Promise<void> {
+    const { catalog, clock, log } = this.#context;
+    await catalog.transaction(async (tx) => {
+      await ending(tx);
+      await unpinPoint(tx, tapeJobPinId(row.id));
+      await tx
+        .updateTable('tape_job')
+        .set({
+          state,
+          ended_ns: toNs(clock.nowNs()),
+          error: error === null ? null : JSON.stringify(toldError(error)),
+        })
+        .where('id', '=', row.id)
+        .execute();
+      await forgetOldJobs(tx);
+    });
+    if (error !== null) log(`tape job ${row.id} of volume ${row.volume_name} failed: ${messageOf(error)}`);
+    this.#context.reached(`${row.task}:${state}`);
+    await this.#edges.ended(row, state);
+  }
+
+  #told(row: TapeJobRow): ToldTapeJob {
+    const progress = this.#running.get(row.id)?.progress ?? null;
+    return {
+      job: row.id,
+      task: row.task as ToldTapeJob['task'],
+      volumeId: row.volume_id,
+      volume: row.volume_name,
+      archive: row.archive_id,
+      kind: row.kind as ToldTapeJob['kind'],
+      seq: row.seq,
+      timeNs: fromNs(row.time_ns).toString(),
+      library: row.library,
+      cause: row.cause as ToldTapeJob['cause'],
+      state: row.state as ToldTapeJob['state'],
+      createdNs: fromNs(row.created_ns).toString(),
+      endedNs: row.ended_ns === null ? null : fromNs(row.ended_ns).toString(),
+      error: row.error === null ? null : (JSON.parse(row.error) as ToldTapeJob['error']),
+      progress:
+        progress === null ? null : { ...progress.told, bytesPerSecond: Math.round(progress.bytesPerSecond) },
+    };
+  }
+}
+
+/** What may be over soon: the library or the appliance is away, or another writer has the library. */
+function passes(error: unknown): boolean {
+  return error instanceof MidmirrorError && (error.code === 'unavailable' || error.code === 'locked');
+}
+
+function toldError(error: unknown): NonNullable<ToldTapeJob['error']> {
+  if (!(error instanceof MidmirrorError)) return { code: 'internal', message: messageOf(error), hint: null };
+  return { code: error.code, message: error.message, hint: error.hint ?? null };
+}
+
+/** Bytes per second since the phase began. */
+function rateMeter(): (progress: TapeProgress) => number {
+  let phase = '';
+  let sinceMs = 0;
+  let firstBytes = 0;
+  return ({ phase: now, bytesDone }) => {
+    const ms = performance.now();
+    if (now !== phase || bytesDone < firstBytes) [phase, sinceMs, firstBytes] = [now, ms, bytesDone];
+    return ms === sinceMs ? 0 : ((bytesDone - firstBytes) * 1000) / (ms - sinceMs);
+  };
+}
+
+async function refuseTooMany(tx: CatalogTransaction): Promise<void> {
+  const row = await tx
+    .selectFrom('tape_job')
+    .select((e) => e.fn.countAll<number>().as('n'))
+    .where('state', 'in', ['queued', 'running'])
+    .executeTakeFirst();
+  if (Number(row?.n ?? 0) < limits.jobsQueuedMax) return;
+  throw new MidmirrorError('unavailable', `${limits.jobsQueuedMax} tape jobs wait already`, {
+    hint: 'try again when some have ended: `mim tape jobs`',
+  });
+}
+
+/** Those that ended first, beyond what is kept. */
+async function forgetOldJobs(tx: CatalogTransaction): Promise<void> {
+  const row = await tx
+    .selectFrom('tape_job')
+    .select('ended_ns')
+    .where('ended_ns', 'is not', null)
+    .orderBy('ended_ns', 'desc')
+    .offset(limits.jobsKept)
+    .limit(1)
+    .executeTakeFirst();
+  if (row?.ended_ns != null) await tx.deleteFrom('tape_job').where('ended_ns', '<=', row.ended_ns).execute();
+}

@@ -1,0 +1,171 @@
+// What a restore takes: the archives that give exactly the point that is asked for, and where their cartridges are.
+import { MidmirrorError } from '@midmirror/basis';
+import {
+  type CatalogReader,
+  snapshotByNumber,
+  tapeArchivesOf,
+  type TapeArchiveRow,
+  tapePartsOf,
+} from '@midmirror/catalog';
+import type { Requests, ToldTapeRestore } from '@midmirror/events';
+import { parsePoint, printTime } from '@midmirror/point';
+import type { Cartridge } from '@midmirror/tape-library';
+import type { TapeArchiverContext } from './context.ts';
+import { type Archive, archiveOf } from './core/archive.ts';
+import { type Asked, chooseChain, type Chosen, type NotChosen, volumeIdOf } from './core/choose-chain.ts';
+import type { Libraries } from './libraries.ts';
+import type { WriteJobs } from './write-job.ts';
+
+type Wish = Requests['tape-archiver.restore-plan']['ask'];
+
+export class RestorePlans {
+  readonly #context: TapeArchiverContext;
+  readonly #libraries: Libraries;
+  readonly #writes: WriteJobs;
+
+  constructor(context: TapeArchiverContext, libraries: Libraries, writes: WriteJobs) {
+    this.#context = context;
+    this.#libraries = libraries;
+    this.#writes = writes;
+  }
+
+  async planned({ volume, at, archive }: Wish): Promise<ToldTapeRestore> {
+    const { db } = this.#context.catalog;
+    if ((at === null) === (archive === null))
+      throw new MidmirrorError('bad-request', 'a restore needs a point or an archive, and not both');
+    const active = await db
+      .selectFrom('volume')
+      .select('id')
+      .where('name', '=', volume)
+      .where('state', '=', 'active')
+      .executeTakeFirst();
+    const rows = await tapeArchivesOf(db, active?.id ?? volume);
+    const volumeId = volumeIdOf(rows.map(archiveOf), volume, active?.id ?? null);
+    const asked = archive === null ? await this.#askedOf(volume, volumeId, at!) : { archive };
+    const own = rows.filter((row) => row.volume_id === volumeId);
+    const byTime = asked !== 'latest' && 'timeNs' in asked;
+    const known = byTime ? await this.#writes.learnUntil(own) : own;
+    const chosen = chooseChain(known.map(archiveOf), volumeId, asked);
+    if (chosen.archive === null) throw unavailable(volume, archive ?? at!, chosen);
+    return await this.#told(chosen, new Map(known.map((row) => [row.id, row])));
+  }
+
+  async #askedOf(volume: string, volumeId: string, at: string): Promise<Asked> {
+    const { catalog, clock } = this.#context;
+    const point = parsePoint(at, clock.nowNs());
+    switch (point.kind) {
+      case 'latest':
+        return 'latest';
+      case 'seq':
+        return { seq: point.seq };
+      case 'time':
+        return { timeNs: point.timeNs };
+      case 'mark':
+        return { seq: await seqOfMark(catalog.db, volume, volumeId, point.name) };
+      case 'snapshot': {
+        const row = await snapshotByNumber(catalog.db, volumeId, point.snapshot);
+        if (row !== undefined) return { seq: row.seq };
+        throw new MidmirrorError(
+          'point-unavailable',
+          `volume "${volume}" has no snapshot ${point.snapshot}`,
+          {
+            hint: 'tapes are asked for by seq:1234 or a time; `mim tape list` shows them',
+          },
+        );
+      }
+    }
+  }
+
+  async #told(
+    { archive, chain }: Chosen,
+    rows: ReadonlyMap<string, TapeArchiveRow>,
+  ): Promise<ToldTapeRestore> {
+    const parts = await tapePartsOf(
+      this.#context.catalog.db,
+      chain.map(({ id }) => id),
+    );
+    const there = await this.#cartridgesOf(new Set(chain.map(({ library }) => library)));
+    const barcodes = new Map<string, ToldTapeRestore['barcodes'][number]>();
+    const links = chain.map(({ id }) => {
+      const row = rows.get(id)!;
+      const own = [...new Set(parts.get(id)!.map(({ barcode }) => barcode))];
+      for (const barcode of own) {
+        const found = there.get(row.library)!.get(barcode);
+        barcodes.set(`${row.library} ${barcode}`, {
+          barcode,
+          library: row.library,
+          location: found?.location ?? 'missing',
+          vaultPlace: found?.vaultPlace ?? null,
+        });
+      }
+      return {
+        archive: id,
+        name: row.name,
+        kind: row.kind as 'image' | 'difference',
+        seq: row.seq,
+        timeNs: BigInt(row.time_ns).toString(),
+        bytes: row.bytes,
+        layers: JSON.parse(row.layers) as string[],
+        sha256: row.sha256,
+        barcodes: own,
+      };
+    });
+    const { volume_id, volume_name, volume_bytes } = rows.get(archive.id)!;
+    return {
+      volume: { id: volume_id, name: volume_name, sizeBytes: volume_bytes },
+      seq: archive.seq,
+      timeNs: archive.timeNs.toString(),
+      chain: links,
+      barcodes: [...barcodes.values()],
+    };
+  }
+
+  async #cartridgesOf(libraries: ReadonlySet<string>): Promise<Map<string, Map<string, Cartridge>>> {
+    const found = new Map<string, Map<string, Cartridge>>();
+    for (const library of libraries) {
+      const { cartridges } = await this.#libraries.call(library, 'list', {});
+      found.set(library, new Map(cartridges.map((each) => [each.barcode, each])));
+    }
+    return found;
+  }
+}
+
+async function seqOfMark(db: CatalogReader, volume: string, volumeId: string, name: string): Promise<number> {
+  const mark = await db
+    .selectFrom('mark')
+    .select('seq')
+    .where('volume_id', '=', volumeId)
+    .where('name', '=', name)
+    .executeTakeFirst();
+  if (mark !== undefined) return mark.seq;
+  throw new MidmirrorError('point-unavailable', `volume "${volume}" has no mark "${name}"`, {
+    hint: 'marks are not on tape: ask by seq:1234 or a time; `mim tape list` shows the tapes',
+  });
+}
+
+function unavailable(volume: string, text: string, { lacking, before, after }: NotChosen): MidmirrorError {
+  const near = [before, after].filter((each) => each !== null).map(shown);
+  const offer = near.length === 0 ? `no tape of it can be restored` : `nearest on tape: ${near.join('; ')}`;
+  const details = {
+    beforeSeq: before?.seq ?? null,
+    beforeTime: before === null ? null : printTime(before.timeNs),
+    afterSeq: after?.seq ?? null,
+    afterTime: after === null ? null : printTime(after.timeNs),
+  };
+  if (lacking.length === 0)
+    return new MidmirrorError('point-unavailable', `${text} of volume "${volume}" is on no tape`, {
+      hint: offer,
+      details,
+    });
+  const needed = lacking.map(({ archive, why }) => `${archive} (${why})`).join(', ');
+  return new MidmirrorError(
+    'point-unavailable',
+    `${text} of volume "${volume}" is on tape, and can't be restored without ${needed}`,
+    { hint: `\`mim tape import\` takes in cartridges that are brought; ${offer}`, details },
+  );
+}
+
+/** To be pasted. */
+function shown({ seq, timeNs, name }: Archive): string {
+  return `--at seq:${seq} (${printTime(timeNs)}, ${name})`;
+}

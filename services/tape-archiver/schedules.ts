@@ -1,0 +1,195 @@
+// Tapes by schedule, and which of them go by the policy. Looks now and then at each volume's policy; what is due is in
+// the catalogue, so a restart changes nothing.
+import { messageOf, MidmirrorError } from '@midmirror/basis';
+import { ask } from '@midmirror/bus';
+import { fromNs, tapeArchivesOf, toNs, unpinPoint, type VolumeRow, volumeById } from '@midmirror/catalog';
+import type { Requests } from '@midmirror/events';
+import { parsePolicy, type VolumePolicy } from '@midmirror/policy';
+import type { Archives } from './archives.ts';
+import type { TapeArchiverContext } from './context.ts';
+import { archiveOf } from './core/archive.ts';
+import { retain } from './core/retention.ts';
+import { isDue, kindOf } from './core/schedule.ts';
+import type { Jobs } from './jobs.ts';
+import type { Libraries } from './libraries.ts';
+import type { WriteJobs } from './write-job.ts';
+
+export class Schedules {
+  readonly #context: TapeArchiverContext;
+  readonly #libraries: Libraries;
+  readonly #writes: WriteJobs;
+  readonly #jobs: Jobs;
+  readonly #archives: Archives;
+  /** What went wrong last with a volume's schedule: told once. */
+  readonly #told = new Map<string, string>();
+  /** Since when each schedule holds, as last seen. */
+  readonly #since = new Map<string, bigint>();
+
+  constructor(
+    context: TapeArchiverContext,
+    parts: { libraries: Libraries; writes: WriteJobs; jobs: Jobs; archives: Archives },
+  ) {
+    this.#context = context;
+    this.#libraries = parts.libraries;
+    this.#writes = parts.writes;
+    this.#jobs = parts.jobs;
+    this.#archives = parts.archives;
+  }
+
+  /** Null: the volume has none, or was not looked at yet. */
+  sinceNs(volumeId: string): bigint | null {
+    return this.#since.get(volumeId) ?? null;
+  }
+
+  async look(): Promise<void> {
+    const { db } = this.#context.catalog;
+    const volumes = await db.selectFrom('volume').selectAll().where('state', '=', 'active').execute();
+    const ids = new Set(volumes.map(({ id }) => id));
+    for (const known of [this.#told, this.#since])
+      for (const id of known.keys()) if (!ids.has(id)) known.delete(id);
+    const policies = new Map(volumes.map(({ id, policy }) => [id, parsePolicy(JSON.parse(policy))]));
+    await this.#letGoOfBases(policies);
+    for (const volume of volumes) {
+      const policy = policies.get(volume.id)!;
+      try {
+        await this.#writeIfDue(volume, policy);
+        this.#told.delete(volume.id);
+      } catch (error) {
+        // Its policy, its library or its point: the other volumes' tapes are written all the same, and this one's at the next look.
+        const reason = messageOf(error);
+        if (this.#told.get(volume.id) !== reason)
+          this.#context.log(`volume ${volume.name}: no tape by its schedule: ${reason}`);
+        this.#told.set(volume.id, reason);
+      }
+    }
+  }
+
+  /** What the policy lets go of is erased from its media. */
+  async retain(volumeId: string, dryRun: boolean): Promise<Requests['tape-archiver.retention']['answer']> {
+    const { db } = this.#context.catalog;
+    const policy = parsePolicy(JSON.parse((await volumeById(db, volumeId)).policy));
+    const rows = (await tapeArchivesOf(db, volumeId)).filter((row) => row.volume_id === volumeId);
+    const { drops, kept } = retain(rows.map(archiveOf), policy, await this.#inUse(volumeId));
+    const byId = new Map(rows.map((row) => [row.id, row]));
+    const answer: Requests['tape-archiver.retention']['answer'] = { drops: [], kept: [...kept] };
+    for (const id of drops) {
+      const { name, bytes } = byId.get(id)!;
+      const refused = dryRun ? null : await this.#dropOf(id);
+      if (refused === null) answer.drops.push({ archive: id, name, bytes });
+      else answer.kept.push({ archive: id, why: refused });
+    }
+    return answer;
+  }
+
+  /** Null: it is gone. Else why it can't go now: its cartridge is elsewhere, protected or locked. */
+  async #dropOf(id: string): Promise<string | null> {
+    try {
+      await this.#archives.forget(id, { erase: true, force: false });
+      return null;
+    } catch (error) {
+      if (!(error instanceof MidmirrorError) || error.code !== 'conflict') throw error;
+      this.#context.log(`retention of tapes: ${messageOf(error)}`);
+      return messageOf(error);
+    }
+  }
+
+  async #inUse(volumeId: string): Promise<Set<string>> {
+    const jobs = await this.#context.catalog.db
+      .selectFrom('tape_job')
+      .select(['archive_id', 'parent_id'])
+      .where('volume_id', '=', volumeId)
+      .where('state', 'in', ['queued', 'running'])
+      .execute();
+    return new Set(jobs.flatMap((job) => [job.archive_id, job.parent_id]).filter((id) => id !== null));
+  }
+
+  async #writeIfDue(volume: VolumeRow, policy: VolumePolicy): Promise<void> {
+    const { catalog, clock, bus } = this.#context;
+    if (policy.tapeAt === null) return;
+    const nowNs = clock.nowNs();
+    const sinceNs = await this.#holdsSince(volume.id, policy.tapeAt, nowNs);
+    const jobs = await catalog.db
+      .selectFrom('tape_job')
+      .select(['created_ns', 'state'])
+      .where('volume_id', '=', volume.id)
+      .where('task', '=', 'write')
+      .where('cause', '=', 'schedule')
+      .orderBy('created_ns', 'desc')
+      .limit(1)
+      .execute();
+    const last = jobs[0];
+    if (last?.state === 'queued' || last?.state === 'running') return;
+    if (!isDue(policy.tapeAt, last === undefined ? null : fromNs(last.created_ns), sinceNs, nowNs)) return;
+    const { seq } = await ask(bus, 'ingest.publish', { volumeId: volume.id });
+    const archives = (await tapeArchivesOf(catalog.db, volume.id)).map(archiveOf);
+    const newest = archives.find(({ cause, lost }) => cause === 'schedule' && !lost);
+    // Nothing has been written to the volume: the next time counts again.
+    if (newest?.seq === seq) return await this.#beginAnew(volume.id, policy.tapeAt, nowNs);
+    const library = this.#libraries.addressOf(policy.tapeLibrary);
+    const held = await catalog.db
+      .selectFrom('pin')
+      .select('seq')
+      .where('volume_id', '=', volume.id)
+      .where('holder', '=', 'tape')
+      .execute();
+    const next = kindOf(archives, policy, { seqsOnDisk: new Set(held.map((pin) => pin.seq)), library });
+    const job = await this.#writes.planned(
+      {
+        volumeId: volume.id,
+        kind: next.kind,
+        at: `seq:${seq}`,
+        from: next.parent?.id ?? null,
+        library,
+        zstdLevel: policy.tapeZstdLevel,
+        recipients: policy.tapeRecipients,
+        barcodes: null,
+      },
+      'schedule',
+    );
+    await this.#jobs.add(job);
+    if (next.kind === 'image')
+      this.#context.log(`volume ${volume.name}: an image by its schedule: ${next.why}`);
+  }
+
+  /** Since when this schedule is the volume's. */
+  async #holdsSince(volumeId: string, cron: string, nowNs: bigint): Promise<bigint> {
+    const { db } = this.#context.catalog;
+    const row = await db
+      .selectFrom('tape_schedule')
+      .selectAll()
+      .where('volume_id', '=', volumeId)
+      .executeTakeFirst();
+    if (row?.cron !== cron) {
+      await this.#beginAnew(volumeId, cron, nowNs);
+      return nowNs;
+    }
+    const sinceNs = fromNs(row.since_ns);
+    this.#since.set(volumeId, sinceNs);
+    return sinceNs;
+  }
+
+  async #beginAnew(volumeId: string, cron: string, nowNs: bigint): Promise<void> {
+    await this.#context.catalog.transaction(async (tx) => {
+      await tx.deleteFrom('tape_schedule').where('volume_id', '=', volumeId).execute();
+      const row = { volume_id: volumeId, cron, since_ns: toNs(nowNs) };
+      await tx.insertInto('tape_schedule').values(row).execute();
+    });
+    this.#since.set(volumeId, nowNs);
+  }
+
+  /** Points of tapes that are older than a difference to them may be. */
+  async #letGoOfBases(policies: ReadonlyMap<string, VolumePolicy>): Promise<void> {
+    const { catalog, clock } = this.#context;
+    const nowNs = clock.nowNs();
+    const pins = await catalog.db
+      .selectFrom('pin')
+      .select(['id', 'volume_id', 'since_ns'])
+      .where('id', 'like', 'tape-base-%')
+      .execute();
+    for (const { id, volume_id, since_ns } of pins) {
+      const heldSeconds = Number((nowNs - fromNs(since_ns)) / 1_000_000_000n);
+      const policy = policies.get(volume_id);
+      if (policy !== undefined && heldSeconds >= policy.tapeHoldBaseSeconds) await unpinPoint(catalog.db, id);
+    }
+  }
+}

@@ -1,0 +1,97 @@
+// Reading an archive again: from its media, against what is known of it, and against its point while that is on disk.
+import { randomBytes } from 'node:crypto';
+import { isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
+import { ask } from '@midmirror/bus';
+import { tapeArchiveOf, type TapeArchiveRow, type TapeJobRow, tapePartsOf, toNs } from '@midmirror/catalog';
+import { type Archives, tellOf } from './archives.ts';
+import type { TapeArchiverContext } from './context.ts';
+import type { Ending, JobRun, NewJob } from './jobs.ts';
+import type { Libraries } from './libraries.ts';
+import type { VerifiedArchive } from './process/protocol.ts';
+
+export class VerifyJobs {
+  readonly #context: TapeArchiverContext;
+  readonly #libraries: Libraries;
+  readonly #archives: Archives;
+
+  constructor(context: TapeArchiverContext, libraries: Libraries, archives: Archives) {
+    this.#context = context;
+    this.#libraries = libraries;
+    this.#archives = archives;
+  }
+
+  /** Its point is held when it is still on disk. */
+  async planned(idOrName: string): Promise<NewJob> {
+    const row = await tapeArchiveOf(this.#context.catalog.db, idOrName);
+    return {
+      id: randomBytes(6).toString('hex'),
+      task: 'verify',
+      volume_id: row.volume_id,
+      volume_name: row.volume_name,
+      archive_id: row.id,
+      kind: row.kind,
+      seq: row.seq,
+      time_ns: row.time_ns,
+      parent_id: row.parent_id,
+      library: row.library,
+      cause: 'requested',
+      options: {},
+      pinned: (await this.#nameOnDisk(row)) !== null,
+    };
+  }
+
+  async perform(job: TapeJobRow, { signal, onProgress }: JobRun): Promise<Ending> {
+    const { catalog, clock, pointUri } = this.#context;
+    const row = await tapeArchiveOf(catalog.db, job.archive_id);
+    const parts = (await tapePartsOf(catalog.db, [row.id])).get(row.id)!;
+    const volume = await this.#nameOnDisk(row);
+    const order = {
+      label: { archiveId: row.id, name: row.name, layers: JSON.parse(row.layers) as string[] },
+      parts: parts.map(({ barcode, position, bytes, sha256 }) => ({ barcode, position, bytes, sha256 })),
+      sha256: row.sha256,
+      uri: volume === null ? null : pointUri(volume, row.seq),
+    };
+    let verified: VerifiedArchive;
+    try {
+      verified = await this.#libraries.call(row.library, 'verify', order, { signal, onProgress });
+    } catch (error) {
+      if (error instanceof MidmirrorError && error.code === 'corrupt')
+        await this.#archives.lose(row.id, messageOf(error));
+      throw error;
+    }
+    return async (tx) => {
+      await tx
+        .updateTable('tape_archive')
+        .set({
+          verified_ns: toNs(clock.nowNs()),
+          compared: verified.compared ? 1 : 0,
+          sha256: verified.sha256,
+          lost_reason: null,
+          ...(verified.members === null ? {} : { members: JSON.stringify(verified.members) }),
+        })
+        .where('id', '=', row.id)
+        .execute();
+      const data = { archive: row.id, compared: verified.compared };
+      await tellOf(this.#context, tx, row.volume_id, 'tape.verified', data);
+    };
+  }
+
+  /** The name of its volume, when that still has the archive's point. */
+  async #nameOnDisk({ volume_id, seq }: Pick<TapeArchiveRow, 'volume_id' | 'seq'>): Promise<string | null> {
+    const { catalog, bus } = this.#context;
+    const volume = await catalog.db
+      .selectFrom('volume')
+      .select('name')
+      .where('id', '=', volume_id)
+      .where('state', '=', 'active')
+      .executeTakeFirst();
+    if (volume === undefined) return null;
+    try {
+      await ask(bus, 'mapping-index.resolve', { volumeId: volume_id, at: `seq:${seq}` });
+      return volume.name;
+    } catch (error) {
+      if (isUnavailable(error) || !(error instanceof MidmirrorError)) throw error;
+      return null;
+    }
+  }
+}

@@ -1,0 +1,267 @@
+// `npm run bench:tape [-- --size 2GiB --change-size 10GiB --rounds 5 --seconds 5 --only image,change,writes --out tape-bench.json]`:
+// an image tape of a mirror to a directory beside `qemu-img convert` of the same mirror to qcow2 in the same run, in turn;
+// a difference tape of 1 % beside an image of all; and what a guest's writes are left with while tapes are written.
+// Ratios of medians; no bar is asserted here.
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { setTimeout as pause } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { parseBytes, printBytes, SeededRandom } from '@midmirror/basis';
+import { connectNbd } from '@midmirror/nbd';
+import { type ApplianceProcess, ROOT, succeed } from '../appliance/appliance-process.ts';
+import { installTools } from '../tools.ts';
+import { Figures } from './figures.ts';
+import { type Measured, measure, median } from './measure.ts';
+import { startAppliance } from './servers.ts';
+
+const MIB = 1 << 20;
+const PIECE = 64 << 10;
+const PARTS = ['image', 'change', 'writes'];
+const JOB_EVERY_MS = 10;
+
+const { values } = parseArgs({
+  options: {
+    size: { type: 'string', default: '2GiB' },
+    'change-size': { type: 'string', default: '10GiB' },
+    rounds: { type: 'string', default: '5' },
+    seconds: { type: 'string', default: '5' },
+    only: { type: 'string', default: PARTS.join(',') },
+    out: { type: 'string', default: 'tape-bench.json' },
+  },
+});
+const sizeBytes = parseBytes(values.size, '--size');
+const changeBytes = parseBytes(values['change-size'], '--change-size');
+const [rounds, seconds] = [Number(values.rounds), Number(values.seconds)];
+const only = values.only.split(',');
+
+interface Job {
+  job: string;
+  archive: string;
+  state: string;
+  error: { message: string } | null;
+}
+
+class Bench {
+  readonly #server: Awaited<ReturnType<typeof startAppliance>>;
+  readonly #folder: string;
+  readonly #figures: Figures;
+
+  constructor(server: Awaited<ReturnType<typeof startAppliance>>, folder: string, figures: Figures) {
+    this.#server = server;
+    this.#folder = folder;
+    this.#figures = figures;
+  }
+
+  get #appliance(): ApplianceProcess {
+    return this.#server.appliance;
+  }
+
+  /** Of the same mirror: to a cartridge in a directory, durable; to qcow2, flushed at the end, and left to the cache. */
+  async image(): Promise<void> {
+    await this.#fill('db', sizeBytes);
+    process.stdout.write(`\n${printBytes(sizeBytes)} of data to one image\n`);
+    const target = `${this.#folder}/peer.qcow2`;
+    const convert = (cache: string) => async (): Promise<number> => {
+      const took = await timed(() =>
+        succeed('qemu-img', [
+          ...['convert', '-f', 'raw', '-O', 'qcow2', '-t', cache],
+          ...[this.#server.uri('db@mark:full'), target],
+        ]),
+      );
+      rmSync(target);
+      return took;
+    };
+    const [tape, zstd, flushed, cached] = (await inTurn([
+      () => this.#written('db', { kind: 'image', at: 'mark:full' }),
+      () => this.#written('db', { kind: 'image', at: 'mark:full', zstdLevel: 1 }),
+      convert('writeback'),
+      convert('unsafe'),
+    ])) as [number, number, number, number];
+    const rate = (took: number): number => sizeBytes / took / 1e6;
+    const figures = this.#figures;
+    figures.say('image tape, to qemu-img convert that flushes', flushed / tape, 'x', '>= 0.6, goal 1.0');
+    figures.say('  image tape', rate(tape), 'MB/s');
+    figures.say('  image tape, zstd level 1 (random data)', rate(zstd), 'MB/s');
+    figures.say('  qemu-img convert -t writeback', rate(flushed), 'MB/s');
+    figures.say('  qemu-img convert -t unsafe, nothing durable', rate(cached), 'MB/s');
+  }
+
+  async change(): Promise<void> {
+    await this.#fill('large', changeBytes);
+    const full = await this.#archived('large', { kind: 'image', at: 'mark:full' });
+    const random = new SeededRandom(9);
+    const client = await connectNbd(this.#server.uri('large'));
+    const data = Buffer.alloc(PIECE, 0x5a);
+    for (let done = 0; done < changeBytes / 100; done += PIECE)
+      await client.write(random.below(changeBytes / PIECE) * PIECE, data);
+    await client.flush();
+    await client.close();
+    process.stdout.write(`\n${printBytes(changeBytes)}, of which 1 % has changed\n`);
+    const [image, difference] = (await inTurn(
+      [
+        () => this.#written('large', { kind: 'image', at: 'mark:full' }),
+        () => this.#written('large', { kind: 'difference', at: 'latest', from: full }),
+      ],
+      Math.min(rounds, 3),
+    )) as [number, number];
+    this.#figures.say('difference tape of 1 %, to the image', difference / image, 'x', '<= 0.03');
+    this.#figures.say('  image tape', image, 's');
+    this.#figures.say('  difference tape', difference, 's');
+    await this.#appliance.delete(`/tapes/${full}?erase=true`);
+    await this.#appliance.delete('/volumes/large');
+  }
+
+  /** Of a volume while its own tapes are written, one after another. */
+  async writes(): Promise<void> {
+    if (!only.includes('image')) await this.#fill('db', sizeBytes);
+    const load = { rw: 'randwrite', blockBytes: 4096, depth: 32, fsync: 0, sizeBytes, seconds } as const;
+    const alone: Measured[] = [];
+    const beside: Measured[] = [];
+    const rates: number[] = [];
+    for (let round = 0; round <= rounds; round += 1) {
+      await succeed('sync', []);
+      const quiet = await measure(this.#server.uri('db'), this.#server.pid, load);
+      const writing = this.#writeOn();
+      const busy = await measure(this.#server.uri('db'), this.#server.pid, load);
+      const rate = await writing.end();
+      if (round === 0) continue; // segments are new
+      alone.push(quiet);
+      beside.push(busy);
+      rates.push(rate);
+    }
+    const of = (runs: readonly Measured[], pick: (each: Measured) => number): number =>
+      median(runs.map(pick));
+    const iops = ({ iops: each }: Measured): number => each;
+    const p99 = ({ p99Us }: Measured): number => p99Us;
+    const figures = this.#figures;
+    process.stdout.write('\n4 KiB random writes of a guest, depth 32\n');
+    figures.say('while a tape is written, to without', of(beside, iops) / of(alone, iops), 'x', '>= 0.7');
+    figures.say('  p99 of their latencies', of(beside, p99) / of(alone, p99), 'x');
+    figures.say('  writes a second without', of(alone, iops), '');
+    figures.say('  writes a second while a tape is written', of(beside, iops), '');
+    figures.say('  the tape meanwhile', median(rates) / 1e6, 'MB/s');
+  }
+
+  /** Tapes without a pause until `end`, which gives the bytes a second that were read for them. */
+  #writeOn(): { end(): Promise<number> } {
+    let ending = false;
+    const began = performance.now();
+    const work = async (): Promise<number> => {
+      let bytes = 0;
+      while (!ending) {
+        const job = await this.#ask('db', { kind: 'image', at: 'mark:full' });
+        for (;;) {
+          const now = await this.#job(job);
+          if (now.state !== 'queued' && now.state !== 'running') {
+            assert.equal(now.state, 'done', now.error?.message);
+            await this.#appliance.delete(`/tapes/${now.archive}?erase=true`);
+            bytes += sizeBytes;
+            break;
+          }
+          if (ending) {
+            bytes += now.progress?.bytesDone ?? 0;
+            await this.#appliance.delete(`/tape-jobs/${job.job}`);
+            break;
+          }
+          await pause(100);
+        }
+      }
+      return bytes;
+    };
+    const working = work();
+    return {
+      end: async () => {
+        ending = true;
+        const tookMs = performance.now() - began;
+        return ((await working) * 1000) / tookMs;
+      },
+    };
+  }
+
+  async #ask(volume: string, wish: object): Promise<Job> {
+    return (await this.#appliance.post<{ job: Job }>(`/volumes/${volume}/tapes`, wish)).job;
+  }
+
+  async #job({ job }: Job): Promise<Job & { progress: { bytesDone: number } | null }> {
+    return (
+      await this.#appliance.get<{ job: Job & { progress: { bytesDone: number } | null } }>(
+        `/tape-jobs/${job}`,
+      )
+    ).job;
+  }
+
+  /** An archive, which stays. */
+  async #archived(volume: string, wish: object): Promise<string> {
+    const job = await this.#ask(volume, wish);
+    for (;;) {
+      const now = await this.#job(job);
+      if (now.state === 'done') return now.archive;
+      assert.ok(now.state === 'queued' || now.state === 'running', `${now.state}: ${now.error?.message}`);
+      await pause(JOB_EVERY_MS);
+    }
+  }
+
+  /** Seconds from the wish to the durable archive, which is erased then. */
+  async #written(volume: string, wish: object): Promise<number> {
+    let archive = '';
+    const took = await timed(async () => (archive = await this.#archived(volume, wish)));
+    await this.#appliance.delete(`/tapes/${archive}?erase=true`);
+    return took;
+  }
+
+  async #fill(name: string, bytes: number): Promise<void> {
+    await this.#appliance.post('/volumes', { name, sizeBytes: bytes });
+    const random = new SeededRandom(5);
+    const client = await connectNbd(this.#server.uri(name));
+    const data = Buffer.alloc(4 * MIB);
+    for (let i = 0; i < data.length; i += 4) data.writeUInt32LE(random.below(2 ** 31), i);
+    for (let at = 0; at < bytes; at += data.length) {
+      data.writeDoubleLE(at, 0);
+      await client.write(at, data.subarray(0, Math.min(data.length, bytes - at)));
+    }
+    await client.flush();
+    await client.close();
+    // On the MIM, where most of a volume is in the long run.
+    await this.#appliance.post(`/volumes/${name}/syncs`, { closeSnapshot: true });
+    await this.#appliance.post(`/volumes/${name}/marks`, { name: 'full' });
+  }
+}
+
+async function timed(act: () => Promise<unknown>): Promise<number> {
+  await succeed('sync', []);
+  await pause(200);
+  const began = performance.now();
+  await act();
+  return (performance.now() - began) / 1000;
+}
+
+/** Medians of each, alternating; each goes first in turn, and the first round is not counted. */
+async function inTurn(ways: readonly (() => Promise<number>)[], count = rounds): Promise<number[]> {
+  const took: number[][] = ways.map(() => []);
+  for (let round = 0; round <= count; round += 1)
+    for (let i = 0; i < ways.length; i += 1) {
+      const index = (i + round) % ways.length;
+      const each = await ways[index]!();
+      if (round > 0) took[index]!.push(each);
+    }
+  return took.map(median);
+}
+
+for (const part of only)
+  if (!PARTS.includes(part))
+    throw new Error(`--only: there is no part "${part}"; there are ${PARTS.join(', ')}`);
+installTools();
+const figures = new Figures({ 'qemu-img': (await succeed('qemu-img', ['--version'])).split('\n')[0]! });
+const folder = mkdtempSync(`${ROOT}/.bench-`);
+mkdirSync(`${folder}/library`);
+const server = await startAppliance(folder, { MIM_TAPE_LIBRARY: `file://${folder}/library` });
+try {
+  const bench = new Bench(server, folder, figures);
+  if (only.includes('image')) await bench.image();
+  if (only.includes('change')) await bench.change();
+  if (only.includes('writes')) await bench.writes();
+} finally {
+  await server.stop();
+  rmSync(folder, { recursive: true, force: true });
+}
+figures.write(values.out);
