@@ -18,7 +18,7 @@ export async function tapePlanInstead(
   } catch (other) {
     if (!(other instanceof MidmirrorError) || other.code !== 'point-unavailable') throw error;
     const { code, message, hint, details } = error as MidmirrorError;
-    const onTape = `on tape: ${other.hint ?? other.message}`;
+    const onTape = other.hint ?? other.message;
     throw new MidmirrorError(code, message, {
       hint: hint === undefined ? onTape : `${hint}; ${onTape}`,
       details: { ...details },

@@ -25,7 +25,7 @@ import { digestsOf, type Named, namedSource, openClone, openPoint } from './rest
 import { resolvePoint, served } from './resolve-point.ts';
 import type { Session } from './session.ts';
 import type { TapePlan } from './tape-plan.ts';
-import { NEW_VOLUME, restoreFromTape, restoreToVolume } from './tape-restore.ts';
+import { NEW_VOLUME, restoreFromTape, restoreToVolume, volumeLeft } from './tape-restore.ts';
 
 export function restoreCommand(program: Command, open: () => Session): void {
   program
@@ -107,9 +107,7 @@ async function restoreToNew(session: Session, name: string, options: RestoreOpti
   const plan = await tapePlanInstead(session, name, at, onDisk.error);
   refuseUnfit(plan, options);
   const volume = options.to!.slice(NEW_VOLUME.length);
-  await toItsEnd(session, `the volume ${volume} is not restored`, () =>
-    restoreToVolume(session, plan, volume, options),
-  );
+  await toItsEnd(session, volumeLeft(volume), () => restoreToVolume(session, plan, volume, options));
 }
 
 /** Only one of them, and what goes with it. */

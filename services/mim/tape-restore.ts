@@ -29,6 +29,10 @@ export type TapeRestoreOptions = Pick<
 /** Of the name of a target that is a volume to be made. */
 export const NEW_VOLUME = 'volume:';
 
+/** Said when it is ended in the middle. */
+export const volumeLeft = (name: string): string =>
+  `the volume ${name} is not restored; if it is there, \`mim volume delete ${name} --yes\` removes it`;
+
 const AGAIN = 'run the same command again: it begins anew';
 
 /** Onto a file, a device or an NBD export, which the caller has locked. */
@@ -119,7 +123,7 @@ async function refuseTaken({ api }: Session, name: string): Promise<void> {
   );
   if (!found) return;
   throw new MidmirrorError('conflict', `there is a volume "${name}" already`, {
-    hint: 'a restore from tape makes its own: name another one',
+    hint: `a restore makes its own: name another one; or, if a restore that was ended has left it, \`mim volume delete ${name} --yes\``,
   });
 }
 

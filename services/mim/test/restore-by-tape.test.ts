@@ -103,7 +103,9 @@ test('a point that neither has is told with what both have; tapes that can not b
     withDisk(standIn);
     const nearest = standIn.chain.map(({ manifest }) => `--at seq:${manifest.point.seq}`).join(', ');
     const words = ['restore', 'db', '--at', 'seq:999', '--to', `${standIn.folder}/db.img`];
-    const both = new RegExp(`seq:999 is not kept on disk\n.*earliest is seq:1000; on tape: ${nearest}`);
+    const both = new RegExp(
+      `seq:999 is not kept on disk\n.*earliest is seq:1000; nearest on tape: ${nearest}`,
+    );
     await standIn.fails(3, both, ...words);
     await standIn.fails(3, both, 'restore', 'db', '--at', 'seq:999', '--to', 'volume:x');
     standIn.calls.set('GET /tape-restore', () => {

@@ -168,8 +168,9 @@ test('verify waits and says what was compared; erasing wants --yes; jobs are sho
       callsOf(standIn).filter((call) => call.startsWith('DELETE')),
       ['DELETE /tapes/a1?erase=false&force=false', 'DELETE /tapes/a1?erase=true&force=true'],
     );
+    const waiting = { ...running, job: 'j3', error: { code: 'conflict', message: 'A1 is away', hint: null } };
     const failed = { ...done, job: 'j2', state: 'failed', error: { code: 'io', message: 'jam', hint: null } };
-    standIn.calls.set('GET /tape-jobs', () => ({ jobs: [running, failed] }));
+    standIn.calls.set('GET /tape-jobs', () => ({ jobs: [running, failed, waiting] }));
     const jobs = await standIn.mim('tape', 'jobs');
     assert.match(
       jobs.stdout,

@@ -168,13 +168,27 @@ test('onto an NBD export, and onto a volume that is made for it', async () => {
 
     // One of that name is not written to; what fails in the middle says what to do with the volume.
     standIn.calls.set('GET /volumes/db-2', () => ({ name: 'db-2' }));
-    await standIn.fails(1, /there is a volume "db-2" already/, ...words);
+    await standIn.fails(1, /a volume "db-2" already\n.*mim volume delete db-2 --yes/, ...words);
     standIn.calls.delete('GET /volumes/db-2');
     const asked = standIn.asked.length;
     standIn.send = (archive, bytes) =>
       archive === last.manifest.archive ? bytes.subarray(0, bytes.length / 2) : bytes;
     await standIn.fails(1, /half-written: `mim volume delete db-2 --yes`/, ...words);
     assert.ok(standIn.asked.slice(asked).some(({ call }) => call === 'POST /volumes'));
+    // Ended in the middle, it says so too.
+    const reached = Promise.withResolvers<void>();
+    standIn.send = (_archive, bytes) =>
+      (async function* () {
+        yield bytes.subarray(0, bytes.length / 2);
+        reached.resolve();
+        await new Promise(() => {});
+      })();
+    const { child, ended } = standIn.spawn(...words);
+    await reached.promise;
+    child.kill('SIGTERM');
+    const { signal, stderr: said } = await ended;
+    assert.equal(signal, 'SIGTERM');
+    assert.match(said, /db-2 is not restored; .*mim volume delete db-2 --yes/);
     // What can't be read at all makes no volume.
     const before = standIn.asked.length;
     standIn.send = () => Buffer.alloc(4096, 1);

@@ -147,7 +147,7 @@ export class ConsoleStandIn {
     const last = at === 'latest' ? this.chain.length - 1 : wanted;
     if (last < 0) {
       throw new MidmirrorError('point-unavailable', `${at} of ${query.get('volume')} is on no tape`, {
-        hint: this.chain.map(({ manifest }) => `--at seq:${manifest.point.seq}`).join(', '),
+        hint: `nearest on tape: ${this.chain.map(({ manifest }) => `--at seq:${manifest.point.seq}`).join(', ')}`,
       });
     }
     const chain = this.chain.slice(0, last + 1);
