@@ -93,7 +93,7 @@ class Stream {
     const { pieceBytesMax, windowBytesMax, windowPiecesMax } = this.#limits;
     const end = startBytes + lengthBytes;
     for (let at = startBytes; at < end; ) {
-      const next = Math.min(end, (Math.floor(at / pieceBytesMax) + 1) * pieceBytesMax);
+      const next = Math.min(end, at + pieceBytesMax);
       const piece = bytes === null ? null : bytes.subarray(at - startBytes, next - startBytes);
       while (this.#inFlight.size >= limits.piecesInFlightMax) await Promise.race(this.#inFlight);
       if (this.#failure !== null) throw this.#failure.error;

@@ -1,13 +1,13 @@
 // Tapes: writing, verifying and forgetting archives, the bytes of one, cartridges, and what a restore from tape takes.
 import { MidmirrorError } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
-import { volumeByName } from '@midmirror/catalog';
+import { tapeArchiveOf, volumeByName } from '@midmirror/catalog';
 import type { Requests } from '@midmirror/events';
 import type { FastifyInstance } from 'fastify';
 import { limits } from './config.ts';
 import type { ConsoleContext } from './console.ts';
 import { openTapeReading, sendTapeReading } from './tape-reading.ts';
-import { archiveRow, shownJob, shownPlan, shownRestore, tapesView, tapeView } from './tape-view.ts';
+import { shownJob, shownPlan, shownRestore, tapesView, tapeView } from './tape-view.ts';
 
 const text = { type: 'string', minLength: 1, maxLength: limits.tapeTextCharactersMax } as const;
 const param = (name: string, description: string) =>
@@ -198,7 +198,7 @@ function bytesRoute(routes: FastifyInstance, { bus, catalog }: ConsoleContext): 
       }
       readings += 1;
       try {
-        const { id } = await archiveRow(catalog.db, request.params.a);
+        const { id } = await tapeArchiveOf(catalog.db, request.params.a);
         const place = await ask(bus, 'tape-archiver.read', { archive: id });
         const reading = await openTapeReading(place);
         reply.hijack();

@@ -1,11 +1,13 @@
 // What people see of tapes: archives out of the catalogue, jobs, plans and cartridges out of the archiver's answers.
 // Times are RFC 3339 with zone.
-import { MidmirrorError } from '@midmirror/basis';
 import {
   type CatalogReader,
   fromNs,
+  tapeArchiveOf,
   type TapeArchiveRow,
+  tapeArchivesOf,
   type TapePartRow,
+  tapePartsOf,
   toNs,
   volumeByName,
 } from '@midmirror/catalog';
@@ -20,28 +22,12 @@ interface Link {
   lost_reason: string | null;
 }
 
-/** By name or id. Throws `not-found`. */
-export async function archiveRow(db: CatalogReader, text: string): Promise<TapeArchiveRow> {
-  const row = await db
-    .selectFrom('tape_archive')
-    .selectAll()
-    .where((e) => e.or([e('id', '=', text), e('name', '=', text)]))
-    .executeTakeFirst();
-  if (row !== undefined) return row;
-  throw new MidmirrorError('not-found', `there is no archive "${text}" on any tape that is known`, {
-    hint: '`mim tape list` shows them; `mim tape import` reads what a shelf has',
-  });
-}
-
 /** Newest first. `volume`: name or id, of one that is gone too; null: of all. */
 export async function tapesView(db: CatalogReader, volume: string | null, limit: number) {
-  let query = db.selectFrom('tape_archive').selectAll();
-  if (volume !== null)
-    query = query.where((e) => e.or([e('volume_name', '=', volume), e('volume_id', '=', volume)]));
-  const rows = await query.orderBy('time_ns', 'desc').orderBy('created_ns', 'desc').limit(limit).execute();
+  const rows = await tapeArchivesOf(db, volume ?? undefined, limit);
   if (rows.length === 0 && volume !== null) await volumeByName(db, volume);
   const links = await linksOf(db, [...new Set(rows.map(({ volume_id }) => volume_id))]);
-  const parts = await partsOf(
+  const parts = await tapePartsOf(
     db,
     rows.map(({ id }) => id),
   );
@@ -49,9 +35,9 @@ export async function tapesView(db: CatalogReader, volume: string | null, limit:
 }
 
 export async function tapeView(db: CatalogReader, text: string) {
-  const row = await archiveRow(db, text);
+  const row = await tapeArchiveOf(db, text);
   const links = await linksOf(db, [row.volume_id]);
-  const parts = (await partsOf(db, [row.id])).get(row.id) ?? [];
+  const parts = (await tapePartsOf(db, [row.id])).get(row.id) ?? [];
   const shown = shownArchive(row, links, parts);
   const nameOf = (id: string): string | null => links.get(id)?.name ?? null;
   return {
@@ -177,28 +163,6 @@ async function linksOf(db: CatalogReader, volumeIds: readonly string[]): Promise
     .orderBy('created_ns')
     .execute();
   return new Map(rows.map((row) => [row.id, row]));
-}
-
-/** Of one question to the database. */
-const IDS_MAX = 500;
-
-async function partsOf(db: CatalogReader, ids: readonly string[]): Promise<Map<string, TapePartRow[]>> {
-  const parts = new Map<string, TapePartRow[]>();
-  for (let i = 0; i < ids.length; i += IDS_MAX) {
-    const rows = await db
-      .selectFrom('tape_part')
-      .selectAll()
-      .where('archive_id', 'in', ids.slice(i, i + IDS_MAX))
-      .orderBy('archive_id')
-      .orderBy('part')
-      .execute();
-    for (const row of rows) {
-      const others = parts.get(row.archive_id);
-      if (others === undefined) parts.set(row.archive_id, [row]);
-      else others.push(row);
-    }
-  }
-  return parts;
 }
 
 function timeOf(column: string): string {

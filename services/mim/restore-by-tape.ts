@@ -18,7 +18,7 @@ export async function tapePlanInstead(
   } catch (other) {
     if (!(other instanceof MidmirrorError) || other.code !== 'point-unavailable') throw error;
     const { code, message, hint, details } = error as MidmirrorError;
-    const onTape = `on tape: ${other.hint ?? other.message}`;
+    const onTape = other.hint ?? other.message;
     throw new MidmirrorError(code, message, {
       hint: hint === undefined ? onTape : `${hint}; ${onTape}`,
       details: { ...details },
@@ -30,11 +30,12 @@ export async function tapePlanInstead(
 /** A point on tape alone, with an option that needs it on disk. */
 export function refuseOnTape(plan: TapePlan, option: string): MidmirrorError {
   const { volume, point } = plan;
+  const instead = option === '--in-place' ? '' : `leave ${option} away, or `;
   return new MidmirrorError(
     'point-unavailable',
     `write ${point.seq} of ${volume.name} is on tape only, and ${option} needs a point on disk`,
     {
-      hint: `restore it to a volume of its own: mim tape restore ${volume.name} --at seq:${point.seq} --to volume:<new name>`,
+      hint: `${instead}restore it to a volume of its own: mim tape restore ${volume.name} --at seq:${point.seq} --to volume:<new name>`,
       details: { seq: point.seq },
     },
   );

@@ -24,7 +24,8 @@ import { refuseOnTape, tapePlanInstead } from './restore-by-tape.ts';
 import { digestsOf, type Named, namedSource, openClone, openPoint } from './restore-source.ts';
 import { resolvePoint, served } from './resolve-point.ts';
 import type { Session } from './session.ts';
-import { NEW_VOLUME, restoreFromTape, restoreToVolume } from './tape-restore.ts';
+import type { TapePlan } from './tape-plan.ts';
+import { NEW_VOLUME, restoreFromTape, restoreToVolume, volumeLeft } from './tape-restore.ts';
 
 export function restoreCommand(program: Command, open: () => Session): void {
   program
@@ -91,6 +92,11 @@ export function restoreCommand(program: Command, open: () => Session): void {
 
 /** What is on disk needs no such volume: a clone of it is there at once. */
 async function restoreToNew(session: Session, name: string, options: RestoreOptions): Promise<void> {
+  if (options.status === true) {
+    throw new MidmirrorError('bad-request', `${options.to} is made by a restore, and has no other one`, {
+      hint: '--status is for what is there already; `mim volume list` shows the volumes',
+    });
+  }
   const at = options.at ?? 'latest';
   const onDisk = await resolvePoint(session.api, name, at).catch((error: unknown) => ({ error }));
   if (!('error' in onDisk)) {
@@ -99,10 +105,9 @@ async function restoreToNew(session: Session, name: string, options: RestoreOpti
     });
   }
   const plan = await tapePlanInstead(session, name, at, onDisk.error);
+  refuseUnfit(plan, options);
   const volume = options.to!.slice(NEW_VOLUME.length);
-  await toItsEnd(session, `the volume ${volume} is not restored`, () =>
-    restoreToVolume(session, plan, volume, options),
-  );
+  await toItsEnd(session, volumeLeft(volume), () => restoreToVolume(session, plan, volume, options));
 }
 
 /** Only one of them, and what goes with it. */
@@ -276,9 +281,13 @@ async function fromTapeInstead(
     );
   if (options.base !== undefined && (await isOnDisk())) throw error;
   const plan = await tapePlanInstead(session, name, at, error);
-  const unfit = options.base !== undefined ? '--base' : options.instant !== undefined ? '--instant' : null;
-  if (unfit !== null) throw refuseOnTape(plan, unfit);
+  refuseUnfit(plan, options);
   await restoreFromTape(session, plan, place, options, primary);
+}
+
+function refuseUnfit(plan: TapePlan, { base, instant }: RestoreOptions): void {
+  const unfit = base !== undefined ? '--base' : instant !== undefined ? '--instant' : null;
+  if (unfit !== null) throw refuseOnTape(plan, unfit);
 }
 
 async function makeClone(session: Session, volume: string, point: ShownPoint, name: string): Promise<void> {

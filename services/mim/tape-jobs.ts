@@ -19,6 +19,7 @@ export interface ShownJob {
   state: 'queued' | 'running' | 'done' | 'failed' | 'cancelled';
   created: string;
   ended: string | null;
+  /** Of one that has not ended: why it waits. */
   error: { code: string; message: string; hint: string | null } | null;
   progress: {
     phase: string;
@@ -73,12 +74,13 @@ export async function waitForJob(session: Session, begun: ShownJob): Promise<Sho
 
 function tell(session: Session, job: ShownJob): void {
   if (session.json) {
-    const { job: id, archive, state, progress } = job;
-    session.answer({ progress: { job: id, archive, state, ...progress } }, () => '');
+    const { job: id, archive, state, progress, error } = job;
+    session.answer({ progress: { job: id, archive, state, error, ...progress } }, () => '');
   } else session.progress(progressOf(job));
 }
 
-function progressOf({ state, task, progress }: ShownJob): string {
+function progressOf({ state, task, progress, error }: ShownJob): string {
+  if (error !== null) return `waits: ${error.message}`;
   if (progress === null)
     return state === 'queued' ? 'waits for its turn at the library' : `${task} has begun`;
   const { phase, bytesDone, bytesTotal, bytesPerSecond, barcode } = progress;
@@ -105,7 +107,7 @@ export function printJobs(jobs: readonly ShownJob[]): string {
 
 function stateOf(job: ShownJob): string {
   const { state, error, ended, cause } = job;
-  if (state === 'running') return progressOf(job);
+  if (state === 'running' || (state === 'queued' && error !== null)) return progressOf(job);
   if (error !== null) return `${state}: ${error.message}${error.hint === null ? '' : ` (${error.hint})`}`;
   return `${state}${ended === null ? '' : ` ${ended}`}${cause === 'schedule' ? ', by schedule' : ''}`;
 }

@@ -8,7 +8,13 @@ import { toItsEnd } from './restore-options.ts';
 import { holdIfPrimary } from './restore-primary.ts';
 import type { Session } from './session.ts';
 import { tapePlan } from './tape-plan.ts';
-import { NEW_VOLUME, restoreFromTape, restoreToVolume, type TapeRestoreOptions } from './tape-restore.ts';
+import {
+  NEW_VOLUME,
+  restoreFromTape,
+  restoreToVolume,
+  type TapeRestoreOptions,
+  volumeLeft,
+} from './tape-restore.ts';
 
 type Options = TapeRestoreOptions & { at?: string; archive?: string; to: string; replicatorDir: string };
 
@@ -44,8 +50,7 @@ export function tapeRestoreCommand(tape: Command, open: () => Session): void {
       const plan = await tapePlan(session.api, volume, wantedOf(options));
       if (options.to.startsWith(NEW_VOLUME)) {
         const name = options.to.slice(NEW_VOLUME.length);
-        const words = `the volume ${name} is not restored`;
-        return await toItsEnd(session, words, () => restoreToVolume(session, plan, name, options));
+        return await toItsEnd(session, volumeLeft(name), () => restoreToVolume(session, plan, name, options));
       }
       const place = await targetPlace(options.to, options.stateDir);
       if (options.dryRun === true) return await restoreFromTape(session, plan, place, options, null);

@@ -29,6 +29,10 @@ export type TapeRestoreOptions = Pick<
 /** Of the name of a target that is a volume to be made. */
 export const NEW_VOLUME = 'volume:';
 
+/** Said when it is ended in the middle. */
+export const volumeLeft = (name: string): string =>
+  `the volume ${name} is not restored; if it is there, \`mim volume delete ${name} --yes\` removes it`;
+
 const AGAIN = 'run the same command again: it begins anew';
 
 /** Onto a file, a device or an NBD export, which the caller has locked. */
@@ -50,7 +54,8 @@ export async function restoreFromTape(
   });
   try {
     const isNew = place.kind === 'absent';
-    tell(session, plan, `${place.name}${isNew ? ', a new file' : ''}`, restore.canFlush);
+    const words = `${place.name}${isNew ? ', a new file' : ''}`;
+    tell(session, plan, { target: place.name, words }, restore.canFlush);
     if (options.dryRun === true) return;
     refuseAway(plan);
     const source = await sourceOf(session, plan, options);
@@ -71,7 +76,7 @@ export async function restoreToVolume(
   options: TapeRestoreOptions,
 ): Promise<void> {
   await refuseTaken(session, name);
-  tell(session, plan, `the volume ${name}, a new one`, true);
+  tell(session, plan, { target: `${NEW_VOLUME}${name}`, words: `the volume ${name}, a new one` }, true);
   if (options.dryRun === true) return;
   refuseAway(plan);
   const source = await sourceOf(session, plan, options);
@@ -118,7 +123,7 @@ async function refuseTaken({ api }: Session, name: string): Promise<void> {
   );
   if (!found) return;
   throw new MidmirrorError('conflict', `there is a volume "${name}" already`, {
-    hint: 'a restore from tape makes its own: name another one',
+    hint: `a restore makes its own: name another one; or, if a restore that was ended has left it, \`mim volume delete ${name} --yes\``,
   });
 }
 
@@ -156,14 +161,19 @@ function goesOn(record: PourWish['record'], { volume, point }: TapePlan, place: 
   return same && source.id === volume.id && recorded?.seq === point.seq;
 }
 
-function tell(session: Session, plan: TapePlan, target: string, canFlush: boolean): void {
+function tell(
+  session: Session,
+  plan: TapePlan,
+  { target, words }: { target: string; words: string },
+  canFlush: boolean,
+): void {
   const { volume, point, chain, barcodes } = plan;
   const shown = {
     ...{ how: 'tape', volume: volume.name, point, chain, barcodes, target, canFlush },
     ...{ bytes: bytesOf(plan), sizeBytes: volume.sizeBytes },
     away: awayCartridges(plan).map(({ barcode }) => barcode),
   };
-  session.answer({ plan: shown }, () => printTapePlan(plan, target, canFlush));
+  session.answer({ plan: shown }, () => printTapePlan(plan, words, canFlush));
 }
 
 interface TapeSource extends TapeSourceOptions {

@@ -7,6 +7,8 @@ import { type AwayOptions, type PouredRange, whileAway } from '@midmirror/restor
 import type { ArchiveReading, LayerName, Manifest } from '@midmirror/tape-format';
 import type { TapeLink, TapePlan } from './tape-plan.ts';
 
+const KEEP_ALIVE_MS = 30_000;
+
 export interface Keys {
   /** As it was named; null: none was. */
   file: string | null;
@@ -59,6 +61,8 @@ export async function openFromTape(
   try {
     const path = `/tapes/${encodeURIComponent(link.archive)}/bytes`;
     const { body } = await whileAway(() => api.open('GET', path), away);
+    // A drive may wind for minutes without a byte; an appliance that has gone is noticed by this.
+    body.socket.setKeepAlive(true, KEEP_ALIVE_MS);
     reading = await openArchive(bytesFrom(body, arrived, onBytes), {
       identities: keys.identities,
       layers: link.layers as LayerName[],
@@ -143,7 +147,9 @@ function ofArchive(link: TapeLink, { file }: Keys, error: unknown): unknown {
     : error.hint;
   // Those of the format name it by its id, those of a library not at all.
   const isNamed = message.includes(link.name) || message.includes(`archive ${link.archive}`);
-  return new MidmirrorError(code, isNamed ? message : `archive ${link.name}: ${message}`, {
+  // It was not asked for wrongly: what came is not what was asked for.
+  const told = code === 'bad-request' && !isKey ? 'conflict' : code;
+  return new MidmirrorError(told, isNamed ? message : `archive ${link.name}: ${message}`, {
     details: { ...details, archive: link.archive },
     ...(hint === undefined ? {} : { hint }),
     cause: error,
