@@ -53,6 +53,7 @@ export interface ToldTapeJob {
   state: 'queued' | 'running' | 'done' | 'failed' | 'cancelled';
   createdNs: string;
   endedNs: string | null;
+  /** Why it has failed; of a running one, why it waits. */
   error: { code: string; message: string; hint: string | null } | null;
   /** Of a running one. `phase`: `planning`, `writing`, `reading`, … */
   progress: {

@@ -7,11 +7,12 @@ import {
   tapeArchiveOf,
   type TapeArchiveRow,
   tapeBasePinId,
+  type TapePartRow,
   tapePartsOf,
   unpinPoint,
 } from '@midmirror/catalog';
 import type { EventBodies } from '@midmirror/events';
-import type { Part } from '@midmirror/tape-library';
+import type { Cartridge, Part } from '@midmirror/tape-library';
 import { SOURCE, type TapeArchiverContext } from './context.ts';
 import type { Libraries } from './libraries.ts';
 
@@ -96,7 +97,7 @@ export class Archives {
     if (!force) await this.#refuseNeeded(row);
     const parts = (await tapePartsOf(catalog.db, [row.id])).get(row.id)!;
     if (erase) {
-      await this.#refuseAbsent(row, new Set(parts.map(({ barcode }) => barcode)));
+      await this.refuseAbsent(row, parts, true);
       // From here on it can't be restored, wherever this ends.
       await this.lose(row.id, BEING_ERASED);
       for (const { barcode, position, bytes, sha256 } of parts)
@@ -139,25 +140,22 @@ export class Archives {
     );
   }
 
-  async #refuseAbsent(row: TapeArchiveRow, barcodes: ReadonlySet<string>): Promise<void> {
+  /** Throws `conflict` unless all cartridges of an archive are at hand, and to erase, not protected. */
+  async refuseAbsent(row: TapeArchiveRow, parts: readonly TapePartRow[], toErase: boolean): Promise<void> {
     const { cartridges } = await this.#libraries.call(row.library, 'list', {});
     const there = new Map(cartridges.map((each) => [each.barcode, each]));
-    for (const barcode of barcodes) {
-      const found = there.get(barcode);
-      const why =
-        found === undefined || found.location === 'vault'
-          ? 'is not in the library: bring it and run `mim tape import`'
-          : found.writeProtected
-            ? 'is write-protected'
-            : null;
-      if (why !== null)
-        throw new MidmirrorError(
-          'conflict',
-          `archive ${row.name} can't be erased: cartridge ${barcode} ${why}`,
-          {
-            hint: 'without --erase it only goes from the catalogue',
-          },
-        );
+    for (const barcode of new Set(parts.map((part) => part.barcode))) {
+      const why = whyNot(there.get(barcode), toErase);
+      if (why === null) continue;
+      const doing = toErase ? 'erased' : 'read';
+      const hint = toErase
+        ? 'without --erase it only goes from the catalogue'
+        : `bring it and run \`mim tape import ${barcode}\``;
+      throw new MidmirrorError(
+        'conflict',
+        `archive ${row.name} can't be ${doing}: cartridge ${barcode} ${why}`,
+        { hint },
+      );
     }
   }
 
@@ -178,6 +176,12 @@ export class Archives {
       .executeTakeFirst();
     return other === undefined;
   }
+}
+
+function whyNot(cartridge: Cartridge | undefined, toErase: boolean): string | null {
+  if (cartridge === undefined) return 'is not in the library';
+  if (cartridge.location === 'vault') return `is in the vault: ${cartridge.vaultPlace ?? 'nobody said where'}`;
+  return toErase && cartridge.writeProtected ? 'is write-protected' : null;
 }
 
 export function isNotFound(error: unknown): boolean {

@@ -56,6 +56,8 @@ interface Running {
   id: string;
   cancel: AbortController;
   progress: { told: TapeProgress; bytesPerSecond: number } | null;
+  /** Why it waits for another attempt. */
+  waits: ToldTapeJob['error'];
   ended: Promise<void>;
 }
 
@@ -167,7 +169,7 @@ export class Jobs {
     const row = await tapeJobOf(catalog.db, id);
     if (row.state !== 'queued' && row.state !== 'running') return; // cancelled while it waited
     const ended = Promise.withResolvers<void>();
-    const running: Running = { id, cancel: new AbortController(), progress: null, ended: ended.promise };
+    const running: Running = { id, cancel: new AbortController(), progress: null, waits: null, ended: ended.promise };
     this.#running.set(id, running);
     try {
       await catalog.db.updateTable('tape_job').set({ state: 'running' }).where('id', '=', id).execute();
@@ -183,6 +185,7 @@ export class Jobs {
     const meter = rateMeter();
     const onProgress = (told: TapeProgress): void => {
       running.progress = { told, bytesPerSecond: meter(told) };
+      running.waits = null;
     };
     for (let attempt = 1; ; attempt += 1) {
       try {
@@ -195,6 +198,7 @@ export class Jobs {
         if (!passes(error) || attempt === limits.attemptsMax)
           return await this.#end(row, 'failed', error, async () => {});
         running.progress = null;
+        running.waits = toldError(error);
         this.#context.log(`tape job ${row.id} waits: ${messageOf(error)}`);
         await pause(againMs(attempt), undefined, { signal }).catch(() => {});
       }
@@ -228,7 +232,8 @@ export class Jobs {
   }
 
   #told(row: TapeJobRow): ToldTapeJob {
-    const progress = this.#running.get(row.id)?.progress ?? null;
+    const running = this.#running.get(row.id);
+    const progress = running?.progress ?? null;
     return {
       job: row.id,
       task: row.task as ToldTapeJob['task'],
@@ -243,7 +248,7 @@ export class Jobs {
       state: row.state as ToldTapeJob['state'],
       createdNs: fromNs(row.created_ns).toString(),
       endedNs: row.ended_ns === null ? null : fromNs(row.ended_ns).toString(),
-      error: row.error === null ? null : (JSON.parse(row.error) as ToldTapeJob['error']),
+      error: row.error === null ? (running?.waits ?? null) : (JSON.parse(row.error) as ToldTapeJob['error']),
       progress:
         progress === null ? null : { ...progress.told, bytesPerSecond: Math.round(progress.bytesPerSecond) },
     };

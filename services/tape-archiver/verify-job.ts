@@ -20,9 +20,11 @@ export class VerifyJobs {
     this.#archives = archives;
   }
 
-  /** Its point is held when it is still on disk. */
+  /** Its point is held when it is still on disk. Throws `conflict` when a cartridge is not at hand. */
   async planned(idOrName: string): Promise<NewJob> {
-    const row = await tapeArchiveOf(this.#context.catalog.db, idOrName);
+    const { db } = this.#context.catalog;
+    const row = await tapeArchiveOf(db, idOrName);
+    await this.#archives.refuseAbsent(row, (await tapePartsOf(db, [row.id])).get(row.id)!, false);
     return {
       id: randomBytes(6).toString('hex'),
       task: 'verify',
@@ -44,6 +46,7 @@ export class VerifyJobs {
     const { catalog, clock, pointUri } = this.#context;
     const row = await tapeArchiveOf(catalog.db, job.archive_id);
     const parts = (await tapePartsOf(catalog.db, [row.id])).get(row.id)!;
+    await this.#archives.refuseAbsent(row, parts, false);
     const volume = await this.#nameOnDisk(row);
     const order = {
       label: { archiveId: row.id, name: row.name, layers: JSON.parse(row.layers) as string[] },
