@@ -12,7 +12,10 @@ export interface AnsweredCalls {
   end(): Promise<void>;
 }
 
-export function answerCalls(worker: TapeWorker, tell: (message: FromTapeProcess) => void): AnsweredCalls {
+export function answerCalls(
+  worker: Pick<TapeWorker, 'call' | 'close'>,
+  tell: (message: FromTapeProcess) => void,
+): AnsweredCalls {
   const underWay = new Map<number, { controller: AbortController; ended: Promise<void> }>();
   const answer = async (message: CallMessage, signal: AbortSignal): Promise<void> => {
     const { id } = message;
