@@ -180,7 +180,8 @@ export class Archives {
 
 function whyNot(cartridge: Cartridge | undefined, toErase: boolean): string | null {
   if (cartridge === undefined) return 'is not in the library';
-  if (cartridge.location === 'vault') return `is in the vault: ${cartridge.vaultPlace ?? 'nobody said where'}`;
+  if (cartridge.location === 'vault')
+    return `is in the vault: ${cartridge.vaultPlace ?? 'nobody said where'}`;
   return toErase && cartridge.writeProtected ? 'is write-protected' : null;
 }
 

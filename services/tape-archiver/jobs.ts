@@ -169,7 +169,13 @@ export class Jobs {
     const row = await tapeJobOf(catalog.db, id);
     if (row.state !== 'queued' && row.state !== 'running') return; // cancelled while it waited
     const ended = Promise.withResolvers<void>();
-    const running: Running = { id, cancel: new AbortController(), progress: null, waits: null, ended: ended.promise };
+    const running: Running = {
+      id,
+      cancel: new AbortController(),
+      progress: null,
+      waits: null,
+      ended: ended.promise,
+    };
     this.#running.set(id, running);
     try {
       await catalog.db.updateTable('tape_job').set({ state: 'running' }).where('id', '=', id).execute();

@@ -58,9 +58,15 @@ export class VerifyJobs {
     try {
       verified = await this.#libraries.call(row.library, 'verify', order, { signal, onProgress });
     } catch (error) {
-      if (error instanceof MidmirrorError && error.code === 'corrupt')
-        await this.#archives.lose(row.id, messageOf(error));
-      throw error;
+      if (!(error instanceof MidmirrorError) || error.code !== 'corrupt') throw error;
+      const where = [...new Set(parts.map(({ barcode }) => barcode))].join(', ');
+      const reason = `${messageOf(error)} (on ${where})`;
+      await this.#archives.lose(row.id, reason);
+      throw new MidmirrorError('corrupt', reason, {
+        ...(error.hint === undefined ? {} : { hint: error.hint }),
+        details: { ...error.details },
+        cause: error,
+      });
     }
     return async (tx) => {
       await tx

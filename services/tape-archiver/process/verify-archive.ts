@@ -45,7 +45,9 @@ async function wholeOf(order: VerifyOrder, edges: VerifyEdges): Promise<Verified
     refuseOther(reading.manifest, order);
     point = await pointOf(order, reading.manifest);
     const compare = point === null ? null : new Comparison(point, label.name);
+    // To the end, whatever it holds: a wrong checksum says more than bytes that differ from the point.
     for await (const range of reading.ranges()) await compare?.take(range);
+    compare?.refuseDifference();
   } finally {
     await reading.close();
     await point?.close();
@@ -114,6 +116,8 @@ class Comparison {
   readonly #name: string;
   readonly #reads: PacedReads;
   readonly #buffer = new Uint8Array(limits.pieceBytesMax);
+  /** Of the first byte that differs. */
+  #offset: number | null = null;
 
   constructor(point: MirrorSource, name: string) {
     this.#point = point;
@@ -122,12 +126,13 @@ class Comparison {
   }
 
   async take(range: RestoredRange): Promise<void> {
+    if (this.#offset !== null) return;
     const { startBytes, lengthBytes } = range;
     if (range.kind === 'zero') return await this.#zeroes(startBytes, lengthBytes);
     const there = this.#buffer.subarray(0, lengthBytes);
     await this.#reads.read(startBytes, lengthBytes, there);
-    if (range.bytes.equals(there)) return;
-    throw this.#differs(startBytes + there.findIndex((byte, at) => byte !== range.bytes[at]));
+    if (!range.bytes.equals(there))
+      this.#offset = startBytes + there.findIndex((byte, at) => byte !== range.bytes[at]);
   }
 
   /** What the appliance says to be zeroes is not read. */
@@ -138,19 +143,23 @@ class Comparison {
       for (; !part.zeroes && at < end; at += limits.pieceBytesMax) {
         const there = this.#buffer.subarray(0, Math.min(limits.pieceBytesMax, end - at));
         await this.#reads.read(at, there.length, there);
-        if (!isZero(there)) throw this.#differs(at + there.findIndex((byte) => byte !== 0));
+        if (isZero(there)) continue;
+        this.#offset = at + there.findIndex((byte) => byte !== 0);
+        return;
       }
       at = end;
     }
   }
 
-  #differs(offset: number): MidmirrorError {
-    return new MidmirrorError(
+  /** Throws `corrupt`. Once all of the archive has been read. */
+  refuseDifference(): void {
+    if (this.#offset === null) return;
+    throw new MidmirrorError(
       'corrupt',
-      `archive ${this.#name} is not the point: they differ in the byte at ${offset} of the volume`,
+      `archive ${this.#name} is not the point: they differ in the byte at ${this.#offset} of the volume`,
       {
-        hint: 'its checksums are right so far; write another archive of the point',
-        details: { offset },
+        hint: 'its checksums are right, so it was written so; write another archive of the point',
+        details: { offset: this.#offset },
       },
     );
   }
