@@ -123,6 +123,8 @@ export interface ToldTapeRestore {
     location: 'slot' | 'drive' | 'vault' | 'missing';
     vaultPlace: string | null;
   }[];
+  /** Of `latest`: the newest tape, where that can't be restored, and what it lacks. */
+  passedOver: { name: string; timeNs: string; lacks: string } | null;
 }
 
 export interface Requests {

@@ -105,12 +105,20 @@ export function shownPlan({ timeNs, seq, ...plan }: ToldTapePlan) {
   return { ...plan, point: { seq, time: printTime(BigInt(timeNs)) } };
 }
 
-export function shownRestore({ volume, seq, timeNs, chain, barcodes }: ToldTapeRestore) {
+export function shownRestore({ volume, seq, timeNs, chain, barcodes, passedOver }: ToldTapeRestore) {
   return {
     volume,
     point: { seq, time: printTime(BigInt(timeNs)) },
     chain: chain.map(({ timeNs: at, ...archive }) => ({ ...archive, time: printTime(BigInt(at)) })),
     barcodes,
+    passedOver:
+      passedOver === null
+        ? null
+        : {
+            name: passedOver.name,
+            time: printTime(BigInt(passedOver.timeNs)),
+            lacks: passedOver.lacks,
+          },
   };
 }
 

@@ -29,6 +29,8 @@ export interface TapePlan {
   /** The image first. */
   chain: TapeLink[];
   barcodes: NeededCartridge[];
+  /** A newer tape, which can't be restored. */
+  passedOver: { name: string; time: string; lacks: string } | null;
 }
 
 /** Of a point, or of an archive by its id or name. Throws `point-unavailable`, and `bad-request` of a chain that is none. */
@@ -104,6 +106,10 @@ export function printTapePlan(plan: TapePlan, target: string, canFlush: boolean)
     `  cartridges  ${plan.barcodes.map(whereOf).join(', ')}`,
   ];
   if (away > 0) lines.push(`  warning     ${away === 1 ? 'one is' : `${away} are`} not at hand`);
+  if (plan.passedOver !== null) {
+    const { name, time, lacks } = plan.passedOver;
+    lines.push(`  warning     a newer tape, ${name} of ${time}, can't be restored: it lacks ${lacks}`);
+  }
   if (!canFlush)
     lines.push('  warning     the target does not tell when what is written is on stable storage');
   return lines.join('\n');

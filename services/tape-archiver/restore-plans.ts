@@ -11,7 +11,7 @@ import type { Requests, ToldTapeRestore } from '@midmirror/events';
 import { parsePoint, printTime } from '@midmirror/point';
 import type { Cartridge } from '@midmirror/tape-library';
 import type { TapeArchiverContext } from './context.ts';
-import { type Archive, archiveOf } from './core/archive.ts';
+import { type Archive, archiveOf, type Lacking } from './core/archive.ts';
 import { type Asked, chooseChain, type Chosen, type NotChosen, volumeIdOf } from './core/choose-chain.ts';
 import type { Libraries } from './libraries.ts';
 import type { WriteJobs } from './write-job.ts';
@@ -77,7 +77,7 @@ export class RestorePlans {
   }
 
   async #told(
-    { archive, chain }: Chosen,
+    { archive, chain, passedOver }: Chosen,
     rows: ReadonlyMap<string, TapeArchiveRow>,
   ): Promise<ToldTapeRestore> {
     const parts = await tapePartsOf(
@@ -117,6 +117,14 @@ export class RestorePlans {
       timeNs: archive.timeNs.toString(),
       chain: links,
       barcodes: [...barcodes.values()],
+      passedOver:
+        passedOver === null
+          ? null
+          : {
+              name: passedOver.archive.name,
+              timeNs: passedOver.archive.timeNs.toString(),
+              lacks: lackingText(passedOver.lacking),
+            },
     };
   }
 
@@ -157,12 +165,16 @@ function unavailable(volume: string, text: string, { lacking, before, after }: N
       hint: offer,
       details,
     });
-  const needed = lacking.map(({ archive, why }) => `${archive} (${why})`).join(', ');
+  const needed = lackingText(lacking);
   return new MidmirrorError(
     'point-unavailable',
     `${text} of volume "${volume}" is on tape, and can't be restored without ${needed}`,
     { hint: `\`mim tape import\` takes in cartridges that are brought; ${offer}`, details },
   );
+}
+
+function lackingText(lacking: readonly Lacking[]): string {
+  return lacking.map(({ archive, why }) => `${archive} (${why})`).join(', ');
 }
 
 /** To be pasted. */

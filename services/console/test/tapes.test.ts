@@ -282,7 +282,8 @@ test('a restore from tape is planned for a point or an archive; nobody who answe
         });
       }
       const volume = { id: 'v1', name: 'db', sizeBytes: SIZE };
-      return { volume, seq: 10, timeNs: job.timeNs, chain, barcodes };
+      const passedOver = { name: 'db-a2', timeNs: job.timeNs, lacks: 'a9 (lost)' };
+      return { volume, seq: 10, timeNs: job.timeNs, chain, barcodes, passedOver };
     });
     const { timeNs: _, ...shown } = chain[0]!;
     assert.deepEqual(await json(get('/tape-restore?volume=db&at=seq:10')), {
@@ -290,6 +291,7 @@ test('a restore from tape is planned for a point or an archive; nobody who answe
       point: { seq: 10, time },
       chain: [{ ...shown, time }],
       barcodes,
+      passedOver: { name: 'db-a2', time, lacks: 'a9 (lost)' },
     });
     await json(get('/tape-restore?volume=db&archive=a1'));
     const { hint } = await json<{ hint: string }>(get('/tape-restore?volume=db&at=seq:11'), 410);

@@ -168,6 +168,7 @@ export class ConsoleStandIn {
           vaultPlace: location === 'vault' ? 'shelf 3' : null,
         };
       }),
+      passedOver: null,
     };
   }
 }
