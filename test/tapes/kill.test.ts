@@ -2,6 +2,7 @@
 // once; half of an archive is never offered, and its space comes back.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { SeededRandom } from '@midmirror/basis';
@@ -11,6 +12,16 @@ import { libraryIn, Tapes } from './tapes-under-test.ts';
 
 const SIZE = 96 * MIB;
 const SEED = Number(process.env['TAPE_SEED'] ?? Date.now() % 2 ** 31);
+
+/** Once, however often the job was done: of a catalogue that nobody has open. */
+function assertOneEvent(data: string): void {
+  const catalog = new DatabaseSync(`${data}/catalog.db`, { readOnly: true });
+  const count = catalog
+    .prepare("select count(*) as n from message where subject like '%.tape-written'")
+    .get();
+  catalog.close();
+  assert.equal(count!['n'], 1);
+}
 
 async function assertOneArchive(tapes: Tapes, bytes: Buffer): Promise<void> {
   const archives = await tapes.list('db');
@@ -51,6 +62,7 @@ for (const place of ['queued', 'write:performed', 'write:done']) {
         assert.equal((await tapes.ended(jobs[0]!)).state, 'done');
         await assertOneArchive(tapes, bytes);
         assert.equal(await again.stop(), 0);
+        assertOneEvent(`${folder}/data`);
       } finally {
         again.kill();
         await again.ended;
@@ -82,6 +94,7 @@ test('killed in the middle of writing, the tape process alone or all of it, agai
       assert.equal(ended.state, 'done', JSON.stringify(ended.error));
       await assertOneArchive(tapes, bytes);
       assert.equal(await appliance.stop(), 0);
+      assertOneEvent(`${folder}/data`);
     } finally {
       appliance.kill();
       await appliance.ended;

@@ -31,6 +31,7 @@ function planOf(chain: readonly Archived[], shaIsKnown: boolean): TapePlan {
       sha256: shaIsKnown ? summary.sha256 : null,
     })),
     barcodes: [{ barcode: 'A1', library: 'file:///x', location: 'slot', vaultPlace: null }],
+    passedOver: null,
   };
 }
 
