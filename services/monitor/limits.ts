@@ -52,3 +52,9 @@ export const runnerLimits = {
   readRangesMax: 4096,
   doorwayCloseMsMax: 2000,
 } as const;
+
+/** Of what people give a check. */
+export const settingsLimits = {
+  listMax: 1000,
+  textCharactersMax: 16_384,
+} as const;

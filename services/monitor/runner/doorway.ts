@@ -3,7 +3,7 @@
 // the disk have names too, for programs that take a whole device: `mirror/<start>+<length>`.
 import type { AllocationExtent, BlockDevice, ExportDirectory, WriteCommand } from '@midmirror/block-device';
 import { Errno } from '@midmirror/block-device';
-import { MidmirrorError } from '@midmirror/basis';
+import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { type NbdTarget, parseNbdUri, remoteExports, startNbdServer } from '@midmirror/nbd';
 import { type ByteRange, ReadSet } from '../core/read-set.ts';
 import { runnerLimits } from '../limits.ts';
@@ -22,6 +22,8 @@ export interface Doorway {
   readonly uri: string;
   /** Sorted. May name a little more than was read, never less. */
   readonly read: readonly ByteRange[];
+  /** Why a read or write failed, or the connection behind it ended: no verdict stands on that. Null: none did. */
+  readonly failure: string | null;
   close(): Promise<void>;
 }
 
@@ -37,15 +39,18 @@ export async function openDoorway({ uri, folder, writable }: DoorwayOptions): Pr
       { hint: 'give the monitor a state directory with a shorter path' },
     );
   const target = parseNbdUri(uri);
-  const read = new ReadSet(runnerLimits.readRangesMax);
+  const seen: Seen = { read: new ReadSet(runnerLimits.readRangesMax), failure: null };
   const server = await startNbdServer({
     listen: { path },
-    directory: oneExport(target, { read, writable }),
+    directory: oneExport(target, seen, writable),
   });
   return {
     uri: `nbd+unix:///${NAME}?socket=${path}`,
     get read() {
-      return read.ranges;
+      return seen.read.ranges;
+    },
+    get failure() {
+      return seen.failure;
     },
     close: () => server.close(runnerLimits.doorwayCloseMsMax),
   };
@@ -56,7 +61,12 @@ export function partUri(doorwayUri: string, startBytes: number, lengthBytes: num
   return doorwayUri.replace(`/${NAME}?`, `/${NAME}/${startBytes}+${lengthBytes}?`);
 }
 
-function oneExport(target: NbdTarget, how: { read: ReadSet; writable: boolean }): ExportDirectory {
+interface Seen {
+  readonly read: ReadSet;
+  failure: string | null;
+}
+
+function oneExport(target: NbdTarget, seen: Seen, writable: boolean): ExportDirectory {
   const upstream = remoteExports({
     resolve: async () => ({ address: target.address, exportName: target.exportName }),
     list: async () => [],
@@ -67,7 +77,10 @@ function oneExport(target: NbdTarget, how: { read: ReadSet; writable: boolean })
       const part = PART.exec(name);
       if (part === null && name !== NAME && name !== '')
         throw new MidmirrorError('not-found', `there is no "${name}" here, only "${NAME}"`);
-      const { contexts: _, ...opened } = await upstream.open(target.exportName);
+      const { contexts: _, ...opened } = await upstream.open(target.exportName).catch((error: unknown) => {
+        seen.failure ??= messageOf(error);
+        throw error;
+      });
       const { sizeBytes } = opened.device;
       const [startBytes, lengthBytes] = part === null ? [0, sizeBytes] : [Number(part[1]), Number(part[2])];
       const whole = [startBytes, lengthBytes].every(
@@ -77,7 +90,10 @@ function oneExport(target: NbdTarget, how: { read: ReadSet; writable: boolean })
         await opened.release();
         throw new MidmirrorError('bad-request', `"${name}" is not a part of a disk of ${sizeBytes} bytes`);
       }
-      return { ...opened, device: new SeenDevice(opened.device, { ...how, startBytes, lengthBytes }) };
+      return {
+        ...opened,
+        device: new SeenDevice(opened.device, seen, { writable, startBytes, lengthBytes }),
+      };
     },
   };
 }
@@ -87,15 +103,16 @@ class SeenDevice implements BlockDevice {
   readonly readOnly: boolean;
   readonly #device: BlockDevice;
   readonly #startBytes: number;
-  readonly #read: ReadSet;
+  readonly #seen: Seen;
 
   constructor(
     device: BlockDevice,
-    how: { read: ReadSet; writable: boolean; startBytes: number; lengthBytes: number },
+    seen: Seen,
+    how: { writable: boolean; startBytes: number; lengthBytes: number },
   ) {
     this.#device = device;
+    this.#seen = seen;
     this.#startBytes = how.startBytes;
-    this.#read = how.read;
     this.sizeBytes = how.lengthBytes;
     this.readOnly = device.readOnly || !how.writable;
   }
@@ -103,7 +120,7 @@ class SeenDevice implements BlockDevice {
   tryRead(startBytes: number, lengthBytes: number, target: Uint8Array, targetOffset: number): boolean {
     const start = this.#startBytes + startBytes;
     if (!this.#device.tryRead(start, lengthBytes, target, targetOffset)) return false;
-    this.#read.add(start, lengthBytes);
+    this.#seen.read.add(start, lengthBytes);
     return true;
   }
 
@@ -114,18 +131,20 @@ class SeenDevice implements BlockDevice {
     targetOffset: number,
   ): Promise<void> {
     const start = this.#startBytes + startBytes;
-    this.#read.add(start, lengthBytes);
-    await this.#device.read(start, lengthBytes, target, targetOffset);
+    this.#seen.read.add(start, lengthBytes);
+    await this.#noting(this.#device.read(start, lengthBytes, target, targetOffset));
   }
 
   submit(command: WriteCommand): void {
     if (this.readOnly) return command.complete(Errno.EPERM);
-    if (this.#startBytes === 0) return this.#device.submit(command);
     // The caller's command is its own: it may not find other numbers in it.
     this.#device.submit({
       ...command,
       startBytes: this.#startBytes + command.startBytes,
-      complete: (errno) => command.complete(errno),
+      complete: (errno) => {
+        if (errno !== 0) this.#seen.failure ??= `a write failed with error ${errno}`;
+        command.complete(errno);
+      },
     });
   }
 
@@ -134,13 +153,22 @@ class SeenDevice implements BlockDevice {
   }
 
   flush(): Promise<void> {
-    return this.#device.flush();
+    return this.#noting(this.#device.flush());
   }
 
   async allocation(startBytes: number, lengthBytes: number, extentsMax: number): Promise<AllocationExtent[]> {
     const start = this.#startBytes + startBytes;
     // Where a disk is empty tells something of its bytes too.
-    this.#read.add(start, lengthBytes);
-    return await this.#device.allocation(start, lengthBytes, extentsMax);
+    this.#seen.read.add(start, lengthBytes);
+    return await this.#noting(this.#device.allocation(start, lengthBytes, extentsMax));
+  }
+
+  async #noting<T>(act: Promise<T>): Promise<T> {
+    try {
+      return await act;
+    } catch (error) {
+      this.#seen.failure ??= messageOf(error);
+      throw error;
+    }
   }
 }

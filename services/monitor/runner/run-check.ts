@@ -124,7 +124,8 @@ class RunningCheck {
   #command(): { command: string; args: string[] } {
     const { program, args, privileges = 'all' } = this.#plan;
     const { namespaces, groups } = this.#isolation;
-    const limits = [`--core=0`, `--fsize=${this.#limits.scratchBytesMax}`];
+    // Of a file's size the soft limit only: not all programs bear that they can't raise it.
+    const limits = ['--core=0', `--fsize=${this.#limits.scratchBytesMax}:`];
     // Twice: a program whose own request for memory fails may end with 1, which would condemn. It is stopped before.
     if (groups.memory === null) limits.push(`--data=${2 * this.#limits.memoryBytesMax}`);
     const root = process.getuid?.() === 0;
