@@ -58,3 +58,28 @@ export const settingsLimits = {
   listMax: 1000,
   textCharactersMax: 16_384,
 } as const;
+
+export interface EntropyLimits {
+  /** What is judged as one: a page of most file systems. */
+  blockBytes: number;
+  /** Blocks that are followed, a byte each: 16 MiB. Of a larger disk one of every so many. */
+  blocksMax: number;
+  /** A quick encryption and a slow one. */
+  horizonsMs: readonly number[];
+  /** Condemned from here on, all three: bytes, share of the plain data, and times what was the most before. */
+  turnedBytesMin: number;
+  turnedShareMin: number;
+  unusualFactor: number;
+  /** After so long half of what was usual is. */
+  usualHalfLifeMs: number;
+}
+
+export const entropyLimits: EntropyLimits = {
+  blockBytes: 4096,
+  blocksMax: 2 ** 24,
+  horizonsMs: [10 * 60_000, 24 * 3_600_000],
+  turnedBytesMin: 1 << 20,
+  turnedShareMin: 0.03,
+  unusualFactor: 3,
+  usualHalfLifeMs: 30 * 86_400_000,
+};

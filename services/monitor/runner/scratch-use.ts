@@ -1,5 +1,5 @@
 // How much a check has in its own directory: blocks, not lengths, and files. Links are not followed, nor other mounts.
-import { type Dirent } from 'node:fs';
+import type { Dirent } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 
 const BLOCK_BYTES = 512;
