@@ -1,0 +1,209 @@
+// Whether the writes to a disk look like somebody encrypting its files: plain data that becomes dense in place, or is
+// trimmed while as much dense data comes, at a rate that this disk has not known. New dense data alone, as an archive
+// that is unpacked or a film that is copied, is none. Pure: the caller gives the writes and their times, live or from
+// the journal, and what the disk held before.
+import { assert, printBytes } from '@midmirror/basis';
+import { type EntropyLimits, entropyLimits } from '../limits.ts';
+import { BlockClass, BlockClasses, classOf } from './block-classes.ts';
+
+export interface EntropyVerdict {
+  verdict: 'good' | 'bad';
+  reason: string;
+  /** Of the horizon that says most. */
+  facts: EntropyFacts;
+}
+
+export interface EntropyFacts {
+  horizonMs: number;
+  /** Bytes within the horizon, the older the less: written, of which dense, of which where plain data was. */
+  writtenBytes: number;
+  denseBytes: number;
+  turnedBytes: number;
+  /** Written where something was before. */
+  overwrittenBytes: number;
+  /** Plain data that there was. */
+  plainBytes: number;
+  /** What has turned, of the plain data: 0 to 1. */
+  turnedShare: number;
+  /** The most that turned in so long a time before, as a share too. */
+  usualShare: number;
+}
+
+/** Counts that fade: of what was added a horizon ago, 1/e is left. In blocks. */
+class Fading {
+  readonly horizonMs: number;
+  written = 0;
+  dense = 0;
+  turned = 0;
+  overwritten = 0;
+  /** Plain data that was trimmed or zeroed, and dense data where nothing was. */
+  lost = 0;
+  fresh = 0;
+  /** The most that turned: in the time before the last, in the last, and now. A time is as long as the horizon. */
+  usual = 0;
+  #last = 0;
+  #now = 0;
+  #sinceMs: number | null = null;
+  #epochMs = 0;
+
+  constructor(horizonMs: number) {
+    this.horizonMs = horizonMs;
+  }
+
+  fadeTo(timeMs: number, usualHalfLifeMs: number): void {
+    const usualKept = 0.5 ** (this.horizonMs / usualHalfLifeMs);
+    if (this.#sinceMs === null) this.#epochMs = this.#sinceMs = timeMs;
+    // Times of a journal never go back; a caller's may, by a little.
+    const passedMs = Math.max(0, timeMs - this.#sinceMs);
+    if (passedMs === 0) return;
+    const kept = Math.exp(-passedMs / this.horizonMs);
+    for (const name of ['written', 'dense', 'turned', 'overwritten', 'lost', 'fresh'] as const)
+      this[name] *= kept;
+    this.#sinceMs = timeMs;
+    for (; timeMs - this.#epochMs >= this.horizonMs; this.#epochMs += this.horizonMs) {
+      this.usual = Math.max(this.usual * usualKept, this.#last);
+      this.#last = this.#now;
+      this.#now = 0;
+      // A long silence: nothing more changes in each of its times than that the past fades.
+      const left = Math.floor((timeMs - this.#epochMs) / this.horizonMs) - 3;
+      if (left > 0 && this.#last === 0) {
+        this.usual *= usualKept ** left;
+        this.#epochMs += left * this.horizonMs;
+      }
+    }
+  }
+
+  /** What turned counts as usual only once it was not condemned for its time. */
+  noteUsual(turned: number): void {
+    this.#now = Math.max(this.#now, turned);
+  }
+
+  get turnedInAll(): number {
+    return this.turned + Math.min(this.lost, this.fresh);
+  }
+}
+
+export class EntropyWatch {
+  readonly #limits: EntropyLimits;
+  readonly #blocks: BlockClasses;
+  readonly #fading: readonly Fading[];
+
+  constructor(sizeBytes: number, limits: Partial<EntropyLimits> = {}) {
+    this.#limits = { ...entropyLimits, ...limits };
+    assert(sizeBytes > 0, 'a disk has a size');
+    this.#blocks = new BlockClasses(sizeBytes, this.#limits.blockBytes, this.#limits.blocksMax);
+    this.#fading = this.#limits.horizonsMs.map((horizonMs) => new Fading(horizonMs));
+  }
+
+  /** Bytes that the disk holds, before the writes that are to be judged. */
+  seed(startBytes: number, bytes: Uint8Array): void {
+    this.#each(startBytes, bytes, (index, block) => this.#blocks.put(index, classOf(block)));
+  }
+
+  seedEmpty(startBytes: number, lengthBytes: number): void {
+    this.#blocks.within(startBytes, lengthBytes, (index) => this.#blocks.put(index, BlockClass.empty));
+  }
+
+  /** Blocks that the write covers only in part are passed over. */
+  write(timeMs: number, startBytes: number, bytes: Uint8Array): void {
+    this.#fade(timeMs);
+    this.#each(startBytes, bytes, (index, block) => {
+      const now = classOf(block);
+      const before = this.#blocks.put(index, now);
+      for (const fading of this.#fading) {
+        fading.written += 1;
+        if (before === BlockClass.plain || before === BlockClass.dense) fading.overwritten += 1;
+        if (now === BlockClass.dense) {
+          fading.dense += 1;
+          if (before === BlockClass.plain) fading.turned += 1;
+          else if (before !== BlockClass.dense) fading.fresh += 1;
+        } else if (now === BlockClass.empty && before === BlockClass.plain) fading.lost += 1;
+      }
+    });
+    this.#noteUsual();
+  }
+
+  /** Zeroes and trims. */
+  erase(timeMs: number, startBytes: number, lengthBytes: number): void {
+    this.#fade(timeMs);
+    this.#blocks.within(startBytes, lengthBytes, (index) => {
+      const before = this.#blocks.put(index, BlockClass.empty);
+      if (before === BlockClass.plain) for (const fading of this.#fading) fading.lost += 1;
+    });
+    this.#noteUsual();
+  }
+
+  look(timeMs: number): EntropyVerdict {
+    this.#fade(timeMs);
+    const all = this.#fading.map((fading): EntropyVerdict => {
+      const facts = this.#facts(fading);
+      const verdict = this.#isTooMuch(fading) ? 'bad' : 'good';
+      return { verdict, facts, reason: reasonOf(facts, verdict) };
+    });
+    const rank = ({ verdict, facts }: EntropyVerdict): number =>
+      facts.turnedShare + (verdict === 'bad' ? 2 : 0);
+    return all.reduce((most, one) => (rank(one) > rank(most) ? one : most));
+  }
+
+  /** Somebody who knows says that what was condemned was rightful: from now on so much is usual. */
+  accept(timeMs: number): void {
+    this.#fade(timeMs);
+    for (const fading of this.#fading) fading.usual = Math.max(fading.usual, fading.turnedInAll);
+  }
+
+  #each(startBytes: number, bytes: Uint8Array, visit: (index: number, block: Uint8Array) => void): void {
+    const { blockBytes } = this.#blocks;
+    this.#blocks.within(startBytes, bytes.length, (index, atBytes) => {
+      const from = atBytes - startBytes;
+      visit(index, bytes.subarray(from, from + blockBytes));
+    });
+  }
+
+  #fade(timeMs: number): void {
+    for (const fading of this.#fading) fading.fadeTo(timeMs, this.#limits.usualHalfLifeMs);
+  }
+
+  #noteUsual(): void {
+    for (const fading of this.#fading) if (!this.#isTooMuch(fading)) fading.noteUsual(fading.turnedInAll);
+  }
+
+  #isTooMuch(fading: Fading): boolean {
+    const { blockBytes, turnedBytesMin, turnedShareMin, unusualFactor } = this.#limits;
+    const turned = fading.turnedInAll;
+    return (
+      turned * blockBytes * this.#blocks.stride >= turnedBytesMin &&
+      turned >= turnedShareMin * this.#plainBefore(fading) &&
+      turned >= unusualFactor * fading.usual
+    );
+  }
+
+  #plainBefore(fading: Fading): number {
+    return this.#blocks.count(BlockClass.plain) + fading.turnedInAll;
+  }
+
+  #facts(fading: Fading): EntropyFacts {
+    const bytes = (blocks: number): number =>
+      Math.round(blocks * this.#blocks.blockBytes * this.#blocks.stride);
+    const plain = this.#plainBefore(fading);
+    const share = (blocks: number): number => (plain === 0 ? 0 : blocks / plain);
+    return {
+      horizonMs: fading.horizonMs,
+      writtenBytes: bytes(fading.written),
+      denseBytes: bytes(fading.dense),
+      turnedBytes: bytes(fading.turnedInAll),
+      overwrittenBytes: bytes(fading.overwritten),
+      plainBytes: bytes(plain),
+      turnedShare: share(fading.turnedInAll),
+      usualShare: share(fading.usual),
+    };
+  }
+}
+
+function reasonOf(facts: EntropyFacts, verdict: 'good' | 'bad'): string {
+  const { turnedBytes, plainBytes, turnedShare, usualShare, horizonMs } = facts;
+  const percent = (share: number): string => `${(share * 100).toFixed(1)} %`;
+  const minutes = Math.round(horizonMs / 60_000);
+  const what = `of ${printBytes(plainBytes)} of plain data ${percent(turnedShare)} (${printBytes(turnedBytes)}) became dense within ${minutes} minutes`;
+  const usual = `the most before was ${percent(usualShare)}`;
+  return verdict === 'bad' ? `${what}, as when files are encrypted; ${usual}` : `${what}; ${usual}`;
+}

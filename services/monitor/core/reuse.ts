@@ -1,0 +1,63 @@
+// Whether an earlier verdict says what a new probe would: the same check, and nothing that it looked at then is different
+// at the other moment. A check that gets the same bytes for each read asks the same reads again and comes to the same
+// verdict. That holds for programs that go by the mirror alone; one that asks the clock or the network must say so
+// (`steady: false`). So only moments whose relevant blocks changed are probed again, and identical ones never.
+import { type ByteRange, overlaps } from './read-set.ts';
+import type { Verdict } from './verdict.ts';
+
+export interface EarlierVerdict {
+  seq: number;
+  verdict: Verdict;
+  /** What the check is, its settings and what it goes by (version of the program, signatures), as one text. */
+  checkKey: string;
+  /** What it read, sorted. Null: not known; then only a moment with the same bytes everywhere will do. */
+  read: readonly ByteRange[] | null;
+}
+
+export interface Probe {
+  seq: number;
+  checkKey: string;
+  /** False: its verdict depends on more than the mirror's bytes. */
+  steady: boolean;
+}
+
+/** `changed`: ranges that may differ between the two moments, sorted; it doesn't matter which is the older. */
+export function holdsFor(
+  earlier: EarlierVerdict,
+  probe: Probe,
+  changed: readonly ByteRange[],
+): earlier is EarlierVerdict & { verdict: 'good' | 'bad' } {
+  // What could not be told may be told the next time: there was no memory, no time, no program.
+  if (earlier.verdict === 'cannot-tell' || earlier.checkKey !== probe.checkKey || !probe.steady) return false;
+  if (earlier.seq === probe.seq) return true;
+  return earlier.read === null
+    ? changed.every(({ lengthBytes }) => lengthBytes === 0)
+    : !overlaps(earlier.read, changed);
+}
+
+/** Earlier verdicts worth asking the change map for: the nearest on either side, as the least has changed to them. */
+export function nearestVerdicts(earlier: readonly EarlierVerdict[], probe: Probe): EarlierVerdict[] {
+  let before: EarlierVerdict | null = null;
+  let after: EarlierVerdict | null = null;
+  for (const each of earlier) {
+    if (each.verdict === 'cannot-tell' || each.checkKey !== probe.checkKey) continue;
+    if (each.seq <= probe.seq && (before === null || each.seq > before.seq)) before = each;
+    if (each.seq > probe.seq && (after === null || each.seq < after.seq)) after = each;
+  }
+  return [before, after]
+    .filter((each) => each !== null)
+    .sort((a, b) => Math.abs(a.seq - probe.seq) - Math.abs(b.seq - probe.seq));
+}
+
+/**
+ * Groups of moments whose bytes are the same, each in the order given: one probe is enough for a group. `changed[i]`
+ * is whether anything differs between moment i and the next.
+ */
+export function identicalGroups(moments: readonly number[], changed: readonly boolean[]): number[][] {
+  const groups: number[][] = [];
+  moments.forEach((seq, i) => {
+    if (i > 0 && changed[i - 1] === false) groups.at(-1)!.push(seq);
+    else groups.push([seq]);
+  });
+  return groups;
+}

@@ -1,0 +1,45 @@
+// Files of a mirror by pattern, without ever following a link: what is checked may have been made to lead out of it.
+import { type Dirent, lstatSync, readdirSync } from 'node:fs';
+
+/** Paths from the root on, sorted; regular files only. `*` and `?` stay within a name, `**` is any folders. */
+export function filesWithin(root: string, pattern: string): string[] {
+  const parts = pattern.split('/').filter((part) => part !== '' && part !== '.');
+  const found = new Set<string>();
+  find(root, '', parts, found);
+  return [...found].sort();
+}
+
+function find(root: string, at: string, parts: readonly string[], found: Set<string>): void {
+  const [part, ...rest] = parts;
+  if (part === undefined) return;
+  if (part === '**') {
+    find(root, at, rest, found);
+    for (const entry of entriesOf(`${root}${at}`))
+      if (entry.isDirectory()) find(root, `${at}/${entry.name}`, parts, found);
+    return;
+  }
+  for (const name of namesOf(`${root}${at}`, part)) {
+    const path = `${at}/${name}`;
+    const stat = lstatSync(`${root}${path}`, { throwIfNoEntry: false });
+    if (rest.length === 0 && stat?.isFile() === true) found.add(path);
+    if (rest.length > 0 && stat?.isDirectory() === true) find(root, path, rest, found);
+  }
+}
+
+function namesOf(folder: string, part: string): string[] {
+  if (!/[*?]/.test(part)) return [part];
+  const escaped = part.replace(/[.+^${}()|[\]\\]/g, '\\$&');
+  const pattern = new RegExp(`^${escaped.replaceAll('*', '.*').replaceAll('?', '.')}$`, 's');
+  return entriesOf(folder)
+    .map(({ name }) => name)
+    .filter((name) => pattern.test(name));
+}
+
+function entriesOf(folder: string): Dirent[] {
+  try {
+    return readdirSync(folder, { withFileTypes: true });
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
+    throw error;
+  }
+}

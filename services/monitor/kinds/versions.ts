@@ -1,0 +1,28 @@
+// What programs and files a verdict goes by, as text that changes when they do: a new one makes earlier verdicts void.
+import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { readdir, stat } from 'node:fs/promises';
+import { runnerLimits } from '../limits.ts';
+
+/** What a program says of its version; `absent` when it is not there. */
+export function versionOf(program: string, args: readonly string[]): Promise<string> {
+  return new Promise((resolve) => {
+    execFile(program, args, { timeout: runnerLimits.probeMsMax }, (error, said, complaint) => {
+      const text = `${said}${complaint}`.trim().split('\n')[0] ?? '';
+      resolve(error !== null && (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'absent' : text);
+    });
+  });
+}
+
+/** Names, sizes and times of a file, or of a folder's files: signatures are hundreds of megabytes. */
+export async function stampOf(path: string): Promise<string> {
+  const digest = createHash('sha256');
+  const add = async (name: string, file: string): Promise<void> => {
+    const found = await stat(file, { bigint: true }).catch(() => null);
+    digest.update(`${name}\0${found === null ? 'absent' : `${found.size} ${found.mtimeNs}`}\0`);
+  };
+  const names = await readdir(path).catch(() => null);
+  if (names === null) await add('', path);
+  else for (const name of names.sort()) await add(name, `${path}/${name}`);
+  return digest.digest('hex').slice(0, 32);
+}

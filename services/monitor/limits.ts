@@ -1,0 +1,85 @@
+// Bounds of the monitor, each with its unit.
+
+export const bisectLimits = {
+  /** Between the last good and the first bad moment: so many that can't be told, and the search says what it knows. */
+  cannotTellMax: 64,
+  jobsMax: 16,
+} as const;
+
+export const walkLimits = {
+  /** Moments that could not be told, of those that are kept by name; all are counted. */
+  cannotTellKept: 100,
+} as const;
+
+/** What one run of a check may use. At a limit it is stopped, and can't tell. */
+export interface CheckLimits {
+  timeMsMax: number;
+  /** Of all its processes together where there are control groups, else of each; with the files of its page cache. */
+  memoryBytesMax: number;
+  processesMax: number;
+  /** What it may say at all, and how much of it is kept with the verdict: half from its beginning, half its end. */
+  outputBytesMax: number;
+  outputBytesKept: number;
+  /** In its own directory. */
+  scratchBytesMax: number;
+  scratchFilesMax: number;
+}
+
+export const checkLimits: CheckLimits = {
+  timeMsMax: 10 * 60_000,
+  memoryBytesMax: 1 << 30,
+  processesMax: 256,
+  outputBytesMax: 64 << 20,
+  outputBytesKept: 64 << 10,
+  scratchBytesMax: 1 << 30,
+  scratchFilesMax: 100_000,
+};
+
+export const runnerLimits = {
+  /** How often a run's directory is looked at; and its processes too, where no control group counts for us. */
+  watchMs: 500,
+  watchUncountedMs: 100,
+  /** After a kill: how long until it is sent again, and how often. Then what is left is told. */
+  killAgainMs: 20,
+  killTimesMax: 250,
+  /** An output that a stray process holds open is waited for so long after the check's end. */
+  outputEndMsMax: 2000,
+  /** Of one question to the machine about what it has. */
+  probeMsMax: 10_000,
+  /** Of what the system takes, without its terminator. */
+  socketPathBytesMax: 107,
+  /** Of what a check has read, as told with its verdict. */
+  readRangesMax: 4096,
+  doorwayCloseMsMax: 2000,
+} as const;
+
+/** Of what people give a check. */
+export const settingsLimits = {
+  listMax: 1000,
+  textCharactersMax: 16_384,
+} as const;
+
+export interface EntropyLimits {
+  /** What is judged as one: a page of most file systems. */
+  blockBytes: number;
+  /** Blocks that are followed, a byte each: 16 MiB. Of a larger disk one of every so many. */
+  blocksMax: number;
+  /** A quick encryption and a slow one. */
+  horizonsMs: readonly number[];
+  /** Condemned from here on, all three: bytes, share of the plain data, and times what was the most before. */
+  turnedBytesMin: number;
+  turnedShareMin: number;
+  unusualFactor: number;
+  /** After so long half of what was usual is. */
+  usualHalfLifeMs: number;
+}
+
+export const entropyLimits: EntropyLimits = {
+  blockBytes: 4096,
+  blocksMax: 2 ** 24,
+  horizonsMs: [10 * 60_000, 24 * 3_600_000],
+  turnedBytesMin: 1 << 20,
+  turnedShareMin: 0.03,
+  unusualFactor: 3,
+  usualHalfLifeMs: 30 * 86_400_000,
+};

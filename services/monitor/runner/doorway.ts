@@ -1,0 +1,174 @@
+// One mirror, or clone, as a check may reach it: a socket in the check's own directory behind which there is that export
+// and nothing else, so that no check needs the network or comes near a live volume. Remembers what was read. Parts of
+// the disk have names too, for programs that take a whole device: `mirror/<start>+<length>`.
+import type { AllocationExtent, BlockDevice, ExportDirectory, WriteCommand } from '@midmirror/block-device';
+import { Errno } from '@midmirror/block-device';
+import { MidmirrorError, messageOf } from '@midmirror/basis';
+import { type NbdTarget, parseNbdUri, remoteExports, startNbdServer } from '@midmirror/nbd';
+import { type ByteRange, ReadSet } from '../core/read-set.ts';
+import { runnerLimits } from '../limits.ts';
+
+export interface DoorwayOptions {
+  /** Of the mirror or clone. */
+  uri: string;
+  /** Where the socket is made. */
+  folder: string;
+  /** True only for a clone: what is written goes to it. */
+  writable: boolean;
+}
+
+export interface Doorway {
+  /** What the check is told. */
+  readonly uri: string;
+  /** Sorted. May name a little more than was read, never less. */
+  readonly read: readonly ByteRange[];
+  /** Why a read or write failed, or the connection behind it ended: no verdict stands on that. Null: none did. */
+  readonly failure: string | null;
+  close(): Promise<void>;
+}
+
+const NAME = 'mirror';
+const PART = /^mirror\/(\d+)\+(\d+)$/;
+
+export async function openDoorway({ uri, folder, writable }: DoorwayOptions): Promise<Doorway> {
+  const path = `${folder}/nbd`;
+  if (Buffer.byteLength(path) > runnerLimits.socketPathBytesMax)
+    throw new MidmirrorError(
+      'bad-request',
+      `the socket ${path} has a path of more than ${runnerLimits.socketPathBytesMax} bytes, which no program can open`,
+      { hint: 'give the monitor a state directory with a shorter path' },
+    );
+  const target = parseNbdUri(uri);
+  const seen: Seen = { read: new ReadSet(runnerLimits.readRangesMax), failure: null };
+  const server = await startNbdServer({
+    listen: { path },
+    directory: oneExport(target, seen, writable),
+  });
+  return {
+    uri: `nbd+unix:///${NAME}?socket=${path}`,
+    get read() {
+      return seen.read.ranges;
+    },
+    get failure() {
+      return seen.failure;
+    },
+    close: () => server.close(runnerLimits.doorwayCloseMsMax),
+  };
+}
+
+/** The name of a part of the disk, as a URI of the same doorway. */
+export function partUri(doorwayUri: string, startBytes: number, lengthBytes: number): string {
+  return doorwayUri.replace(`/${NAME}?`, `/${NAME}/${startBytes}+${lengthBytes}?`);
+}
+
+interface Seen {
+  readonly read: ReadSet;
+  failure: string | null;
+}
+
+function oneExport(target: NbdTarget, seen: Seen, writable: boolean): ExportDirectory {
+  const upstream = remoteExports({
+    resolve: async () => ({ address: target.address, exportName: target.exportName }),
+    list: async () => [],
+  });
+  return {
+    list: async () => [{ name: NAME, description: 'what is to be checked' }],
+    open: async (name) => {
+      const part = PART.exec(name);
+      if (part === null && name !== NAME && name !== '')
+        throw new MidmirrorError('not-found', `there is no "${name}" here, only "${NAME}"`);
+      const { contexts: _, ...opened } = await upstream.open(target.exportName).catch((error: unknown) => {
+        seen.failure ??= messageOf(error);
+        throw error;
+      });
+      const { sizeBytes } = opened.device;
+      const [startBytes, lengthBytes] = part === null ? [0, sizeBytes] : [Number(part[1]), Number(part[2])];
+      const whole = [startBytes, lengthBytes].every(
+        (bytes) => Number.isSafeInteger(bytes) && bytes % 512 === 0,
+      );
+      if (!whole || lengthBytes === 0 || startBytes + lengthBytes > sizeBytes) {
+        await opened.release();
+        throw new MidmirrorError('bad-request', `"${name}" is not a part of a disk of ${sizeBytes} bytes`);
+      }
+      return {
+        ...opened,
+        device: new SeenDevice(opened.device, seen, { writable, startBytes, lengthBytes }),
+      };
+    },
+  };
+}
+
+class SeenDevice implements BlockDevice {
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+  readonly #device: BlockDevice;
+  readonly #startBytes: number;
+  readonly #seen: Seen;
+
+  constructor(
+    device: BlockDevice,
+    seen: Seen,
+    how: { writable: boolean; startBytes: number; lengthBytes: number },
+  ) {
+    this.#device = device;
+    this.#seen = seen;
+    this.#startBytes = how.startBytes;
+    this.sizeBytes = how.lengthBytes;
+    this.readOnly = device.readOnly || !how.writable;
+  }
+
+  tryRead(startBytes: number, lengthBytes: number, target: Uint8Array, targetOffset: number): boolean {
+    const start = this.#startBytes + startBytes;
+    if (!this.#device.tryRead(start, lengthBytes, target, targetOffset)) return false;
+    this.#seen.read.add(start, lengthBytes);
+    return true;
+  }
+
+  async read(
+    startBytes: number,
+    lengthBytes: number,
+    target: Uint8Array,
+    targetOffset: number,
+  ): Promise<void> {
+    const start = this.#startBytes + startBytes;
+    this.#seen.read.add(start, lengthBytes);
+    await this.#noting(this.#device.read(start, lengthBytes, target, targetOffset));
+  }
+
+  submit(command: WriteCommand): void {
+    if (this.readOnly) return command.complete(Errno.EPERM);
+    // The caller's command is its own: it may not find other numbers in it.
+    this.#device.submit({
+      ...command,
+      startBytes: this.#startBytes + command.startBytes,
+      complete: (errno) => {
+        if (errno !== 0) this.#seen.failure ??= `a write failed with error ${errno}`;
+        command.complete(errno);
+      },
+    });
+  }
+
+  kick(): void {
+    this.#device.kick();
+  }
+
+  flush(): Promise<void> {
+    return this.#noting(this.#device.flush());
+  }
+
+  async allocation(startBytes: number, lengthBytes: number, extentsMax: number): Promise<AllocationExtent[]> {
+    const start = this.#startBytes + startBytes;
+    // Where a disk is empty tells something of its bytes too.
+    this.#seen.read.add(start, lengthBytes);
+    return await this.#noting(this.#device.allocation(start, lengthBytes, extentsMax));
+  }
+
+  async #noting<T>(act: Promise<T>): Promise<T> {
+    try {
+      return await act;
+    } catch (error) {
+      this.#seen.failure ??= messageOf(error);
+      throw error;
+    }
+  }
+}
