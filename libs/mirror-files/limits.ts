@@ -27,9 +27,12 @@ export const limits = {
   foldersKeptMax: 64,
   inodesAtOnceMax: 500,
   inodesKeptMax: 20_000,
-  /** Until a server shows its device, and until something that is being undone has ended. */
+  /** Until a server shows its device. */
   shownMsMax: 15_000,
-  undoneMsMax: 5000,
+  /** How long a program may keep a mount from being undone; then it is taken out of sight. */
+  unmountMsMax: 3000,
+  /** Until a server has ended; it is killed after a quarter of it. */
+  endedMsMax: 10_000,
   pollMs: 20,
   /**
    * Calls of the file system on mounted mirrors at one time, in this process. They wait in Node's threads, of which

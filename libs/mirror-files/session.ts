@@ -16,6 +16,9 @@ const ID = /^[0-9a-f]{12}$/;
 /** In its folder: the kernel's NBD device that it has taken. */
 const DEVICE_FILE = 'nbd-device';
 
+/** A lock goes when nothing refers to it any more: who forgets an open mirror must not lose it. */
+const open = new Set<Session>();
+
 export class Session {
   readonly folder: string;
   readonly machine: Machine;
@@ -25,6 +28,7 @@ export class Session {
     this.folder = folder;
     this.machine = machine;
     this.#lock = lock;
+    open.add(this);
   }
 
   static async begin(stateDirectory: string, machine: Machine): Promise<Session> {
@@ -57,6 +61,7 @@ export class Session {
     await undo(this.folder, this.machine);
     await removeLock(this.folder);
     this.#lock.release();
+    open.delete(this);
   }
 }
 
@@ -110,9 +115,10 @@ async function removeLock(folder: string): Promise<void> {
 async function undo(folder: string, machine: Machine): Promise<void> {
   const device = await fs.readFile(`${folder}/${DEVICE_FILE}`, 'utf8').catch(() => null);
   const isServed = processesOf(await processIds(), folder).length > 0;
-  await unmountAll(folder, machine, ({ type }) => !type.startsWith('fuse'));
+  const deadline = performance.now() + limits.unmountMsMax;
+  await unmountAll(folder, machine, deadline, ({ type }) => !type.startsWith('fuse'));
   await detachLoops(machine, (file) => isWithin(file, folder) || (isServed && file === device));
-  await unmountAll(folder, machine, () => true);
+  await unmountAll(folder, machine, deadline, () => true);
   await endProcesses(folder);
   const left = mountsUnder(folder);
   // What is mounted is never gone through by what removes.
@@ -143,8 +149,12 @@ function isWithin(path: string, folder: string): boolean {
   return path.startsWith(`${folder}/`);
 }
 
-async function unmountAll(folder: string, machine: Machine, which: (mount: Mount) => boolean): Promise<void> {
-  const deadline = performance.now() + limits.undoneMsMax;
+async function unmountAll(
+  folder: string,
+  machine: Machine,
+  deadline: number,
+  which: (mount: Mount) => boolean,
+): Promise<void> {
   for (;;) {
     const mounts = mountsUnder(folder).filter(which);
     if (mounts.length === 0) return;
@@ -176,9 +186,9 @@ async function endProcesses(folder: string): Promise<void> {
     const processes = processesOf(await processIds(), folder);
     if (processes.length === 0) return;
     const waited = performance.now() - began;
-    if (waited > 2 * limits.undoneMsMax)
+    if (waited > limits.endedMsMax)
       throw new MidmirrorError('io', `process ${processes.join(', ')} does not end`);
-    if (waited > limits.undoneMsMax / 2) signal = 'SIGKILL';
+    if (waited > limits.endedMsMax / 4) signal = 'SIGKILL';
     for (const id of processes) {
       try {
         process.kill(id, signal);
