@@ -48,6 +48,7 @@ class Copy {
       if (entry.kind === 'directory') await this.#directory(path, entry, target, depth);
       else if (entry.kind === 'file') await this.#file(path, entry, target);
       else if (entry.kind === 'symlink') await this.#symlink(path, entry, target);
+      else if (entry.kind === 'damaged') this.#leaveOut('failed', path, 'it is damaged at this point');
       else this.#leaveOut('skipped', path, 'a device, a pipe or a socket');
     } catch (error) {
       // What can't be read is damaged in the mirror; the rest may be whole. What can't be written ends it.

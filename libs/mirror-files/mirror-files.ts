@@ -9,7 +9,8 @@ export type Way = 'kernel-nbd' | 'nbdfuse' | 'debugfs' | '7z';
 
 export const WAYS: readonly Way[] = ['kernel-nbd', 'nbdfuse', 'debugfs', '7z'];
 
-export type EntryKind = 'file' | 'directory' | 'symlink' | 'special';
+/** `special`: a device, a pipe or a socket. `damaged`: the name is there and nothing more can be told. */
+export type EntryKind = 'file' | 'directory' | 'symlink' | 'special' | 'damaged';
 
 export interface Entry {
   /** Of the entry in its folder; `/` of the root. Text as in names.ts: print it by `printName`. */

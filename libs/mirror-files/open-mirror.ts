@@ -179,7 +179,8 @@ class OpenMirror implements MirrorFiles {
     for (const way of ways) {
       try {
         const why = await this.#whyNot(way, fileSystem);
-        if (why === null) return new Tree(await this.#open(way, fileSystem), { fileSystem, way, passedOver });
+        if (why === null)
+          return new Tree(await this.#open(way, fileSystem), this.lost, { fileSystem, way, passedOver });
         passedOver.push({ way, why });
       } catch (error) {
         if (this.lost.aborted) throw error;

@@ -11,12 +11,15 @@ export class Tree implements FileTree {
   readonly way: Way;
   readonly passedOver: readonly { way: Way; why: string }[];
   readonly #raw: RawTree;
+  readonly #lost: AbortSignal;
 
   constructor(
     raw: RawTree,
+    lost: AbortSignal,
     facts: { fileSystem: FileSystem; way: Way; passedOver: readonly { way: Way; why: string }[] },
   ) {
     this.#raw = raw;
+    this.#lost = lost;
     this.fileSystem = facts.fileSystem;
     this.way = facts.way;
     this.passedOver = facts.passedOver;
@@ -69,10 +72,15 @@ export class Tree implements FileTree {
 
   async copy(path: string, target: string, options: CopyOptions): Promise<Copied> {
     const { path: real, entry } = await this.#find(path, true);
-    return await copyTree(this.#raw, real, entry, target, options);
+    const signals = options.signal === undefined ? [this.#lost] : [this.#lost, options.signal];
+    return await copyTree(this.#raw, real, entry, target, { ...options, signal: AbortSignal.any(signals) });
   }
 
   async #find(path: string, follow: boolean): Promise<{ path: Path; entry: Entry }> {
+    if (this.#lost.aborted)
+      throw new MidmirrorError('unavailable', 'the server of the mirror is gone', {
+        cause: this.#lost.reason,
+      });
     return await followLinks(this.#raw, parsePath(path), follow);
   }
 }

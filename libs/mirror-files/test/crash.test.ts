@@ -116,7 +116,7 @@ for (const way of ['nbdfuse', 'debugfs'] as Way[])
         const lost = new Promise((resolve) => mirror.lost.addEventListener('abort', resolve));
         end();
         await lost;
-        await assert.rejects(readAll(tree, '/big.bin'), { code: 'corrupt' });
+        await assert.rejects(readAll(tree, '/big.bin'), { code: 'unavailable' });
         await assert.rejects(mirror.tree(), { code: 'unavailable' });
         await mirror.close();
         assert.deepEqual(readdirSync(stateDirectory), []);

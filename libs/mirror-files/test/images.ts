@@ -84,7 +84,7 @@ export function sampleFolder(path: string, plain: boolean): void {
 
 export const ODD_NAMES = [
   'new\nline',
-  '/'.repeat(0) + 'esc\u001b[31m',
+  'esc\u001b[31m',
   '@list',
   'star*?',
   '-rf',

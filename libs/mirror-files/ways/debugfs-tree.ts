@@ -6,7 +6,7 @@ import type { Entry, EntryKind, ReadRange } from '../mirror-files.ts';
 import { decodeName } from '../names.ts';
 import { notFound, type Path, printPath } from '../paths.ts';
 import { run, stream } from '../programs.ts';
-import type { RawTree } from './raw-tree.ts';
+import { damagedEntry, type RawTree } from './raw-tree.ts';
 
 const ROOT_INODE = 2;
 
@@ -57,8 +57,7 @@ class DebugfsTree implements RawTree {
       const inodes = await this.#inodes(some.map(([, number]) => number));
       for (const [name, number] of some) {
         const inode = inodes.get(number);
-        if (inode === undefined) throw damaged([...path, name]);
-        yield entryOf(name, inode);
+        yield inode === undefined ? damagedEntry(name) : entryOf(name, inode);
       }
     }
   }
@@ -97,7 +96,10 @@ class DebugfsTree implements RawTree {
   async #folder(number: number, path: Path): Promise<Folder> {
     const kept = this.#folders.get(number);
     if (kept !== undefined) return kept;
-    const { stdout, stderr } = await this.#ask(`ls -p <${number}>`);
+    const list = `ls -p <${number}>`;
+    let { stdout, stderr } = await this.#ask(list);
+    // It leaves out what has a wrong checksum, unless it is told not to look: the name at least is told.
+    if (/checksum/i.test(stderr)) ({ stdout } = await this.#ask(list, ['-n']));
     const folder = parseFolder(stdout);
     if (folder === null) throw damaged(path, stderr);
     if (this.#folders.size === limits.foldersKeptMax)
@@ -117,13 +119,13 @@ class DebugfsTree implements RawTree {
   }
 
   /** Commands by its input; what it prints begins after the echo of the first. */
-  async #ask(commands: string): Promise<{ stdout: Buffer; stderr: string }> {
-    const { stdout, stderr } = await run(this.#program, ['-f', '-', this.#file], {
+  async #ask(commands: string, options: readonly string[] = []): Promise<{ stdout: Buffer; stderr: string }> {
+    const { stdout, stderr } = await run(this.#program, [...options, '-f', '-', this.#file], {
       input: `${commands}\n`,
       stdoutBytesMax: limits.listingBytesMax,
     });
     const said = trouble(stderr);
-    if (/while (trying to open|reading)|Filesystem not open|Bad magic/i.test(said))
+    if (/while trying to open|filesystem not open/i.test(said))
       throw new MidmirrorError('corrupt', `debugfs can't read it: ${said}`);
     return { stdout, stderr: said };
   }

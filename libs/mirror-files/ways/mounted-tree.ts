@@ -11,7 +11,7 @@ import { notFound, type Path, printPath } from '../paths.ts';
 import { failed, run, succeed } from '../programs.ts';
 import type { Session } from '../session.ts';
 import { Gate } from './gate.ts';
-import type { RawTree } from './raw-tree.ts';
+import { damagedEntry, type RawTree } from './raw-tree.ts';
 
 /** Of this process: see the limit. */
 const gate = new Gate(limits.fileCallsMax);
@@ -142,7 +142,7 @@ class MountedTree implements RawTree {
         const next = await this.#call(path, () => folder.read());
         if (next === null) return;
         const name = decodeName(next.name);
-        yield await this.entry([...path, name]);
+        yield await this.entry([...path, name]).catch((error: unknown) => damagedOnly(name, error));
       }
     } finally {
       await folder.close();
@@ -185,16 +185,30 @@ interface Folder {
   close(): Promise<void>;
 }
 
-const DAMAGED = new Set(['EIO', 'EUCLEAN', 'EBADMSG', 'EFSCORRUPTED', 'ENXIO', 'EOVERFLOW', 'ENODATA']);
+function damagedOnly(name: string, error: unknown): Entry {
+  if (error instanceof MidmirrorError && error.code === 'corrupt') return damagedEntry(name);
+  throw error;
+}
+
+/** By number: Node has no names for all. ELOOP: a folder within itself; links are not followed here. */
+const DAMAGED: ReadonlyMap<number, string> = new Map([
+  [5, 'EIO'],
+  [40, 'ELOOP'],
+  [61, 'ENODATA'],
+  [74, 'EBADMSG: a checksum is wrong'],
+  [75, 'EOVERFLOW'],
+  [117, 'EUCLEAN: its structure is wrong'],
+]);
 
 function readError(path: Path, error: unknown): MidmirrorError {
-  const code = (error as NodeJS.ErrnoException).code ?? '';
+  const { code = '', errno = 0 } = error as NodeJS.ErrnoException;
   if (code === 'ENOENT' || code === 'ENOTDIR') return notFound(path);
   if (code === 'ENAMETOOLONG') return notFound(path, 'its name is too long');
-  if (DAMAGED.has(code) || messageOf(error).includes('error 117'))
+  const how = DAMAGED.get(-errno);
+  if (how !== undefined)
     return new MidmirrorError(
       'corrupt',
-      `${printPath(path)} can't be read: it is damaged at this point (${code})`,
+      `${printPath(path)} can't be read: it is damaged at this point (${how})`,
       {
         hint: 'or the appliance has gone away; another point may have it whole',
         cause: error,

@@ -7,9 +7,13 @@ export interface RawTree {
   readonly directory: string | null;
   /** Of the very path; its parents are folders. Rejects with `not-found`. */
   entry(path: Path): Promise<Entry>;
-  /** Of a folder; no `.` and `..`. */
+  /** Of a folder; no `.` and `..`. One damaged entry is told as such, and the others follow. */
   list(path: Path): AsyncIterable<Entry>;
   readLink(path: Path): Promise<string>;
   /** Of a file, from `offset` on, no further than the end. */
   read(path: Path, entry: Entry, range: Required<ReadRange>): AsyncIterable<Buffer>;
+}
+
+export function damagedEntry(name: string): Entry {
+  return { name, kind: 'damaged', sizeBytes: 0, mode: null, owner: null, modifiedMs: null };
 }
