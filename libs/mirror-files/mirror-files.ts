@@ -88,7 +88,7 @@ export interface MirrorFiles {
   readonly lost: AbortSignal;
   /** By its number, which may be left out when there is one. Opened once, kept until `close`. */
   tree(number?: number): Promise<FileTree>;
-  /** The whole disk as a file or a block device of this machine, for programs. Read-only unless `replay`. */
+  /** The whole disk as a file or a block device of this machine, for programs. Read-only unless journals are replayed. */
   diskFile(): Promise<string>;
   /** Undoes everything: mounts, devices, processes, files. Safe to repeat. */
   close(): Promise<void>;

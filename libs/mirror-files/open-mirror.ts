@@ -16,7 +16,7 @@ import {
   whyNoFuse,
   whyNoKernelNbd,
 } from './ways/disk-file.ts';
-import { mountTree, whyNoMount } from './ways/mounted-tree.ts';
+import { type Access, mountTree, whyNoMount } from './ways/mounted-tree.ts';
 import type { RawTree } from './ways/raw-tree.ts';
 import { sevenZipKnows, sevenZipTree } from './ways/seven-zip-tree.ts';
 
@@ -30,6 +30,13 @@ export interface OpenOptions {
    * is shown as it lies on the disk: what was in its journal only is not there.
    */
   replay?: boolean;
+  /**
+   * Let programs write to the mounted directories: replays, and goes to the clone, all of it when `close` has ended. This
+   * port itself writes nothing.
+   */
+  write?: boolean;
+  /** Let other users of this machine go to the mounted directories, as programs that refuse root need it. */
+  openToUsers?: boolean;
   machine?: Machine;
   /** What earlier processes have left and what could not be undone. */
   tell?: (message: string) => void;
@@ -41,7 +48,8 @@ export interface OpenOptions {
  * connection, or a read-only one with `replay`.
  */
 export async function openMirror(uri: string, options: OpenOptions): Promise<MirrorFiles> {
-  const { stateDirectory, machine = thisMachine(), replay = false, tell = () => {}, signal } = options;
+  const { stateDirectory, machine = thisMachine(), tell = () => {}, signal } = options;
+  const { write = false, replay = write, openToUsers = false } = options;
   await undoStale(stateDirectory, machine, tell);
   const client = await connectNbd(uri, { signal });
   try {
@@ -49,19 +57,25 @@ export async function openMirror(uri: string, options: OpenOptions): Promise<Mir
       throw new MidmirrorError('bad-request', `${uri} may mean another moment on each connection`, {
         hint: 'take one that stays, as `mim mirror` prints it',
       });
-    if (replay && client.facts.readOnly)
-      throw new MidmirrorError('bad-request', 'a mirror is read-only: its journal can not be replayed', {
-        hint: 'make a clone of the point (`mim clone create`) and open that',
-      });
+    const changes = replay || write;
+    if (changes && client.facts.readOnly)
+      throw new MidmirrorError(
+        'bad-request',
+        `a mirror is read-only: ${write ? 'it' : 'its journal'} can not be ${write ? 'written' : 'replayed'}`,
+        {
+          hint: 'make a clone of the point (`mim clone create`) and open that',
+        },
+      );
     const device = new RemoteDevice(client);
     const layout = await readLayout(async (startBytes, lengthBytes) => {
       const bytes = Buffer.alloc(lengthBytes);
       await readAligned(client, startBytes, bytes);
       return bytes;
     }, device.sizeBytes);
-    const session = await Session.begin(stateDirectory, machine);
-    const place = { session, machine, uri, device, writable: replay };
-    return new OpenMirror({ client, layout, place, ways: options.ways ?? WAYS, replay, tell });
+    const session = await Session.begin(stateDirectory, machine, openToUsers);
+    const place = { session, machine, uri, device, writable: changes };
+    const access = write ? 'write' : replay ? 'replay' : 'read';
+    return new OpenMirror({ client, layout, place, ways: options.ways ?? WAYS, access, tell });
   } catch (error) {
     await client.close();
     throw error;
@@ -81,7 +95,7 @@ interface Opened {
   layout: Layout;
   place: DiskPlace;
   ways: readonly Way[];
-  replay: boolean;
+  access: Access;
   tell: (message: string) => void;
 }
 
@@ -200,11 +214,11 @@ class OpenMirror implements MirrorFiles {
 
   /** Null: it may be tried. */
   async #whyNot(way: Way, fileSystem: FileSystem): Promise<string | null> {
-    const { place, replay } = this.#opened;
+    const { place, access } = this.#opened;
     const { machine } = place;
     if (way === 'kernel-nbd') return whyNoKernelNbd(machine) ?? (await whyNoMount(machine, fileSystem));
     if (way === 'nbdfuse') return whyNoFuse(machine) ?? (await whyNoMount(machine, fileSystem));
-    if (replay) return 'it does not replay journals';
+    if (access !== 'read') return 'it does not replay journals';
     const { kind } = fileSystem;
     if (way === 'debugfs') {
       if (!kind.startsWith('ext')) return `it knows ext2, ext3 and ext4, and no ${kind}`;
@@ -215,10 +229,10 @@ class OpenMirror implements MirrorFiles {
   }
 
   async #open(way: Way, fileSystem: FileSystem): Promise<RawTree> {
-    const { place, replay } = this.#opened;
+    const { place, access } = this.#opened;
     const { machine, session } = place;
     if (way === 'kernel-nbd' || way === 'nbdfuse')
-      return await mountTree(session, await this.#disk(way), fileSystem, replay);
+      return await mountTree(session, await this.#disk(way), fileSystem, access);
     const { number, kind, startBytes, sizeBytes } = fileSystem;
     const { path } = await once(this.#parts, number, () => partFile(place, startBytes, sizeBytes));
     if (way === 'debugfs') return await debugfsTree(required(machine, 'debugfs'), path);

@@ -31,14 +31,14 @@ export class Session {
     open.add(this);
   }
 
-  static async begin(stateDirectory: string, machine: Machine): Promise<Session> {
+  static async begin(stateDirectory: string, machine: Machine, openToUsers: boolean): Promise<Session> {
     // Kernel paths are absolute and without links: what is compared with them must be, too.
     const directory = await makeDirectory(stateDirectory);
     for (;;) {
       const id = randomBytes(6).toString('hex');
       try {
         const lock = lockJob(directory, id);
-        await fs.mkdir(`${directory}/${id}`, { mode: 0o700 });
+        await fs.mkdir(`${directory}/${id}`, { mode: openToUsers ? 0o711 : 0o700 });
         return new Session(`${directory}/${id}`, machine, lock);
       } catch (error) {
         // Somebody who cleans up has looked at it in this moment.
@@ -97,7 +97,7 @@ export async function undoStale(
 
 async function makeDirectory(stateDirectory: string): Promise<string> {
   try {
-    await fs.mkdir(stateDirectory, { recursive: true, mode: 0o700 });
+    await fs.mkdir(stateDirectory, { recursive: true, mode: 0o711 });
     return await fs.realpath(resolve(stateDirectory));
   } catch (cause) {
     throw new MidmirrorError('bad-request', `${stateDirectory} can't be made: ${messageOf(cause)}`, {

@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
+  chmodSync,
+  chownSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -36,7 +38,7 @@ async function withMirror(
       }
       assert.deepEqual(readdirSync(stateDirectory), []);
     },
-    { writable: options.replay === true },
+    { writable: options.replay === true || options.write === true },
   );
 }
 
@@ -230,6 +232,37 @@ test('a journal that was not replayed: a mirror shows the disk as it lies, a clo
     await withMirror(folder, image, { replay: true, ways: ['debugfs'] }, async (mirror) => {
       await assert.rejects(mirror.tree(), { hint: /debugfs: it does not replay journals/ });
     });
+  }));
+
+test('a clone may be written by programs, by other users too, and holds it afterwards', () =>
+  withFolder(async (folder) => {
+    const image = smallExt4(folder, (source) => {
+      mkdirSync(`${source}/home`);
+      chownSync(`${source}/home`, 65_534, 65_534);
+    });
+    chmodSync(folder, 0o711);
+    const asNobody = (...args: string[]): number | null =>
+      spawnSync('setpriv', ['--reuid=65534', '--regid=65534', '--clear-groups', ...args], { cwd: '/' })
+        .status;
+    await withMirror(folder, image, { write: true, openToUsers: true }, async (mirror) => {
+      const { directory } = await mirror.tree();
+      assert.equal(asNobody('touch', `${directory}/home/made`), 0);
+      assert.notEqual(asNobody('touch', `${directory}/made`), 0);
+      assert.notEqual(asNobody('ls', `${folder}/state`), 0);
+      writeFileSync(`${directory}/by-root`, 'x');
+    });
+    await withMirror(folder, image, {}, async (mirror) => {
+      const tree = await mirror.tree();
+      assert.equal(mirror.fileSystems[0]!.unclean, false);
+      assert.equal((await readAll(tree, '/by-root')).toString(), 'x');
+      assert.deepEqual((await tree.stat('/home/made')).owner, { user: 65_534, group: 65_534 });
+      assert.notEqual(asNobody('ls', tree.directory!), 0, 'without being asked for, nobody else gets there');
+    });
+    await withServed(folder, image, (uri) =>
+      assert.rejects(openMirror(uri, { stateDirectory: `${folder}/state`, write: true }), {
+        message: /it can not be written/,
+      }),
+    );
   }));
 
 test('one of several partitions, by each way; the disk as a file', () =>

@@ -16,7 +16,10 @@ import { damagedEntry, type RawTree } from './raw-tree.ts';
 /** Of this process: see the limit. */
 const gate = new Gate(limits.fileCallsMax);
 
-const ALWAYS = ['ro', 'nosuid', 'nodev', 'noexec', 'noatime'];
+/** `read`: as it lies on the disk. `replay`: after its journal was replayed. `write`: that, and programs may write. */
+export type Access = 'read' | 'replay' | 'write';
+
+const ALWAYS = ['nosuid', 'nodev', 'noexec', 'noatime'];
 
 /**
  * The kernel's driver; options of each mount; those by which what is in a journal is left there, and nothing is written.
@@ -67,12 +70,12 @@ async function isThere(path: string): Promise<boolean> {
   );
 }
 
-/** `disk`: a file or device of the whole disk. With `replay` the journal is replayed, for which that is written to. */
+/** `disk`: a file or device of the whole disk; one that can be written unless the access is `read`. */
 export async function mountTree(
   session: Session,
   disk: string,
   fileSystem: FileSystem,
-  replay: boolean,
+  access: Access,
 ): Promise<RawTree> {
   const { machine } = session;
   const { number, kind, startBytes, sizeBytes } = fileSystem;
@@ -80,10 +83,15 @@ export async function mountTree(
   const point = `${session.folder}/files-${number}`;
   await fs.mkdir(point, { recursive: true });
   const range = ['--offset', String(startBytes), '--sizelimit', String(sizeBytes)];
-  const args = ['--find', '--show', ...(replay ? [] : ['--read-only']), ...range, disk];
+  const args = ['--find', '--show', ...(access === 'read' ? ['--read-only'] : []), ...range, disk];
   const loop = (await succeed(required(machine, 'losetup'), args)).trim();
   try {
-    const wanted = [...ALWAYS, ...options, ...(replay ? [] : noReplay)];
+    const wanted = [
+      access === 'write' ? 'rw' : 'ro',
+      ...ALWAYS,
+      ...options,
+      ...(access === 'read' ? noReplay : []),
+    ];
     await mount(machine, driver, [...wanted, 'nosymfollow'], wanted, loop, point);
   } finally {
     // It goes when it is unmounted, or at once when it could not be mounted.
