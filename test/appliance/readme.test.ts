@@ -25,7 +25,8 @@ function shape(line: string): string {
 function inFolder(command: string, folder: string): string {
   return command
     .replaceAll('/tmp/web.sock', `${folder}/web.sock`)
-    .replaceAll(/\b(block\.bin|primary\.img|replicate\.(log|pid))\b/g, `${folder}/$1`);
+    .replaceAll('/tmp/disk', `${folder}/disk`)
+    .replaceAll(/\b(block\.bin|primary\.img|files\.img|rescued|replicate\.(log|pid))\b/g, `${folder}/$1`);
 }
 
 function tour(): { command: string; shown: string[] }[] {
@@ -77,7 +78,10 @@ async function walk(start: string): Promise<void> {
       for (const { command, shown } of tour()) {
         // `npx mim` from the checkout, whatever folder the reader is in; files go to the test's folder.
         const ran = await run('/bin/sh', ['-c', inFolder(local(command), folder)], {
-          env: { MIM_API: `http://${local(API)}`, MIM_REPLICATOR_DIR: `${folder}/replicator` },
+          env: {
+            ...{ MIM_API: `http://${local(API)}`, MIM_REPLICATOR_DIR: `${folder}/replicator` },
+            MIM_FILES_DIR: `${folder}/mounted`,
+          },
         });
         assert.equal(ran.status, 0, `${command}\n${ran.stdout}${ran.stderr}`);
         const printed = shape((ran.stdout + ran.stderr).replaceAll(`${folder}/`, ''));
