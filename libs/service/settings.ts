@@ -64,6 +64,8 @@ const settings = {
   MIM_API: text(''),
   /** Of `mim restore` likewise: where records of restores to devices and NBD exports are. */
   MIM_RESTORE_DIR: text('~/.local/state/midmirror/restore'),
+  /** Of `mim ls`, `cat` and `cp`: where file systems of mirrors are mounted meanwhile. */
+  MIM_FILES_DIR: text('~/.local/state/midmirror/files'),
   /** For tests: the process kills itself when it gets there (`sync:prepared`, `journal:durable`, …). */
   MIM_TEST_CRASH_AT: text(''),
 };

@@ -4,6 +4,7 @@ import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { Command, CommanderError, Option } from 'commander';
 import { cloneCommands } from './clone-commands.ts';
 import { exportCommand } from './export-command.ts';
+import { fileCommands } from './file-commands.ts';
 import { gapCommands } from './gap-commands.ts';
 import { indexCommand } from './index-command.ts';
 import { markCommands } from './mark-commands.ts';
@@ -41,7 +42,11 @@ indexCommand(program, session);
 cloneCommands(program, session);
 restoreCommand(program, session);
 exportCommand(program, session);
+<<<<<<< HEAD
 tapeCommands(program, session);
+=======
+fileCommands(program, session);
+>>>>>>> m1
 rebuildCommand(program, session);
 replicateCommand(program, session);
 for (const command of allOf(program))

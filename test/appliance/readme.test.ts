@@ -26,9 +26,10 @@ function shape(line: string): string {
 function inFolder(command: string, folder: string): string {
   return command
     .replaceAll('/tmp/web.sock', `${folder}/web.sock`)
+    .replaceAll('/tmp/disk', `${folder}/disk`)
     .replaceAll(/(\$PWD\/)?\btape-shelf\b/g, `${folder}/tape-shelf`)
     .replaceAll(
-      /\b(block\.bin|(?:primary|mail)\.img|by-hand(?:\.img)?|replicate\.(?:log|pid))(?!\w)/g,
+      /\b(block\.bin|(?:primary|mail|files)\.img|by-hand(?:\.img)?|rescued|replicate\.(?:log|pid))(?!\w)/g,
       `${folder}/$1`,
     );
 }
@@ -82,7 +83,10 @@ async function walk(start: string): Promise<void> {
       for (const { command, shown } of tour()) {
         // `npx mim` from the checkout, whatever folder the reader is in; files go to the test's folder.
         const ran = await run('/bin/sh', ['-c', inFolder(local(command), folder)], {
-          env: { MIM_API: `http://${local(API)}`, MIM_REPLICATOR_DIR: `${folder}/replicator` },
+          env: {
+            ...{ MIM_API: `http://${local(API)}`, MIM_REPLICATOR_DIR: `${folder}/replicator` },
+            MIM_FILES_DIR: `${folder}/mounted`,
+          },
         });
         assert.equal(ran.status, 0, `${command}\n${ran.stdout}${ran.stderr}`);
         const printed = shape((ran.stdout + ran.stderr).replaceAll(`${folder}/`, ''));

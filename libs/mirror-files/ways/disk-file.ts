@@ -1,0 +1,216 @@
+// A mirror, or one partition of it, as a file or a block device of this machine: what programs can open.
+import { existsSync, promises as fs } from 'node:fs';
+import { setTimeout as pause } from 'node:timers/promises';
+import type { BlockDevice } from '@midmirror/block-device';
+import { MidmirrorError, printBytes } from '@midmirror/basis';
+import { type NbdServer, parseNbdUri, startNbdServer } from '@midmirror/nbd';
+import { limits } from '../limits.ts';
+import { type Machine, missing, nbdDevices, required } from '../machine.ts';
+import { collectErrors, failed, run } from '../programs.ts';
+import type { Session } from '../session.ts';
+import { DeviceWindow } from './device-window.ts';
+
+export interface DiskPlace {
+  session: Session;
+  machine: Machine;
+  uri: string;
+  device: BlockDevice;
+  /** Programs may write to it: the export is a clone. */
+  writable: boolean;
+}
+
+/** Null when this machine can do it, else why not. */
+export function whyNoFuse(machine: Machine): string | null {
+  if (machine.find('nbdfuse') === null) return missing('nbdfuse');
+  if (!machine.hasFuse) return '/dev/fuse can not be opened by this user';
+  if (!machine.isRoot && machine.find('fusermount3') === null) return missing('fusermount3');
+  return null;
+}
+
+export function whyNoKernelNbd(machine: Machine): string | null {
+  if (!machine.isRoot) return 'it needs root';
+  if (machine.find('nbd-client') === null) return missing('nbd-client');
+  if (nbdDevices(machine).length > 0 || machine.find('modprobe') !== null) return null;
+  return 'the kernel has no nbd module';
+}
+
+/** The whole disk by FUSE, from the appliance itself. */
+export async function fuseDisk({ session, machine, uri, writable }: DiskPlace): Promise<string> {
+  return await fuse(session, machine, 'disk', uri, writable);
+}
+
+async function fuse(
+  session: Session,
+  machine: Machine,
+  name: string,
+  uri: string,
+  writable: boolean,
+): Promise<string> {
+  const point = `${session.folder}/${name}`;
+  await fs.mkdir(point);
+  const args = [...(writable ? [] : ['--readonly']), point, uri];
+  const server = session.serve(required(machine, 'nbdfuse'), args);
+  const errors = collectErrors(server);
+  const file = `${point}/nbd`;
+  let over = false;
+  server.on('error', () => (over = true));
+  server.on('exit', () => (over = true));
+  const deadline = performance.now() + limits.shownMsMax;
+  while (!(await isThere(file))) {
+    if (over) throw new MidmirrorError('io', failed('nbdfuse', server.exitCode, errors()));
+    if (performance.now() > deadline) throw new MidmirrorError('io', 'nbdfuse shows no file');
+    await pause(limits.pollMs);
+  }
+  return file;
+}
+
+/** Never at once in this thread: it may be this process that serves what is looked at. */
+async function isThere(path: string): Promise<boolean> {
+  return await fs.access(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+/**
+ * The whole disk as a device of the kernel. nbd-client stays in the foreground (the older of its two interfaces to the
+ * kernel): the device goes with the process, however that ends.
+ */
+export async function kernelDisk({ session, machine, uri, writable }: DiskPlace): Promise<string> {
+  if (nbdDevices(machine).length === 0) {
+    await run(required(machine, 'modprobe'), ['nbd']);
+    if (nbdDevices(machine).length === 0) throw new MidmirrorError('io', 'the kernel has no nbd module');
+  }
+  const { address, exportName } = parseNbdUri(uri);
+  const where = 'path' in address ? ['-unix', address.path] : [address.host, String(address.port)];
+  let last = 'all of its devices are taken';
+  for (const name of nbdDevices(machine)) {
+    if (isTaken(machine, name)) continue;
+    const device = `${machine.deviceFolder}/${name}`;
+    await session.recordDevice(device);
+    const args = [...where, device, '-name', exportName, '-nonetlink', '-nofork', '-block-size', '512'];
+    const client = session.serve(required(machine, 'nbd-client'), [
+      ...args,
+      ...(writable ? [] : ['-readonly']),
+    ]);
+    const errors = collectErrors(client);
+    let over = false;
+    client.on('error', () => (over = true));
+    client.on('exit', () => (over = true));
+    const deadline = performance.now() + limits.shownMsMax;
+    while (!over && !(isTaken(machine, name) && (await sectors(machine, name)) > 0)) {
+      if (performance.now() > deadline) {
+        client.kill('SIGKILL');
+        throw new MidmirrorError('io', 'nbd-client shows no device');
+      }
+      await pause(limits.pollMs);
+    }
+    if (!over) return device;
+    // Perhaps another process has taken it in this moment; the next one is free then.
+    last = failed('nbd-client', client.exitCode, errors());
+  }
+  throw new MidmirrorError('io', last);
+}
+
+function isTaken({ blockFolder }: Machine, name: string): boolean {
+  return existsSync(`${blockFolder}/${name}/pid`);
+}
+
+async function sectors({ blockFolder }: Machine, name: string): Promise<number> {
+  return Number(await fs.readFile(`${blockFolder}/${name}/size`, 'utf8').catch(() => '0'));
+}
+
+export interface PartFile {
+  path: string;
+  close(): Promise<void>;
+}
+
+/** A partition as a file that begins with it: by FUSE where that may be used, else copied. */
+export async function partFile(place: DiskPlace, startBytes: number, sizeBytes: number): Promise<PartFile> {
+  const { session, machine, device, uri } = place;
+  const name = `part-${startBytes}`;
+  if (whyNoFuse(machine) !== null) {
+    const path = `${session.folder}/${name}.img`;
+    await copyPart(device, startBytes, sizeBytes, path);
+    return { path, close: async () => {} };
+  }
+  if (startBytes === 0 && sizeBytes === device.sizeBytes)
+    return { path: await fuse(session, machine, name, uri, false), close: async () => {} };
+  const server = await serveWindow(device, startBytes, sizeBytes, `${session.folder}/${name}.sock`);
+  const close = (): Promise<void> => server.close(0);
+  try {
+    const path = await fuse(
+      session,
+      machine,
+      name,
+      `nbd+unix:///?socket=${session.folder}/${name}.sock`,
+      false,
+    );
+    return { path, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function serveWindow(
+  device: BlockDevice,
+  startBytes: number,
+  sizeBytes: number,
+  socket: string,
+): Promise<NbdServer> {
+  const window = new DeviceWindow(device, startBytes, sizeBytes);
+  const opened = { device: window, description: '', multiConn: true, release: () => {} };
+  return await startNbdServer({
+    listen: { path: socket },
+    directory: { open: async () => opened, list: async () => [] },
+  });
+}
+
+/** Without what is empty. Refused when it would not fit. */
+async function copyPart(
+  device: BlockDevice,
+  startBytes: number,
+  sizeBytes: number,
+  path: string,
+): Promise<void> {
+  let bytes = 0;
+  for await (const { length } of dataOf(device, startBytes, sizeBytes)) bytes += length;
+  const file = await fs.open(path, 'wx', 0o600);
+  try {
+    const { bavail, bsize } = await fs.statfs(path);
+    if (bytes + limits.spareBytesMin > bavail * bsize)
+      throw new MidmirrorError(
+        'no-space',
+        `${printBytes(bytes)} of the disk would have to be copied to ${path}`,
+        {
+          hint: `without FUSE a file system is read from a copy, and ${printBytes(bavail * bsize)} are free there`,
+        },
+      );
+    await file.truncate(sizeBytes);
+    const buffer = Buffer.allocUnsafe(limits.readBytes);
+    for await (const { at, length } of dataOf(device, startBytes, sizeBytes))
+      for (let done = 0; done < length; done += limits.readBytes) {
+        const count = Math.min(limits.readBytes, length - done);
+        await device.read(at + done, count, buffer, 0);
+        await file.write(buffer, 0, count, at + done - startBytes);
+      }
+  } finally {
+    await file.close();
+  }
+}
+
+async function* dataOf(
+  device: BlockDevice,
+  startBytes: number,
+  sizeBytes: number,
+): AsyncGenerator<{ at: number; length: number }> {
+  const end = startBytes + sizeBytes;
+  for (let at = startBytes; at < end; ) {
+    for (const { lengthBytes, hole } of await device.allocation(at, Math.min(end - at, 1 << 30), 1024)) {
+      const length = Math.min(lengthBytes, end - at);
+      if (!hole && length > 0) yield { at, length };
+      at += length;
+    }
+  }
+}
