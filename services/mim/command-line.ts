@@ -42,11 +42,8 @@ indexCommand(program, session);
 cloneCommands(program, session);
 restoreCommand(program, session);
 exportCommand(program, session);
-<<<<<<< HEAD
 tapeCommands(program, session);
-=======
 fileCommands(program, session);
->>>>>>> m1
 rebuildCommand(program, session);
 replicateCommand(program, session);
 for (const command of allOf(program))
