@@ -1,6 +1,7 @@
 export type { Catalog, CatalogReader, CatalogTransaction } from './catalog.ts';
 export { coveringRuns, windowSpan } from './covering-runs.ts';
 export { openEmbeddedCatalog } from './embedded-catalog.ts';
+export { checkOf, checksOf, lastGoodOf, verdictsOf } from './checks.ts';
 export { clonePinId, holderOf, type PinRequest, pinPoint, unpinPoint } from './pins.ts';
 export { gapAtSeq, gapAtTime, gapsOf, openGapIn, storeGaps } from './gaps.ts';
 export { checkName, refuseTakenName } from './names.ts';
@@ -43,6 +44,7 @@ export {
 } from './runs.ts';
 export type {
   ActivityRow,
+  CheckJobRow,
   CatalogSchema,
   CloneRow,
   GapRow,
@@ -56,6 +58,8 @@ export type {
   TapeArchiveRow,
   TapeJobRow,
   TapePartRow,
+  VerdictRow,
+  VolumeCheckRow,
   VolumeRow,
 } from './schema.ts';
 export {

@@ -330,6 +330,60 @@ const tapes: Migration = {
   },
 };
 
+/** Checks of past points, and what they said. */
+const checks: Migration = {
+  async up(db: Kysely<unknown>) {
+    await db.schema
+      .createTable('volume_check')
+      .addColumn('volume_id', 'text', (c) => c.notNull())
+      .addColumn('name', 'text', (c) => c.notNull())
+      .addColumn('kind', 'text', (c) => c.notNull())
+      .addColumn('settings', 'text', (c) => c.notNull())
+      .addColumn('schedule', 'text')
+      .addColumn('due', 'text')
+      .addColumn('on_condemned', 'text', (c) => c.notNull())
+      .addColumn('created_ns', 'text', (c) => c.notNull())
+      .addPrimaryKeyConstraint('volume_check_pk', ['volume_id', 'name'])
+      .execute();
+    await db.schema
+      .createTable('verdict')
+      .addColumn('volume_id', 'text', (c) => c.notNull())
+      .addColumn('check_name', 'text', (c) => c.notNull())
+      .addColumn('seq', 'bigint', (c) => c.notNull())
+      .addColumn('time_ns', 'text', (c) => c.notNull())
+      .addColumn('verdict', 'text', (c) => c.notNull())
+      .addColumn('reason', 'text', (c) => c.notNull())
+      .addColumn('output', 'text', (c) => c.notNull())
+      .addColumn('check_key', 'text', (c) => c.notNull())
+      .addColumn('read_ranges', 'text')
+      .addColumn('reused_seq', 'bigint')
+      .addColumn('duration_ms', 'bigint', (c) => c.notNull())
+      .addColumn('at_ns', 'text', (c) => c.notNull())
+      .addPrimaryKeyConstraint('verdict_pk', ['volume_id', 'check_name', 'seq'])
+      .execute();
+    await db.schema
+      .createTable('check_job')
+      .addColumn('id', 'text', (c) => c.primaryKey())
+      .addColumn('task', 'text', (c) => c.notNull())
+      .addColumn('volume_id', 'text', (c) => c.notNull())
+      .addColumn('volume_name', 'text', (c) => c.notNull())
+      .addColumn('check_name', 'text', (c) => c.notNull())
+      .addColumn('probes_max', 'bigint', (c) => c.notNull())
+      .addColumn('state', 'text', (c) => c.notNull())
+      .addColumn('cause', 'text', (c) => c.notNull())
+      .addColumn('status', 'text', (c) => c.notNull())
+      .addColumn('created_ns', 'text', (c) => c.notNull())
+      .addColumn('ended_ns', 'text')
+      .addColumn('result', 'text')
+      .addColumn('error', 'text')
+      .execute();
+    const index = (name: string, table: string, columns: string[]): Promise<void> =>
+      db.schema.createIndex(name).on(table).columns(columns).execute();
+    await index('verdict_time', 'verdict', ['volume_id', 'time_ns']);
+    await index('check_job_status', 'check_job', ['status', 'created_ns']);
+  },
+};
+
 export const migrations: Record<string, Migration> = {
   '001-initial': initial,
   '002-tiers': tiers,
@@ -337,4 +391,5 @@ export const migrations: Record<string, Migration> = {
   '004-epochs': epochs,
   '005-gaps': gaps,
   '006-tapes': tapes,
+  '007-checks': checks,
 };

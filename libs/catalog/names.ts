@@ -5,7 +5,7 @@ import type { CatalogReader } from './catalog.ts';
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
 
 /** Throws `bad-request`. `what` says of what it is to be the name. */
-export function checkName(what: 'volume' | 'clone' | 'mark', name: string): void {
+export function checkName(what: 'volume' | 'clone' | 'mark' | 'check', name: string): void {
   if (NAME.test(name)) return;
   throw new MidmirrorError('bad-request', `"${name}" is not a name for a ${what}`, {
     hint: 'letters, digits, dot, dash and underscore, beginning with a letter or digit, at most 63',

@@ -198,6 +198,64 @@ export interface TapeJobRow {
   error: string | null;
 }
 
+/** What the operator has given a volume to be checked by. */
+export interface VolumeCheckRow {
+  volume_id: string;
+  name: string;
+  /** `fsck`, `command`, … */
+  kind: string;
+  /** JSON, as the kind takes them. */
+  settings: string;
+  /** JSON; null: only on request. */
+  schedule: string | null;
+  /** Where the schedule stands: JSON. */
+  due: string | null;
+  /** `notify`, `clone` */
+  on_condemned: string;
+  created_ns: string;
+}
+
+/** What a check says of a point; the newest that it said. */
+export interface VerdictRow {
+  volume_id: string;
+  check_name: string;
+  seq: number;
+  time_ns: string;
+  /** `good`, `bad`, `cannot-tell` */
+  verdict: string;
+  reason: string;
+  output: string;
+  /** What the check was then: kind, settings, programs and signatures. */
+  check_key: string;
+  /** What it has read: JSON; null: not known. */
+  read_ranges: string | null;
+  /** The point whose verdict it is, nothing that the check looks at having changed; null: it was probed. */
+  reused_seq: number | null;
+  duration_ms: number;
+  at_ns: string;
+}
+
+/** A walk or a search over past points. */
+export interface CheckJobRow {
+  id: string;
+  /** `certify` or `bisect` */
+  task: string;
+  volume_id: string;
+  volume_name: string;
+  check_name: string;
+  /** How many probes at one time. */
+  probes_max: number;
+  /** Of the core, with what it was asked: JSON. */
+  state: string;
+  cause: string;
+  /** `queued`, `running`, `done`, `failed`, `cancelled` */
+  status: string;
+  created_ns: string;
+  ended_ns: string | null;
+  result: string | null;
+  error: string | null;
+}
+
 /** Since when a volume's schedule of tapes holds: times before it do not count. */
 export interface TapeScheduleRow {
   volume_id: string;
@@ -246,6 +304,9 @@ export interface CatalogSchema {
   tape_part: TapePartRow;
   tape_job: TapeJobRow;
   tape_schedule: TapeScheduleRow;
+  volume_check: VolumeCheckRow;
+  verdict: VerdictRow;
+  check_job: CheckJobRow;
   activity: ActivityRow;
   position: PositionRow;
   message: MessageRow;

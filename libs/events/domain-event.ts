@@ -52,6 +52,9 @@ export interface EventBodies {
   'tape.verified': { archive: string; compared: boolean };
   /** It can't be read any more, or a part of it is not where it was: it is not chosen for a restore. */
   'tape.lost': { archive: string; reason: string };
+  /** A check has found nothing wrong with the volume as of a write [0095]. */
+  'mirror.certified': { check: string; seq: number; pointNs: string };
+  'mirror.condemned': { check: string; seq: number; pointNs: string; reason: string };
   'tape.forgotten': { archive: string; erased: boolean };
 }
 
@@ -67,18 +70,20 @@ export function eventId(event: DomainEvent): string {
   const place =
     'syncId' in data
       ? `sync-${data.syncId}`
-      : 'archive' in data
-        ? `archive-${data.archive}-${event.timeNs}`
-        : 'segment' in data
-          ? `segment-${data.segment}`
-          : 'gap' in data
-            ? `gap-${data.gap}`
-            : 'snapshot' in data
-              ? `snapshot-${data.snapshot}`
-              : 'kind' in data
-                ? `mark-${data.name}`
-                : 'name' in data
-                  ? `${data.name}-${event.timeNs}`
-                  : event.timeNs;
+      : 'check' in data
+        ? `check-${data.check}-${data.seq}-${event.timeNs}`
+        : 'archive' in data
+          ? `archive-${data.archive}-${event.timeNs}`
+          : 'segment' in data
+            ? `segment-${data.segment}`
+            : 'gap' in data
+              ? `gap-${data.gap}`
+              : 'snapshot' in data
+                ? `snapshot-${data.snapshot}`
+                : 'kind' in data
+                  ? `mark-${data.name}`
+                  : 'name' in data
+                    ? `${data.name}-${event.timeNs}`
+                    : event.timeNs;
   return `${event.volumeId}/${event.type}/${place}`;
 }

@@ -3,11 +3,14 @@ export { type EventEnvelope, envelopeOf, eventOf, traceparentOf } from './envelo
 export { decodeDescriptors, encodeDescriptors, type JournaledDescriptors } from './extents-journaled.ts';
 export { type MarkKind, markKinds } from './mark-kind.ts';
 export type {
+  CheckSchedule,
   ChosenPoint,
   OpenMirrorView,
   RequestName,
   Requests,
   ToldCartridge,
+  ToldCheckEnd,
+  ToldCheckJob,
   ToldGap,
   ToldTapeJob,
   ToldTapePlan,

@@ -127,6 +127,44 @@ export interface ToldTapeRestore {
   passedOver: { name: string; timeNs: string; lacks: string } | null;
 }
 
+export type CheckSchedule =
+  | { kind: 'every'; everyMs: number }
+  | { kind: 'every-snapshot' }
+  | { kind: 'nth-snapshot'; nth: number };
+
+/** What a walk over past points, or a search for the first bad write, has come to. */
+export interface ToldCheckEnd {
+  /**
+   * `certified`, `condemned`, `cannot-tell`: of a walk. `found`, `range`, `nothing-bad`, `nothing-good`: of a search.
+   */
+  kind: 'certified' | 'condemned' | 'cannot-tell' | 'found' | 'range' | 'nothing-bad' | 'nothing-good';
+  lastGood: { seq: number; timeNs: string } | null;
+  firstBad: { seq: number; timeNs: string } | null;
+  cannotTell: number;
+  /** Bad moments with a good one after them. */
+  unsteady: { bad: number; good: number }[];
+  /** The writes round the first bad one, oldest first; each with what it changed. */
+  writes: { seq: number; timeNs: string; extents: { offset: number; length: number }[] }[];
+}
+
+/** A walk or a search of the monitor. */
+export interface ToldCheckJob {
+  job: string;
+  task: 'certify' | 'bisect';
+  volumeId: string;
+  volume: string;
+  check: string;
+  cause: string;
+  status: 'queued' | 'running' | 'done' | 'failed' | 'cancelled';
+  createdNs: string;
+  endedNs: string | null;
+  /** Made so far, and of a search the most it takes when every probe comes to a verdict. */
+  probes: number;
+  probesMax: number | null;
+  end: ToldCheckEnd | null;
+  error: { code: string; message: string; hint: string | null } | null;
+}
+
 export interface Requests {
   'ingest.create-volume': {
     ask: { name: string; sizeBytes: number; policy: unknown };
@@ -333,6 +371,37 @@ export interface Requests {
     ask: { archive: string };
     answer: { host: string; port: number; token: string };
   };
+  'monitor.add-check': {
+    ask: {
+      volumeId: string;
+      name: string;
+      kind: string;
+      settings: unknown;
+      schedule: CheckSchedule | null;
+      onCondemned: 'notify' | 'clone';
+    };
+    answer: { name: string };
+  };
+  'monitor.remove-check': { ask: { volumeId: string; name: string }; answer: { removed: true } };
+  /** The points from `from` to `to` (null: the oldest, the latest), each or every nth; or the one at `at`. */
+  'monitor.certify': {
+    ask: {
+      volumeId: string;
+      check: string;
+      at: string | null;
+      from: string | null;
+      to: string | null;
+      every: number;
+    };
+    answer: { job: ToldCheckJob };
+  };
+  /** `good`, `bad`: null is the oldest point of the window, and the latest. `jobs`: probes at one time. */
+  'monitor.bisect': {
+    ask: { volumeId: string; check: string; good: string | null; bad: string | null; jobs: number };
+    answer: { job: ToldCheckJob };
+  };
+  'monitor.jobs': { ask: { job: string | null; limit: number }; answer: { jobs: ToldCheckJob[] } };
+  'monitor.cancel': { ask: { job: string }; answer: { job: ToldCheckJob } };
   'tape-archiver.retention': {
     ask: { volumeId: string; dryRun: boolean };
     answer: {

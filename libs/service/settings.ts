@@ -11,6 +11,7 @@ export type ServiceName =
   | 'synchronizer'
   | 'mapping-index'
   | 'tape-archiver'
+  | 'monitor'
   | 'console';
 
 const settings = {

@@ -7,6 +7,7 @@ import { type Catalog, openEmbeddedCatalog, openPostgresCatalog } from '@midmirr
 import { startConsole } from '@midmirror/console';
 import { checkPool, Ingest, ingestConfigOf } from '@midmirror/ingest';
 import { MappingIndex } from '@midmirror/mapping-index';
+import { Monitor } from '@midmirror/monitor';
 import { exportUri, serverUri, startNbdServer } from '@midmirror/nbd';
 import { nodeFiles, type PoolFiles, soleWriter } from '@midmirror/pool';
 import { PageCache } from '@midmirror/runs';
@@ -111,6 +112,13 @@ export async function startAppliance(config: Config, edges: ApplianceEdges): Pro
     });
     await tapes.start();
     closing.push(() => tapes.stop());
+    const monitor = new Monitor({
+      ...shared,
+      stateDirectory: `${dataDirectory}/monitor`,
+      exportUri: (name) => exportUri(nbdUri, name),
+    });
+    await monitor.start();
+    closing.push(() => monitor.stop());
     const console = await startConsole(
       {
         ...{ ...shared, nbdUri: () => nbdUri, version: VERSION },

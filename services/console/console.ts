@@ -10,6 +10,7 @@ import type { PoolFiles } from '@midmirror/pool';
 import type { Telemetry } from '@midmirror/telemetry';
 import swagger from '@fastify/swagger';
 import fastify, { type FastifyInstance } from 'fastify';
+import { checkRoutes } from './check-routes.ts';
 import { cloneRoutes } from './clone-routes.ts';
 import { limits } from './config.ts';
 import { digestRoutes } from './digest-routes.ts';
@@ -83,6 +84,7 @@ export async function startConsole(
       pointRoutes(routes, context);
       gapRoutes(routes, context);
       digestRoutes(routes, context);
+      checkRoutes(routes, context);
       cloneRoutes(routes, context);
       tapeRoutes(routes, context);
       applianceRoutes(routes, context);

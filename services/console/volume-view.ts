@@ -9,6 +9,8 @@ import {
   openGapIn,
   type SnapshotRow,
   toNs,
+  type VerdictRow,
+  verdictsOf,
   type VolumeRow,
 } from '@midmirror/catalog';
 import { parsePolicy } from '@midmirror/policy';
@@ -141,7 +143,9 @@ export async function pointsView(
     })),
     tapes: await tapePoints(db, volume.id, { fromNs: from, toNs: to, limit }),
     gaps: shown.slice(-limit).reverse().map(shownGap),
-    verdicts: [] as { seq: number; time: string; check: string; verdict: string }[],
+    verdicts: (await verdictsOf(db, volume.id, { fromNs: toNs(from), toNs: toNs(to), limit })).map(
+      shownVerdict,
+    ),
     activity: await activity(catalog, bus, volume.id, from, to, limit),
   };
 }
@@ -222,4 +226,11 @@ export function uriOf(nbdUri: ViewContext['nbdUri'], name: string): string | nul
 
 export function timeOf(column: string): string {
   return printTime(fromNs(column));
+}
+
+export function shownVerdict(row: VerdictRow) {
+  return {
+    ...{ seq: row.seq, time: timeOf(row.time_ns), check: row.check_name, verdict: row.verdict },
+    ...{ reason: row.reason, reusedFrom: row.reused_seq, durationMs: row.duration_ms, at: timeOf(row.at_ns) },
+  };
 }

@@ -392,7 +392,17 @@ export class Ingest implements ExportDirectory {
     await catalog.transaction(async (tx) => {
       const runs = await tx.deleteFrom('run').where('volume_id', '=', id).returning('id').execute();
       for (const run of runs) await tx.deleteFrom('pel_page').where('run_id', '=', run.id).execute();
-      for (const table of ['mark', 'gap', 'segment', 'sync', 'snapshot', 'pin', 'activity'] as const) {
+      for (const table of [
+        'mark',
+        'gap',
+        'segment',
+        'sync',
+        'snapshot',
+        'pin',
+        'activity',
+        'volume_check',
+        'verdict',
+      ] as const) {
         await tx.deleteFrom(table).where('volume_id', '=', id).execute();
       }
       await tx.deleteFrom('volume').where('id', '=', id).execute();

@@ -2,6 +2,7 @@
 import { LOCAL_API } from '@midmirror/api';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { Command, CommanderError, Option } from 'commander';
+import { checkCommands } from './check-commands.ts';
 import { cloneCommands } from './clone-commands.ts';
 import { exportCommand } from './export-command.ts';
 import { fileCommands } from './file-commands.ts';
@@ -39,6 +40,7 @@ markCommands(program, session);
 pointCommands(program, session);
 gapCommands(program, session);
 indexCommand(program, session);
+checkCommands(program, session);
 cloneCommands(program, session);
 restoreCommand(program, session);
 exportCommand(program, session);

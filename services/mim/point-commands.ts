@@ -5,6 +5,7 @@ import { exportUri } from '@midmirror/nbd';
 import { parseBytes, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
 import { volumePath } from '@midmirror/api';
+import { type ShownVerdict, verdictTable } from './check-commands.ts';
 import { gapTable, type ShownGap } from './gap-commands.ts';
 import { hexDump, printPoint, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
@@ -30,6 +31,7 @@ interface Points {
   })[];
   marks: (ShownPoint & { name: string; kind: string; available: boolean; gap: number | null })[];
   gaps: ShownGap[];
+  verdicts: ShownVerdict[];
   activity: { time: string; writes: number; bytes: number; firstSeq: number; lastSeq: number }[];
 }
 
@@ -176,7 +178,10 @@ export function pointCommands(program: Command, open: () => Session): void {
     });
 }
 
-function printPoints(volume: string, { window, snapshots, tapes, marks, gaps, activity }: Points): string {
+function printPoints(
+  volume: string,
+  { window, snapshots, tapes, marks, gaps, verdicts, activity }: Points,
+): string {
   const parts = [
     `Every write from ${window.earliest.seq} (${window.earliest.time}) to ${window.latest.seq} (${window.latest.time})${hasGapSince(gaps, window.earliest.seq) ? ', but for the gaps' : ''}.`,
   ];
@@ -212,6 +217,7 @@ function printPoints(volume: string, { window, snapshots, tapes, marks, gaps, ac
     ]);
     parts.push(table(['TAPE', 'KIND', 'POINT', 'TIME', 'BYTES', 'RESTORED BY'], rows));
   }
+  if (verdicts.length > 0) parts.push(verdictTable(verdicts));
   if (gaps.length > 0) parts.push(gapTable(gaps));
   if (activity.length > 0) {
     const rows = activity.map((minute) => [

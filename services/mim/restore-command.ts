@@ -13,6 +13,7 @@ import {
   type TargetPlace,
   targetPlace,
 } from '@midmirror/restore';
+import { volumePath } from '@midmirror/api';
 import { type Command, Option } from 'commander';
 import { REPLICATOR_DIRECTORY } from './host-replicators.ts';
 import { connectTo, printPoint, type ShownPoint } from './output.ts';
@@ -36,6 +37,8 @@ export function restoreCommand(program: Command, open: () => Session): void {
     .option('--at <point>', 'the point; of an unfinished restore that goes on: what it was')
     .option('--to <target>', 'a file, /dev/…, or an NBD URI; a file that does not exist is made')
     .option('--identity <file>', 'of a point that is on tape, encrypted: the file with the age identity')
+    .option('--last-good', 'the newest point that its checks have found good')
+    .option('--check <name>', 'of --last-good: by this check alone')
     .option('--in-place', 'the volume itself goes back, by new writes that can be undone')
     .option('--dry-run', 'only show what would be moved')
     .option('--yes', 'write over what is there without asking at a terminal')
@@ -66,6 +69,7 @@ export function restoreCommand(program: Command, open: () => Session): void {
     .action(async (name: string, options: RestoreOptions) => {
       const session = open();
       checkTogether(options);
+      if (options.lastGood === true) options.at = await lastGoodPoint(session, name, options.check);
       if (options.inPlace === true) {
         if (options.status === true) return await statusInPlace(session, name, options.stateDir);
         return await restoreInPlace(session, name, options);
@@ -110,12 +114,27 @@ async function restoreToNew(session: Session, name: string, options: RestoreOpti
   await toItsEnd(session, volumeLeft(volume), () => restoreToVolume(session, plan, volume, options));
 }
 
+/** Told, as nobody has named it. */
+async function lastGoodPoint(session: Session, volume: string, check: string | undefined): Promise<string> {
+  const query = check === undefined ? '' : `?check=${encodeURIComponent(check)}`;
+  const good = await session.api.json<ShownPoint & { checks: string[] }>(
+    'GET',
+    `${volumePath(volume)}/last-good${query}`,
+  );
+  session.note(`The last good point of ${volume} by ${good.checks.join(', ')}: ${printPoint(good)}`);
+  return `seq:${good.seq}`;
+}
+
 /** Only one of them, and what goes with it. */
 function checkTogether(options: RestoreOptions): void {
   const wrong = (what: string, hint: string): MidmirrorError =>
     new MidmirrorError('bad-request', what, { hint });
   if ((options.to === undefined) === (options.inPlace === undefined))
     throw wrong('restore needs one target', 'name it with --to, or say --in-place for the volume itself');
+  if (options.lastGood === true && options.at !== undefined)
+    throw wrong('--last-good chooses the point, and so does --at', 'leave one of them away');
+  if (options.check !== undefined && options.lastGood !== true)
+    throw wrong('--check goes with --last-good', 'add --last-good, or leave --check away');
   const notInPlace = (['base', 'instant', 'allowLarger'] as const).find(
     (each) => options[each] !== undefined,
   );

@@ -8,6 +8,8 @@ import type { Session } from './session.ts';
 export interface RestoreOptions {
   at?: string;
   to?: string;
+  lastGood?: true;
+  check?: string;
   inPlace?: true;
   yes?: true;
   dryRun?: true;

@@ -83,3 +83,32 @@ export const entropyLimits: EntropyLimits = {
   unusualFactor: 3,
   usualHalfLifeMs: 30 * 86_400_000,
 };
+
+/** Of the service. */
+export const monitorLimits = {
+  /** Checks that run at one time, all volumes together. */
+  slotsMax: 4,
+  /** Walks and searches at one time; the others wait. */
+  jobsRunningMax: 8,
+  jobsQueuedMax: 1000,
+  /** Jobs that have ended and are still told of. */
+  jobsKept: 1000,
+  jobsListedMax: 1000,
+  checksMax: 100,
+  nameCharactersMax: 63,
+  settingsCharactersMax: 64 << 10,
+  /** How often schedules are looked at. */
+  tickMs: 5000,
+  everyMsMin: 10_000,
+  nthMax: 10_000,
+  /** Earlier verdicts that a probe is held against. */
+  earlierMax: 1000,
+  /** Extents that differ between two points, of one question; with more than these nothing is reused. */
+  changesMax: 10_000,
+  /** Writes that are told on either side of the first bad one. */
+  neighbours: 2,
+  /** Extents of each of them. */
+  extentsMax: 32,
+  /** A probe whose appliance is away is tried again so often. */
+  attemptsMax: 60,
+} as const;

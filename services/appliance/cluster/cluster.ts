@@ -206,6 +206,7 @@ export class LocalCluster {
     await this.add('mapping-index', 'mapping-index', { MIM_NBD_LISTEN: await lasting(ANY_PORT) });
     await this.add('synchronizer', 'synchronizer');
     await this.add('tape-archiver', 'tape-archiver');
+    await this.add('monitor', 'monitor');
     await this.add('console', 'console', { MIM_API_LISTEN: await lasting(api) });
   }
 

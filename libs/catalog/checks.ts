@@ -1,0 +1,55 @@
+// Checks of volumes, and what they said of past points.
+import { MidmirrorError } from '@midmirror/basis';
+import type { CatalogReader } from './catalog.ts';
+import type { VerdictRow, VolumeCheckRow } from './schema.ts';
+
+export async function checksOf(db: CatalogReader, volumeId: string): Promise<VolumeCheckRow[]> {
+  const rows = db.selectFrom('volume_check').selectAll().where('volume_id', '=', volumeId);
+  return await rows.orderBy('name').execute();
+}
+
+/** Throws `not-found` naming those there are. */
+export async function checkOf(
+  db: CatalogReader,
+  volume: { id: string; name: string },
+  name: string,
+): Promise<VolumeCheckRow> {
+  const all = await checksOf(db, volume.id);
+  const row = all.find((each) => each.name === name);
+  if (row !== undefined) return row;
+  const hint =
+    all.length === 0
+      ? `give it one: \`mim check add ${volume.name} fsck --name fsck\``
+      : `there are: ${all.map((each) => each.name).join(', ')}`;
+  throw new MidmirrorError('not-found', `volume "${volume.name}" has no check "${name}"`, { hint });
+}
+
+/** Of all checks, or one; the newest points first. */
+export async function verdictsOf(
+  db: CatalogReader,
+  volumeId: string,
+  { check, fromNs, toNs, limit }: { check?: string; fromNs?: string; toNs?: string; limit: number },
+): Promise<VerdictRow[]> {
+  let rows = db.selectFrom('verdict').selectAll().where('volume_id', '=', volumeId);
+  if (check !== undefined) rows = rows.where('check_name', '=', check);
+  if (fromNs !== undefined) rows = rows.where('time_ns', '>=', fromNs);
+  if (toNs !== undefined) rows = rows.where('time_ns', '<=', toNs);
+  return await rows.orderBy('time_ns', 'desc').orderBy('check_name').limit(limit).execute();
+}
+
+/** The newest point that a check found nothing wrong with. */
+export async function lastGoodOf(
+  db: CatalogReader,
+  volumeId: string,
+  check: string,
+): Promise<VerdictRow | undefined> {
+  return await db
+    .selectFrom('verdict')
+    .selectAll()
+    .where('volume_id', '=', volumeId)
+    .where('check_name', '=', check)
+    .where('verdict', '=', 'good')
+    .orderBy('seq', 'desc')
+    .limit(1)
+    .executeTakeFirst();
+}

@@ -1,0 +1,301 @@
+// Walks and searches as jobs: rows of the catalogue whose state is noted after each verdict, so that one that was cut off
+// goes on where it stood.
+import { randomBytes } from 'node:crypto';
+import { setTimeout as pause } from 'node:timers/promises';
+import { againMs, isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
+import {
+  type CatalogTransaction,
+  type CheckJobRow,
+  checkOf,
+  fromNs,
+  toNs,
+  type VolumeCheckRow,
+  type VolumeRow,
+  volumeById,
+} from '@midmirror/catalog';
+import type { ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
+import type { MonitorContext } from './context.ts';
+import { monitorLimits } from './limits.ts';
+import type { Prober } from './prober.ts';
+import { Slots } from './slots.ts';
+
+/** A walk or a search: which probes to make now, and what came of it. Its state is plain JSON. */
+export interface Task<State> {
+  /** `running`: probes under way. None to start and none running: `end` tells. */
+  next(
+    state: State,
+    running: readonly number[],
+    job: JobView,
+  ): Promise<{ start: number[]; stop: number[]; ended: boolean }>;
+  note(state: State, seq: number, verdict: 'good' | 'bad' | 'cannot-tell'): State;
+  probes(state: State): { made: number; max: number | null };
+  end(state: State, job: JobView): Promise<ToldCheckEnd>;
+}
+
+export interface JobView {
+  volume: VolumeRow;
+  check: VolumeCheckRow;
+  probesMax: number;
+}
+
+export type Tasks = { readonly [N in ToldCheckJob['task']]: Task<unknown> };
+
+interface Running {
+  cancel: AbortController;
+  ended: Promise<void>;
+}
+
+export class CheckJobs {
+  readonly #context: MonitorContext;
+  readonly #prober: Prober;
+  readonly #tasks: Tasks;
+  readonly #onEnd: (row: CheckJobRow, end: ToldCheckEnd) => Promise<void>;
+  readonly #slots = new Slots(monitorLimits.jobsRunningMax);
+  readonly #running = new Map<string, Running>();
+  readonly #stop = new AbortController();
+
+  constructor(
+    context: MonitorContext,
+    prober: Prober,
+    tasks: Tasks,
+    onEnd: (row: CheckJobRow, end: ToldCheckEnd) => Promise<void>,
+  ) {
+    this.#context = context;
+    this.#prober = prober;
+    this.#tasks = tasks;
+    this.#onEnd = onEnd;
+  }
+
+  async resume(): Promise<void> {
+    const rows = await this.#context.catalog.db
+      .selectFrom('check_job')
+      .selectAll()
+      .where('status', 'in', ['queued', 'running'])
+      .orderBy('created_ns')
+      .execute();
+    for (const row of rows) this.#begin(row.id);
+  }
+
+  async add(
+    task: ToldCheckJob['task'],
+    volume: VolumeRow,
+    check: string,
+    { state, probesMax, cause }: { state: unknown; probesMax: number; cause: string },
+  ): Promise<ToldCheckJob> {
+    const { catalog, clock } = this.#context;
+    const row: CheckJobRow = {
+      id: randomBytes(6).toString('hex'),
+      task,
+      volume_id: volume.id,
+      volume_name: volume.name,
+      check_name: check,
+      probes_max: probesMax,
+      state: JSON.stringify(state),
+      cause,
+      status: 'queued',
+      created_ns: toNs(clock.nowNs()),
+      ended_ns: null,
+      result: null,
+      error: null,
+    };
+    await catalog.transaction(async (tx) => {
+      await refuseTooMany(tx);
+      await tx.insertInto('check_job').values(row).execute();
+    });
+    this.#begin(row.id);
+    return this.#told(row);
+  }
+
+  async list(job: string | null, limit: number): Promise<ToldCheckJob[]> {
+    const { db } = this.#context.catalog;
+    if (job !== null) return [this.#told(await this.#rowOf(job))];
+    const rows = db.selectFrom('check_job').selectAll().orderBy('created_ns', 'desc').orderBy('id');
+    return (await rows.limit(Math.min(limit, monitorLimits.jobsListedMax)).execute()).map((row) =>
+      this.#told(row),
+    );
+  }
+
+  async cancel(id: string): Promise<ToldCheckJob> {
+    const row = await this.#rowOf(id);
+    const running = this.#running.get(id);
+    if (running === undefined || (row.status !== 'queued' && row.status !== 'running'))
+      throw new MidmirrorError('conflict', `job ${id} has ended already: it is ${row.status}`);
+    running.cancel.abort(new MidmirrorError('conflict', 'the job was cancelled'));
+    await running.ended;
+    return this.#told(await this.#rowOf(id));
+  }
+
+  /** Whether one of a check is queued or under way. */
+  async isBusy(volumeId: string, check: string): Promise<boolean> {
+    const row = await this.#context.catalog.db
+      .selectFrom('check_job')
+      .select('id')
+      .where('volume_id', '=', volumeId)
+      .where('check_name', '=', check)
+      .where('status', 'in', ['queued', 'running'])
+      .executeTakeFirst();
+    return row !== undefined;
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort(new MidmirrorError('unavailable', 'the monitor is stopping'));
+    await Promise.all([...this.#running.values()].map(({ ended }) => ended));
+  }
+
+  async #rowOf(id: string): Promise<CheckJobRow> {
+    const { db } = this.#context.catalog;
+    const row = await db.selectFrom('check_job').selectAll().where('id', '=', id).executeTakeFirst();
+    if (row !== undefined) return row;
+    throw new MidmirrorError('not-found', `there is no job ${id} of the monitor`);
+  }
+
+  #begin(id: string): void {
+    const cancel = new AbortController();
+    const signal = AbortSignal.any([this.#stop.signal, cancel.signal]);
+    const ended = this.#slots
+      .take(signal, () => this.#run(id, signal))
+      .catch((error: unknown) => this.#failed(id, error))
+      .catch((error: unknown) => this.#context.log(`job ${id}: ${messageOf(error)}`))
+      .finally(() => this.#running.delete(id));
+    this.#running.set(id, { cancel, ended });
+  }
+
+  async #run(id: string, signal: AbortSignal): Promise<void> {
+    const { catalog } = this.#context;
+    const row = await this.#rowOf(id);
+    const volume = await volumeById(catalog.db, row.volume_id);
+    const check = await checkOf(catalog.db, volume, row.check_name);
+    const task = this.#tasks[row.task as ToldCheckJob['task']];
+    const job: JobView = { volume, check, probesMax: row.probes_max };
+    await catalog.db.updateTable('check_job').set({ status: 'running' }).where('id', '=', id).execute();
+    let state: unknown = JSON.parse(row.state);
+    const running = new Map<number, { stop: AbortController; done: Promise<number> }>();
+    const answers = new Map<number, 'good' | 'bad' | 'cannot-tell'>();
+    const failure = Promise.withResolvers<never>();
+    failure.promise.catch(() => {});
+    try {
+      for (;;) {
+        signal.throwIfAborted();
+        const { start, stop, ended } = await task.next(state, [...running.keys()], job);
+        for (const seq of stop) {
+          running.get(seq)?.stop.abort(new MidmirrorError('conflict', 'it tells nothing new any more'));
+          await running.get(seq)?.done.catch(() => {});
+          running.delete(seq);
+        }
+        for (const seq of start) {
+          const own = new AbortController();
+          const done = this.#probe(volume, check, seq, AbortSignal.any([signal, own.signal])).then(
+            (verdict) => {
+              answers.set(seq, verdict);
+              return seq;
+            },
+          );
+          done.catch((error: unknown) => {
+            if (!own.signal.aborted) failure.reject(error);
+          });
+          running.set(seq, { stop: own, done });
+        }
+        if (ended && running.size === 0) break;
+        if (running.size === 0) throw new MidmirrorError('io', `job ${id} has nothing to probe and no end`);
+        const seq = await Promise.race([failure.promise, ...[...running.values()].map(({ done }) => done)]);
+        running.delete(seq);
+        state = task.note(state, seq, answers.get(seq)!);
+        await catalog.db
+          .updateTable('check_job')
+          .set({ state: JSON.stringify(state) })
+          .where('id', '=', id)
+          .execute();
+      }
+      const end = await task.end(state, job);
+      // Before it is done: cut off in between, it is done again, and finds what is there.
+      await this.#onEnd(row, end);
+      await this.#end(id, 'done', { result: JSON.stringify(end) });
+    } finally {
+      for (const { stop, done } of running.values()) {
+        stop.abort(new MidmirrorError('conflict', 'the job has ended'));
+        await done.catch(() => {});
+      }
+    }
+  }
+
+  /** Again while the appliance is away. */
+  async #probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal) {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await this.#prober.probe(volume, check, seq, signal);
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!isUnavailable(error) || attempt === monitorLimits.attemptsMax) throw error;
+        await pause(againMs(attempt), undefined, { signal });
+      }
+    }
+  }
+
+  async #failed(id: string, error: unknown): Promise<void> {
+    if (this.#stop.signal.aborted) return; // it goes on at the next start
+    if (this.#running.get(id)?.cancel.signal.aborted) return await this.#end(id, 'cancelled', {});
+    const { code, hint } = error instanceof MidmirrorError ? error : { code: 'internal', hint: undefined };
+    const told = { code, message: messageOf(error), hint: hint ?? null };
+    this.#context.log(`job ${id}: ${told.message}`);
+    await this.#end(id, 'failed', { error: JSON.stringify(told) });
+  }
+
+  async #end(
+    id: string,
+    status: 'done' | 'failed' | 'cancelled',
+    more: { result?: string; error?: string },
+  ): Promise<void> {
+    const { catalog, clock } = this.#context;
+    await catalog.transaction(async (tx) => {
+      await tx
+        .updateTable('check_job')
+        .set({ status, ended_ns: toNs(clock.nowNs()), ...more })
+        .where('id', '=', id)
+        .execute();
+      await forgetOldJobs(tx);
+    });
+  }
+
+  #told(row: CheckJobRow): ToldCheckJob {
+    const { made, max } = this.#tasks[row.task as ToldCheckJob['task']].probes(JSON.parse(row.state));
+    return {
+      job: row.id,
+      task: row.task as ToldCheckJob['task'],
+      volumeId: row.volume_id,
+      volume: row.volume_name,
+      check: row.check_name,
+      cause: row.cause,
+      status: row.status as ToldCheckJob['status'],
+      createdNs: fromNs(row.created_ns).toString(),
+      endedNs: row.ended_ns === null ? null : fromNs(row.ended_ns).toString(),
+      probes: made,
+      probesMax: max,
+      end: row.result === null ? null : (JSON.parse(row.result) as ToldCheckEnd),
+      error: row.error === null ? null : (JSON.parse(row.error) as ToldCheckJob['error']),
+    };
+  }
+}
+
+async function refuseTooMany(tx: CatalogTransaction): Promise<void> {
+  const row = await tx
+    .selectFrom('check_job')
+    .select((e) => e.fn.countAll<number>().as('n'))
+    .where('status', 'in', ['queued', 'running'])
+    .executeTakeFirst();
+  if (Number(row?.n ?? 0) < monitorLimits.jobsQueuedMax) return;
+  throw new MidmirrorError('unavailable', `${monitorLimits.jobsQueuedMax} jobs of the monitor wait already`, {
+    hint: 'try again when some have ended: `mim check jobs`',
+  });
+}
+
+async function forgetOldJobs(tx: CatalogTransaction): Promise<void> {
+  const row = await tx
+    .selectFrom('check_job')
+    .select('ended_ns')
+    .where('ended_ns', 'is not', null)
+    .orderBy('ended_ns', 'desc')
+    .offset(monitorLimits.jobsKept)
+    .limit(1)
+    .executeTakeFirst();
+  if (row?.ended_ns != null) await tx.deleteFrom('check_job').where('ended_ns', '<=', row.ended_ns).execute();
+}

@@ -1,0 +1,19 @@
+// What the parts of the monitor share.
+import type { Clock } from '@midmirror/basis';
+import type { Bus } from '@midmirror/bus';
+import type { Catalog } from '@midmirror/catalog';
+import type { Telemetry } from '@midmirror/telemetry';
+
+export interface MonitorContext {
+  catalog: Catalog;
+  bus: Bus;
+  clock: Clock;
+  telemetry: Telemetry;
+  log: (message: string) => void;
+  /** NBD URI of an export of past points and clones. Throws `unavailable` while nobody serves them. */
+  exportUri: (name: string) => string;
+  /** Where checks run and mirrors are mounted; of this process alone. */
+  stateDirectory: string;
+}
+
+export const SOURCE = '/midmirror/monitor';

@@ -1,0 +1,35 @@
+// The monitor as a process of its own: one for a pool.
+import { enableCompileCache } from 'node:module';
+import { resolve } from 'node:path';
+
+// Before the rest is loaded: what Node has compiled once it need not compile again.
+enableCompileCache();
+const { MidmirrorError } = await import('@midmirror/basis');
+const { joinCluster } = await import('@midmirror/cluster');
+const { exportUri } = await import('@midmirror/nbd');
+const { runService } = await import('@midmirror/service');
+const { Monitor } = await import('./monitor.ts');
+
+const options = { job: true, withoutNats: 'stops', withoutPostgres: 'stops' } as const;
+runService('monitor', process.env, options, async (edges) => {
+  const cluster = joinCluster(edges, { nbd: null });
+  const monitor = new Monitor({
+    ...edges,
+    stateDirectory: `${resolve(edges.config.MIM_DATA_DIR)}/monitor`,
+    exportUri: (name) => {
+      const nbd = cluster.nodes('mapping-index').find((each) => each.nbd !== null)?.nbd;
+      if (nbd != null) return exportUri(nbd, name);
+      throw new MidmirrorError('unavailable', 'no mapping-index is there', {
+        hint: 'see whether its process runs and reaches NATS; /readyz of its metrics address tells',
+      });
+    },
+  });
+  await monitor.start();
+  return {
+    says: {},
+    async stop() {
+      await monitor.stop();
+      await cluster.stop();
+    },
+  };
+});

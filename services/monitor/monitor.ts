@@ -1,0 +1,257 @@
+// The monitor: checks past moments of volumes, by request and by schedule, keeps what they said, and finds the first bad
+// write [0092]-[0095]. One for a pool.
+import { MidmirrorError, messageOf, untilAvailable } from '@midmirror/basis';
+import { answer, ask, type Responder } from '@midmirror/bus';
+import {
+  type CheckJobRow,
+  checkOf,
+  checksOf,
+  fromNs,
+  lastGoodOf,
+  snapshotsOf,
+  verdictsOf,
+  type VolumeCheckRow,
+  type VolumeRow,
+  volumeById,
+} from '@midmirror/catalog';
+import type { RequestName, Requests, ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
+import { CheckJobs } from './check-jobs.ts';
+import { Checks, scheduleOf } from './checks.ts';
+import type { MonitorContext } from './context.ts';
+import { startBisect } from './core/bisect.ts';
+import { dueNow } from './core/due.ts';
+import type { Verdict } from './core/verdict.ts';
+import { startWalk } from './core/walk.ts';
+import { bisectLimits, monitorLimits } from './limits.ts';
+import { Prober } from './prober.ts';
+import { removeClones } from './reach.ts';
+import { cleanUpRuns } from './runner/begun-runs.ts';
+import { findIsolation } from './runner/isolation.ts';
+import { mirrorsOf, tasksOf, type Walk } from './tasks.ts';
+
+export class Monitor {
+  readonly #context: MonitorContext;
+  readonly #checks: Checks;
+  readonly #responders: Responder[] = [];
+  readonly #stop = new AbortController();
+  readonly #lookingSinceMs = Date.now();
+  #jobs: CheckJobs | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  #tick: Promise<void> = Promise.resolve();
+
+  constructor(context: MonitorContext) {
+    this.#context = context;
+    this.#checks = new Checks(context);
+  }
+
+  /** Resolves when bus and catalogue are there, however long that takes, and what an earlier process left is undone. */
+  async start(): Promise<void> {
+    const { bus, log, stateDirectory } = this.#context;
+    const { signal } = this.#stop;
+    for (const line of await cleanUpRuns(`${stateDirectory}/runs`)) log(line);
+    const isolation = await findIsolation();
+    const prober = new Prober(this.#context, isolation);
+    const jobs = new CheckJobs(this.#context, prober, tasksOf(this.#context), (row, end) =>
+      this.#ended(row, end),
+    );
+    this.#jobs = jobs;
+    this.#answer(jobs);
+    const begin = async (): Promise<void> => {
+      await bus.ready();
+      await removeClones(this.#context);
+      await jobs.resume();
+    };
+    await untilAvailable(begin, { what: 'monitor: its start', log, signal }).catch((error: unknown) => {
+      if (!signal.aborted) throw error;
+    });
+    this.#timer = setInterval(() => this.#look(jobs), monitorLimits.tickMs);
+    this.#timer.unref();
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    if (this.#timer !== null) clearInterval(this.#timer);
+    const stopping = this.#responders.map((responder) => responder.stop());
+    await Promise.all([this.#jobs?.stop(), this.#tick, ...stopping]);
+  }
+
+  #answer(jobs: CheckJobs): void {
+    const on = <N extends RequestName>(
+      name: N,
+      handler: (asked: Requests[N]['ask']) => Promise<Requests[N]['answer']>,
+    ): void => void this.#responders.push(answer(this.#context.bus, name, handler));
+    on('monitor.add-check', async (wish) => {
+      await this.#checks.add(wish);
+      return { name: wish.name };
+    });
+    on('monitor.remove-check', async ({ volumeId, name }) => {
+      await this.#checks.remove(volumeId, name);
+      return { removed: true };
+    });
+    on('monitor.certify', async (wish) => ({ job: await this.#certify(jobs, wish) }));
+    on('monitor.bisect', async (wish) => ({ job: await this.#bisect(jobs, wish) }));
+    on('monitor.jobs', async ({ job, limit }) => ({ jobs: await jobs.list(job, limit) }));
+    on('monitor.cancel', async ({ job }) => ({ job: await jobs.cancel(job) }));
+  }
+
+  async #certify(jobs: CheckJobs, wish: Requests['monitor.certify']['ask']): Promise<ToldCheckJob> {
+    const { volume, check } = await this.#of(wish);
+    const latest = await this.#latest(volume);
+    const seqOf = async (at: string | null): Promise<number | null> =>
+      at === null ? null : await this.#seqOf(volume, at);
+    if (wish.at !== null && (wish.from !== null || wish.to !== null))
+      throw new MidmirrorError('bad-request', 'a walk is at one point, or from one to another', {
+        hint: 'leave --at, or --from and --to, away',
+      });
+    const at = await seqOf(wish.at);
+    const [from, to] = [await seqOf(wish.from), await seqOf(wish.to)];
+    const walk = startWalk({ from: at ?? from ?? 0, to: at ?? to ?? latest, every: wish.every });
+    const state: Walk = { walk, at, latest };
+    return await jobs.add('certify', volume, check.name, { state, probesMax: 1, cause: 'requested' });
+  }
+
+  async #bisect(jobs: CheckJobs, wish: Requests['monitor.bisect']['ask']): Promise<ToldCheckJob> {
+    const { db } = this.#context.catalog;
+    const { volume, check } = await this.#of(wish);
+    if (!Number.isInteger(wish.jobs) || wish.jobs < 1 || wish.jobs > bisectLimits.jobsMax)
+      throw new MidmirrorError(
+        'bad-request',
+        `jobs: ${wish.jobs} is not allowed; expected 1 to ${bisectLimits.jobsMax}`,
+      );
+    const bad = await this.#seqOf(volume, wish.bad ?? 'latest');
+    const known = await lastGoodOf(db, volume.id, check.name);
+    const good =
+      wish.good !== null
+        ? await this.#seqOf(volume, wish.good)
+        : known !== undefined && known.seq < bad
+          ? known.seq
+          : ((await mirrorsOf(this.#context, volume, bad))[0] ?? volume.mim_seq);
+    const snapshots = await snapshotsOf(db, volume.id);
+    // Only every write of the window is a moment: before it there are snapshots alone.
+    const low = Math.max(good, volume.mim_seq);
+    if (good < volume.mim_seq) await this.#refuseBeforeWindow(volume, good, bad, snapshots);
+    const earlier = await verdictsOf(db, volume.id, { check: check.name, limit: monitorLimits.earlierMax });
+    const state = startBisect({
+      ...{ good: low, bad, goodKnown: false, badKnown: false },
+      coarse: snapshots.map(({ seq }) => seq),
+      known: earlier
+        .filter(({ seq }) => seq !== low && seq !== bad)
+        .map(({ seq, verdict }) => ({ seq, verdict: verdict as Verdict })),
+    });
+    return await jobs.add('bisect', volume, check.name, { state, probesMax: wish.jobs, cause: 'requested' });
+  }
+
+  /** Between snapshots no single write can be told. */
+  async #refuseBeforeWindow(
+    volume: VolumeRow,
+    good: number,
+    bad: number,
+    snapshots: readonly { seq: number }[],
+  ): Promise<void> {
+    if (bad > volume.mim_seq) return;
+    const between = snapshots.filter(({ seq }) => seq > good && seq < bad).length;
+    throw new MidmirrorError(
+      'point-unavailable',
+      `single writes are kept from write ${volume.mim_seq} on; between write ${good} and write ${bad} there are ${between} snapshots`,
+      { hint: `\`mim certify ${volume.name}\` walks over snapshots` },
+    );
+  }
+
+  async #of({
+    volumeId,
+    check,
+  }: {
+    volumeId: string;
+    check: string;
+  }): Promise<{ volume: VolumeRow; check: VolumeCheckRow }> {
+    const { db } = this.#context.catalog;
+    const volume = await volumeById(db, volumeId);
+    return { volume, check: await checkOf(db, volume, check) };
+  }
+
+  async #seqOf(volume: VolumeRow, at: string): Promise<number> {
+    if (at === 'latest') return await this.#latest(volume);
+    return (await ask(this.#context.bus, 'mapping-index.resolve', { volumeId: volume.id, at })).seq;
+  }
+
+  async #latest({ id }: VolumeRow): Promise<number> {
+    return (await ask(this.#context.bus, 'ingest.publish', { volumeId: id })).seq;
+  }
+
+  #look(jobs: CheckJobs): void {
+    this.#tick = this.#tick
+      .then(() => (this.#stop.signal.aborted ? undefined : this.#bySchedule(jobs)))
+      .catch((error: unknown) => this.#context.log(`schedules of checks: ${messageOf(error)}`));
+  }
+
+  async #bySchedule(jobs: CheckJobs): Promise<void> {
+    const { db } = this.#context.catalog;
+    const rows = await db.selectFrom('volume_check').selectAll().where('schedule', 'is not', null).execute();
+    for (const check of rows) {
+      const stands = scheduleOf(check);
+      if (stands === null || (await jobs.isBusy(check.volume_id, check.name))) continue;
+      const volume = await db
+        .selectFrom('volume')
+        .selectAll()
+        .where('id', '=', check.volume_id)
+        .where('state', '=', 'active')
+        .executeTakeFirst();
+      if (volume === undefined) continue;
+      await this.#whatIsDue(jobs, volume, check, stands);
+    }
+  }
+
+  async #whatIsDue(
+    jobs: CheckJobs,
+    volume: VolumeRow,
+    check: VolumeCheckRow,
+    { schedule, due }: NonNullable<ReturnType<typeof scheduleOf>>,
+  ): Promise<void> {
+    const { catalog, clock } = this.#context;
+    const closed = (await snapshotsOf(catalog.db, volume.id))
+      .filter(({ state, seq }) => state === 'closed' && seq > due.lastSnapshotSeq)
+      .map(({ seq, time_ns }) => ({ seq, closedAtMs: Number(fromNs(time_ns) / 1_000_000n) }))
+      .sort((a, b) => a.seq - b.seq);
+    const now = {
+      nowMs: Number(clock.nowNs() / 1_000_000n),
+      lookingSinceMs: this.#lookingSinceMs,
+      snapshots: closed,
+    };
+    const { due: wanted, state } = dueNow(schedule, due, now);
+    if (JSON.stringify(state) !== JSON.stringify(due))
+      await catalog.db
+        .updateTable('volume_check')
+        .set({ due: JSON.stringify(state) })
+        .where('volume_id', '=', volume.id)
+        .where('name', '=', check.name)
+        .execute();
+    for (const { at } of wanted) {
+      const seq = at === 'latest' ? await this.#latest(volume) : at.seq;
+      const walk: Walk = { walk: startWalk({ from: seq, to: seq, every: 1 }), at: seq, latest: seq };
+      await jobs.add('certify', volume, check.name, { state: walk, probesMax: 1, cause: 'schedule' });
+    }
+  }
+
+  /** What the check's owner wants done when a point is condemned: once for each last good point. */
+  async #ended(row: CheckJobRow, end: ToldCheckEnd): Promise<void> {
+    const { catalog, bus, log } = this.#context;
+    if (end.kind !== 'condemned' && end.kind !== 'found') return;
+    const check = (await checksOf(catalog.db, row.volume_id)).find(({ name }) => name === row.check_name);
+    if (check?.on_condemned !== 'clone') return;
+    const good = end.lastGood ?? (await lastGoodOf(catalog.db, row.volume_id, row.check_name));
+    if (good === undefined || good === null)
+      return log(`volume ${row.volume_name}: no good point for a clone is known`);
+    const name = `rescue-${row.volume_name}-${good.seq}`.slice(0, monitorLimits.nameCharactersMax);
+    await ask(bus, 'mapping-index.create-clone', {
+      volumeId: row.volume_id,
+      at: `seq:${good.seq}`,
+      name,
+    }).then(
+      () => log(`volume ${row.volume_name}: clone ${name} of the last good point is ready`),
+      (error: unknown) => {
+        const isThere = error instanceof MidmirrorError && error.code === 'conflict';
+        if (!isThere) log(`volume ${row.volume_name}: no clone of the last good point: ${messageOf(error)}`);
+      },
+    );
+  }
+}

@@ -1,0 +1,210 @@
+// One probe: what a check says of one moment. An earlier verdict that still holds is taken instead.
+import { isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
+import { ask, tell } from '@midmirror/bus';
+import {
+  fromNs,
+  toNs,
+  type VerdictRow,
+  type VolumeCheckRow,
+  type VolumeRow,
+  verdictsOf,
+} from '@midmirror/catalog';
+import { printTime } from '@midmirror/point';
+import { readyOf } from './checks.ts';
+import { SOURCE, type MonitorContext } from './context.ts';
+import type { ByteRange } from './core/read-set.ts';
+import { holdsFor, nearestVerdicts, type EarlierVerdict } from './core/reuse.ts';
+import type { Verdict } from './core/verdict.ts';
+import type { ReadyCheck } from './kinds/all-kinds.ts';
+import { monitorLimits } from './limits.ts';
+import { reach, type Reached } from './reach.ts';
+import type { CheckResult } from './runner/check-plan.ts';
+import type { Isolation } from './runner/isolation.ts';
+import { runCheck } from './runner/run-check.ts';
+import { Slots } from './slots.ts';
+
+type Said = Pick<VerdictRow, 'verdict' | 'reason' | 'output' | 'read_ranges' | 'reused_seq' | 'duration_ms'>;
+
+export class Prober {
+  readonly #context: MonitorContext;
+  readonly #isolation: Isolation;
+  readonly #slots = new Slots(monitorLimits.slotsMax);
+
+  constructor(context: MonitorContext, isolation: Isolation) {
+    this.#context = context;
+    this.#isolation = isolation;
+  }
+
+  /**
+   * Stored and told when it resolves. Rejects with `unavailable` when the appliance is away, and with the signal's reason;
+   * whatever else goes wrong is a verdict that can't tell.
+   */
+  async probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal): Promise<Verdict> {
+    const ready = readyOf(check);
+    const checkKey = await ready.checkKey();
+    const point = await ask(this.#context.bus, 'mapping-index.resolve', {
+      volumeId: volume.id,
+      at: `seq:${seq}`,
+    }).catch((error: unknown) => {
+      if (error instanceof MidmirrorError && error.code === 'point-unavailable') return null;
+      throw error;
+    });
+    // Between the plan and the probe the policy may have let it go.
+    if (point === null) return 'cannot-tell';
+    const said =
+      (await this.#reused(volume, check, ready, checkKey, seq)) ??
+      (await this.#slots.take(signal, () =>
+        this.#run(volume, check, ready, { seq, timeNs: point.timeNs }, signal),
+      ));
+    const row: VerdictRow = {
+      volume_id: volume.id,
+      check_name: check.name,
+      seq,
+      time_ns: toNs(BigInt(point.timeNs)),
+      ...said,
+      check_key: checkKey,
+      at_ns: toNs(this.#context.clock.nowNs()),
+    };
+    await this.#store(row);
+    return said.verdict as Verdict;
+  }
+
+  async #reused(
+    volume: VolumeRow,
+    check: VolumeCheckRow,
+    ready: ReadyCheck,
+    checkKey: string,
+    seq: number,
+  ): Promise<Said | null> {
+    if (!ready.steady) return null;
+    const { catalog, bus } = this.#context;
+    const rows = await verdictsOf(catalog.db, volume.id, {
+      check: check.name,
+      limit: monitorLimits.earlierMax,
+    });
+    const earlier = rows.map((row): EarlierVerdict & { row: VerdictRow } => ({
+      seq: row.seq,
+      verdict: row.verdict as Verdict,
+      checkKey: row.check_key,
+      read: row.read_ranges === null ? null : (JSON.parse(row.read_ranges) as ByteRange[]),
+      row,
+    }));
+    const probe = { seq, checkKey, steady: ready.steady };
+    for (const each of nearestVerdicts(earlier, probe)) {
+      const changed = each.seq === seq ? [] : await this.#changed(bus, volume.id, each.seq, seq);
+      if (changed === null || !holdsFor(each, probe, changed)) continue;
+      const { row } = each as (typeof earlier)[number];
+      return {
+        verdict: row.verdict,
+        reason: row.reason,
+        output: row.output,
+        read_ranges: row.read_ranges,
+        reused_seq: row.reused_seq ?? row.seq,
+        duration_ms: 0,
+      };
+    }
+    return null;
+  }
+
+  /** Null: it is not known, or too much. */
+  async #changed(
+    bus: MonitorContext['bus'],
+    volumeId: string,
+    from: number,
+    to: number,
+  ): Promise<ByteRange[] | null> {
+    try {
+      const wanted = {
+        volumeId,
+        from: `seq:${from}`,
+        to: `seq:${to}`,
+        limit: monitorLimits.changesMax,
+        after: 0,
+      };
+      const { extents, next } = await ask(bus, 'mapping-index.changes', wanted);
+      if (next !== null) return null;
+      return extents.map(({ offset, length }) => ({ startBytes: offset, lengthBytes: length }));
+    } catch (error) {
+      if (error instanceof MidmirrorError && error.code === 'point-unavailable') return null;
+      throw error;
+    }
+  }
+
+  async #run(
+    volume: VolumeRow,
+    check: VolumeCheckRow,
+    { kind, settings }: ReadyCheck,
+    { seq, timeNs }: { seq: number; timeNs: string },
+    signal: AbortSignal,
+  ): Promise<Said> {
+    const moment = { volume: volume.name, check: check.name, seq, time: printTime(BigInt(timeNs)) };
+    let reached: Reached | null = null;
+    let away: unknown = null;
+    try {
+      const result = await runCheck(
+        async ({ scratch }) => {
+          reached = await reach(this.#context, volume, seq, kind.need(settings), scratch).catch(
+            (error: unknown) => {
+              away = error;
+              throw error;
+            },
+          );
+          return kind.plan(settings, { moment, ...reached.input, scratch });
+        },
+        { stateDirectory: `${this.#context.stateDirectory}/runs`, isolation: this.#isolation, signal },
+      );
+      if (isUnavailable(away)) throw away;
+      signal.throwIfAborted();
+      for (const left of result.left) this.#context.log(`check ${check.name} of ${volume.name}: ${left}`);
+      return said(result, reached);
+    } finally {
+      await (reached as Reached | null)?.close().catch((error: unknown) => {
+        this.#context.log(`check ${check.name} of ${volume.name}: ${messageOf(error)}`);
+      });
+    }
+  }
+
+  async #store(row: VerdictRow): Promise<void> {
+    const { catalog, bus, clock } = this.#context;
+    await catalog.transaction(async (tx) => {
+      const before = await tx
+        .selectFrom('verdict')
+        .select('verdict')
+        .where('volume_id', '=', row.volume_id)
+        .where('check_name', '=', row.check_name)
+        .where('seq', '=', row.seq)
+        .executeTakeFirst();
+      await tx
+        .deleteFrom('verdict')
+        .where('volume_id', '=', row.volume_id)
+        .where('check_name', '=', row.check_name)
+        .where('seq', '=', row.seq)
+        .execute();
+      await tx.insertInto('verdict').values(row).execute();
+      if (row.verdict === 'cannot-tell' || before?.verdict === row.verdict) return;
+      const about = { check: row.check_name, seq: row.seq, pointNs: fromNs(row.time_ns).toString() };
+      const event = { volumeId: row.volume_id, timeNs: clock.nowNs().toString() };
+      await tell(
+        bus,
+        tx,
+        SOURCE,
+        row.verdict === 'good'
+          ? { type: 'mirror.certified', ...event, data: about }
+          : { type: 'mirror.condemned', ...event, data: { ...about, reason: row.reason } },
+      );
+    });
+  }
+}
+
+/** What was read badly may have been taken for damage. */
+function said(result: CheckResult, reached: Reached | null): Said {
+  const failure = reached?.failure ?? null;
+  const verdict = failure === null ? result.verdict : 'cannot-tell';
+  const reason = failure === null ? result.reason : `the mirror could not be read: ${failure}`;
+  return {
+    ...{ verdict, reason, output: result.output },
+    read_ranges: reached === null ? null : JSON.stringify(reached.read),
+    reused_seq: null,
+    duration_ms: result.durationMs,
+  };
+}

@@ -1,0 +1,142 @@
+// The two tasks of the monitor over the cores: the walk of FIG. 23 and the search for the first bad write.
+import { MidmirrorError } from '@midmirror/basis';
+import { ask } from '@midmirror/bus';
+import { gapsOf, snapshotsOf, type VolumeRow } from '@midmirror/catalog';
+import type { ToldCheckEnd } from '@midmirror/events';
+import { hasSeqWithin } from '@midmirror/point';
+import type { JobView, Task, Tasks } from './check-jobs.ts';
+import type { MonitorContext } from './context.ts';
+import { type BisectState, nextProbes, notMonotone, noteVerdict, probesMade } from './core/bisect.ts';
+import { nextOfWalk, noteWalk, type WalkState } from './core/walk.ts';
+import { monitorLimits } from './limits.ts';
+
+export interface Walk {
+  walk: WalkState;
+  /** The one point of a walk over no others. */
+  at: number | null;
+  /** The latest point when it began: a mirror like the others. */
+  latest: number;
+}
+
+export function tasksOf(context: MonitorContext): Tasks {
+  return { certify: certifyTask(context) as Task<unknown>, bisect: bisectTask(context) as Task<unknown> };
+}
+
+/** Snapshots, marks and `latest`, oldest first; none within a gap. */
+export async function mirrorsOf(
+  { catalog }: Pick<MonitorContext, 'catalog'>,
+  volume: VolumeRow,
+  latest: number,
+): Promise<number[]> {
+  const snapshots = (await snapshotsOf(catalog.db, volume.id)).map(({ seq }) => seq);
+  const kept = new Set(snapshots);
+  const marks = await catalog.db
+    .selectFrom('mark')
+    .select('seq')
+    .where('volume_id', '=', volume.id)
+    .execute();
+  const gaps = await gapsOf(catalog.db, volume.id);
+  const all = new Set([...snapshots, latest]);
+  for (const { seq } of marks) if (kept.has(seq) || (seq >= volume.mim_seq && seq <= latest)) all.add(seq);
+  return [...all].filter((seq) => !gaps.some((gap) => hasSeqWithin(gap, seq))).sort((a, b) => a - b);
+}
+
+function certifyTask(context: MonitorContext): Task<Walk> {
+  const stepOf = async ({ walk, at, latest }: Walk, { volume }: JobView) =>
+    nextOfWalk(walk, at === null ? await mirrorsOf(context, volume, latest) : [at]);
+  return {
+    async next(state, running, job) {
+      if (running.length > 0) return { start: [], stop: [], ended: false };
+      const step = await stepOf(state, job);
+      return step.kind === 'probe'
+        ? { start: [step.seq], stop: [], ended: false }
+        : { start: [], stop: [], ended: true };
+    },
+    note: (state, seq, verdict) => ({ ...state, walk: noteWalk(state.walk, seq, verdict) }),
+    probes: ({ walk }) => ({ made: walk.probes, max: null }),
+    async end(state, job) {
+      const step = await stepOf(state, job);
+      const { cannotTellCount, lastGood, firstBad } = state.walk;
+      const point = (seq: number | null) => pointOf(context, job.volume, seq);
+      const kind = step.kind === 'condemned' ? 'condemned' : lastGood === null ? 'cannot-tell' : 'certified';
+      return {
+        kind,
+        lastGood: await point(lastGood),
+        firstBad: await point(firstBad),
+        cannotTell: cannotTellCount,
+        unsteady: [],
+        writes: [],
+      };
+    },
+  };
+}
+
+function bisectTask(context: MonitorContext): Task<BisectState> {
+  return {
+    async next(state, running, { probesMax }) {
+      const { start, stop, end } = nextProbes(state, running, probesMax);
+      return { start, stop, ended: end !== null };
+    },
+    note: (state, seq, verdict) => noteVerdict(state, seq, verdict),
+    probes: (state) => ({ made: probesMade(state), max: state.probesMax }),
+    async end(state, { volume }) {
+      const { end } = nextProbes(state, [], 1);
+      if (end === null) throw new MidmirrorError('io', 'the search has no end');
+      const [good, bad] =
+        end.kind === 'nothing-bad'
+          ? [end.at, null]
+          : end.kind === 'nothing-good'
+            ? [null, end.at]
+            : [end.lastGood, end.firstBad];
+      return {
+        kind: end.kind,
+        lastGood: await pointOf(context, volume, good),
+        firstBad: await pointOf(context, volume, bad),
+        cannotTell: end.kind === 'range' ? end.cannotTell : 0,
+        unsteady: notMonotone(state),
+        writes: end.kind === 'found' ? await writesRound(context, volume, end.firstBad, state) : [],
+      };
+    },
+  };
+}
+
+async function pointOf(
+  { bus }: MonitorContext,
+  volume: VolumeRow,
+  seq: number | null,
+): Promise<ToldCheckEnd['lastGood']> {
+  if (seq === null) return null;
+  const point = await ask(bus, 'mapping-index.resolve', { volumeId: volume.id, at: `seq:${seq}` }).catch(
+    unlessGone,
+  );
+  return point === null ? null : { seq, timeNs: point.timeNs };
+}
+
+/** What each write changed, as the difference of the points before and after it. */
+async function writesRound(
+  context: MonitorContext,
+  volume: VolumeRow,
+  firstBad: number,
+  { low, high }: BisectState,
+): Promise<ToldCheckEnd['writes']> {
+  const writes: ToldCheckEnd['writes'] = [];
+  const { neighbours, extentsMax } = monitorLimits;
+  const from = Math.max(low + 1, firstBad - neighbours);
+  for (let seq = from; seq <= Math.min(high, firstBad + neighbours); seq += 1) {
+    const wanted = {
+      volumeId: volume.id,
+      from: `seq:${seq - 1}`,
+      to: `seq:${seq}`,
+      limit: extentsMax,
+      after: 0,
+    };
+    const changes = await ask(context.bus, 'mapping-index.changes', wanted).catch(unlessGone);
+    if (changes !== null) writes.push({ seq, timeNs: changes.to.timeNs, extents: changes.extents });
+  }
+  return writes;
+}
+
+function unlessGone(error: unknown): null {
+  if (error instanceof MidmirrorError && error.code === 'point-unavailable') return null;
+  throw error;
+}
