@@ -6,10 +6,12 @@ import { after, before, test } from 'node:test';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { SeededRandom } from '@midmirror/basis';
-import { type BisectState, nextProbes, noteVerdict, probesMade, startBisect } from '../core/bisect.ts';
+import { probesMade, startBisect } from '../core/bisect.ts';
 import { EntropyWatch } from '../core/entropy.ts';
 import type { Verdict } from '../core/verdict.ts';
-import { nextOfWalk, noteWalk, startWalk } from '../core/walk.ts';
+import { startWalk } from '../core/walk.ts';
+import { runSearch } from '../loops/search-loop.ts';
+import { runWalk } from '../loops/walk-loop.ts';
 import { probing } from './moment.ts';
 import { asGuest, MemoryDisk, RecordedDisk, runs, serving } from './recorded-disk.ts';
 
@@ -50,7 +52,7 @@ const UNPACK = `
 import os, sys, zlib, random
 os.chdir(sys.argv[1]); random.seed(3)
 os.mkdir('unpacked')
-for i in range(60):
+for i in range(30):
     text = ' '.join(str(random.randint(0, 10**9)) for _ in range(60000)).encode()
     with open(f'unpacked/{i}.gz', 'wb') as f:
         f.write(zlib.compress(text)); f.flush(); os.fsync(f.fileno())
@@ -101,46 +103,30 @@ async function fsckAt(history: RecordedDisk, seq: number): Promise<Verdict> {
   return result.verdict;
 }
 
-async function search(
-  history: RecordedDisk,
-  jobs: number,
-): Promise<{ end: unknown; probes: number; state: BisectState }> {
+async function search(history: RecordedDisk, jobs: number): Promise<{ end: unknown; probes: number }> {
   const coarse = Array.from(
     { length: 8 },
     (_, i) => begun + Math.floor(((i + 1) * (history.writes.length - begun)) / 9),
   );
-  let state = startBisect({
+  const state = startBisect({
     good: begun,
     bad: history.writes.length,
     goodKnown: true,
     badKnown: true,
     coarse,
   });
-  const running = new Map<number, Promise<{ seq: number; verdict: Verdict }>>();
-  for (;;) {
-    const { start, stop, end } = nextProbes(state, [...running.keys()], jobs);
-    // Those that no longer matter are let end, and their verdicts not waited for.
-    const useless = stop.map((seq) => running.get(seq)!);
-    for (const seq of stop) running.delete(seq);
-    if (end !== null) {
-      await Promise.all(useless);
-      return { end, probes: probesMade(state), state };
-    }
-    for (const seq of start)
-      running.set(
-        seq,
-        fsckAt(history, seq).then((verdict) => ({ seq, verdict })),
-      );
-    const { seq, verdict } = await Promise.race(running.values());
-    running.delete(seq);
-    state = JSON.parse(JSON.stringify(noteVerdict(state, seq, verdict))) as BisectState;
-    await Promise.all(useless);
-  }
+  const { end, state: ended } = await runSearch(state, {
+    jobs,
+    signal: new AbortController().signal,
+    probe: (seq) => fsckAt(history, seq),
+    keep: async () => {},
+  });
+  return { end, probes: probesMade(ended) };
 }
 
 test('the search names exactly the bad write, within log2 of the moments and two', async () => {
   const random = new SeededRandom(SEED);
-  for (const jobs of [1, 1, 2]) {
+  for (const jobs of [1, 2]) {
     const badSeq = begun + 2 + random.below(disk.writes.length - begun - 2);
     const history = withBadWrite(badSeq);
     const { end, probes } = await search(history, jobs);
@@ -157,24 +143,21 @@ test('the walk goes back from the condemned mirror to the last good one', async 
     { length: 9 },
     (_, i) => begun + Math.floor((i * (history.writes.length - begun)) / 8),
   );
-  let state = startWalk({ from: 0, every: 3 });
-  for (;;) {
-    const step = nextOfWalk(state, mirrors);
-    if (step.kind === 'probe') {
-      state = noteWalk(state, step.seq, await fsckAt(history, step.seq));
-      continue;
-    }
-    assert.deepEqual(step, {
-      kind: 'condemned',
-      condemned: mirrors.filter((seq, i) => i % 3 === 0 && seq >= badSeq)[0],
-      firstBad: mirrors.find((seq) => seq >= badSeq),
-      restoreTo: mirrors.findLast((seq) => seq < badSeq),
-    });
-    return;
-  }
+  const { end } = await runWalk(startWalk({ from: 0, every: 3 }), {
+    signal: new AbortController().signal,
+    mirrors: async () => mirrors,
+    probe: (seq) => fsckAt(history, seq),
+    keep: async () => {},
+  });
+  assert.deepEqual(end, {
+    kind: 'condemned',
+    condemned: mirrors.filter((seq, i) => i % 3 === 0 && seq >= badSeq)[0],
+    firstBad: mirrors.find((seq) => seq >= badSeq),
+    restoreTo: mirrors.findLast((seq) => seq < badSeq),
+  });
 });
 
-/** The share of the texts' blocks that were encrypted when it was condemned; null: it never was. */
+/** After how many of the writes from `from` on it was condemned; null: it never was. */
 function watchWrites(history: RecordedDisk, from: number): { condemnedAt: number | null; writes: number } {
   const watch = new EntropyWatch(history.sizeBytes);
   watch.seed(0, history.at(from));

@@ -135,7 +135,7 @@ test('a partition table: each file system in it, others are passed over, one can
     assert.equal(all.verdict, 'bad', all.output);
     assert.match(
       all.output,
-      /partition 1, vfat.*: good[^]*partition 2, ext4: bad[^]*partition 3, swap: passed over/,
+      /partition 1, vfat.*: good[\s\S]*partition 2, ext4: bad[\s\S]*partition 3, swap: passed over/,
     );
     const one = await checkDisk(folder, Buffer.from(whole), { settings: { partition: 1 } });
     assert.deepEqual([one.verdict, /partition 2/.test(one.output)], ['good', false]);

@@ -1,5 +1,5 @@
 // A moment to check, and probing it with all the isolation that this machine has.
-import { type CheckInput, type CheckedMoment } from '../kinds/kind.ts';
+import type { CheckedMoment, CheckInput } from '../kinds/kind.ts';
 import { readyCheck } from '../kinds/all-kinds.ts';
 import { type ProbeResult, probe } from '../kinds/probe.ts';
 import { findIsolation, type Isolation } from '../runner/isolation.ts';

@@ -250,5 +250,8 @@ test('what is still mounted in a run that was begun is unmounted, never deleted 
 
 test('what this machine has to keep checks apart is said in words', () => {
   assert.equal(found.said.length, 4);
-  assert.match(noIsolation.said.join('\n'), /network: OPEN[^]*mark in their environment[^]*by its own limit/);
+  assert.match(
+    noIsolation.said.join('\n'),
+    /network: OPEN[\s\S]*mark in their environment[\s\S]*by its own limit/,
+  );
 });
