@@ -209,7 +209,7 @@ test('without FUSE the disk is copied, and the answer is the same', () =>
           const plan = kind.plan(settings, { moment, mirror: { uri: door.uri, writable: true }, scratch });
           return {
             ...plan,
-            environment: { ...plan.environment, PATH: `${folder}/bin:${process.env['PATH']}` },
+            environment: { ...plan.environment, PATH: `${folder}/bin:/usr/sbin:/usr/bin:/sbin:/bin` },
           };
         },
         { stateDirectory: `${folder}/state`, isolation: noIsolation },
