@@ -27,6 +27,8 @@ export const limits = {
   foldersKeptMax: 64,
   inodesAtOnceMax: 500,
   inodesKeptMax: 20_000,
+  /** Names for a new session, should one be taken. */
+  beginTriesMax: 5,
   /** Until a server shows its device. */
   shownMsMax: 15_000,
   /** How long a program may keep a mount from being undone; then it is taken out of sight. */
