@@ -19,6 +19,8 @@ export const limits = {
   /** A file that is read to its end by a program may be large; it is given up after so long without a byte. */
   silentMsMax: 120_000,
   errorBytesMax: 8192,
+  /** Address space of a program that reads a disk in our place. */
+  readerBytesMax: 2 ** 32,
   /** What one listing of a program may print. */
   listingBytesMax: 256 << 20,
   /** Files of an image that 7z can list: they are held in memory. */

@@ -265,6 +265,34 @@ test('a clone may be written by programs, by other users too, and holds it after
     );
   }));
 
+test('programs that read a disk in place of root run as nobody, with bounded memory and the disk alone', () =>
+  withFolder(async (folder) => {
+    chmodSync(folder, 0o711);
+    const script = 'echo "is $(id -u):$(id -G), $(ulimit -v) KiB, $(wc -c < /proc/self/fd/3)" >&2';
+    writeFileSync(`${folder}/debugfs`, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    const image = smallExt4(folder, (source) => writeFileSync(`${source}/f`, 'x'));
+    const machine = thisMachine();
+    const find = (program: Parameters<typeof machine.find>[0]): string | null =>
+      program === 'debugfs' ? `${folder}/debugfs` : machine.find(program);
+    const mayRead = (user: number, path: string): boolean =>
+      spawnSync('setpriv', [`--reuid=${user}`, `--regid=${user}`, '--clear-groups', 'wc', '-c', path], {
+        cwd: '/',
+      }).status === 0;
+    for (const hasFuse of [true, false]) {
+      const options = {
+        ways: ['debugfs'] as const,
+        machine: { ...machine, find, hasFuse },
+        openToUsers: true,
+      };
+      await withMirror(folder, image, options, async (mirror) => {
+        await assert.rejects(mirror.tree(), { hint: /is 65534:65534, 4194304 KiB, 16777216\)/ });
+        const [session] = readdirSync(`${folder}/state`).filter((name) => !name.includes('.'));
+        const path = `${folder}/state/${session}/${hasFuse ? 'part-0/nbd' : 'part-0.img'}`;
+        assert.deepEqual([mayRead(65_534, path), mayRead(12_345, path)], [true, false]);
+      });
+    }
+  }));
+
 test('one of several partitions, by each way; the disk as a file', () =>
   withFolder(async (folder) => {
     const disk = `${folder}/disk`;
