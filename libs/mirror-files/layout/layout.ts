@@ -5,6 +5,7 @@ import { printName } from '../names.ts';
 import { readNtfsVolume } from './ntfs-volume.ts';
 import { readPartitionTable, type ReadBytes } from './partition-table.ts';
 import { identify } from './superblocks.ts';
+import { isXfsUnclean } from './xfs-log.ts';
 
 export type TableKind = 'none' | 'mbr' | 'gpt';
 
@@ -71,6 +72,8 @@ export async function readLayout(read: ReadBytes, sizeBytes: number): Promise<La
     }
     if (found.holds === 'files' && found.kind === 'ntfs')
       Object.assign(found, await readNtfsVolume(first, read, startBytes, length));
+    if (found.holds === 'files' && found.kind === 'xfs')
+      found.unclean = await isXfsUnclean(first, read, startBytes, length);
     const { holds, label, uuid } = found;
     const known = { ...part, label: label ?? name, uuid };
     if (holds === 'files') layout.fileSystems.push({ ...known, kind: found.kind, unclean: found.unclean });

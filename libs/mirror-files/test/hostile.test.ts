@@ -4,13 +4,17 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
+  closeSync,
   existsSync,
+  fsyncSync,
   lstatSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   truncateSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { test } from 'node:test';
 import { type MirrorFiles, openMirror, type OpenOptions, thisMachine } from '../index.ts';
@@ -233,6 +237,35 @@ test('a journal that was not replayed: a mirror shows the disk as it lies, a clo
       await assert.rejects(mirror.tree(), { hint: /debugfs: it does not replay journals/ });
     });
   }));
+
+for (const kind of ['xfs', 'btrfs'] as const)
+  test(`a file that only the log has is not there, and is after a replay (${kind})`, () =>
+    withFolder(async (folder) => {
+      const image = makeImage(folder, kind);
+      const point = `${folder}/point`;
+      const cut = `${folder}/cut.img`;
+      mkdirSync(point);
+      tool('mount', '-t', kind, '-o', 'loop', image, point);
+      try {
+        const file = openSync(`${point}/etc/late`, 'w');
+        writeSync(file, 'late');
+        fsyncSync(file);
+        closeSync(file);
+        // As the power goes now.
+        tool('cp', '--sparse=always', image, cut);
+      } finally {
+        tool('umount', point);
+      }
+      await withMirror(folder, cut, {}, async (mirror) => {
+        assert.equal(mirror.fileSystems[0]!.unclean, true);
+        const tree = await mirror.tree();
+        await assert.rejects(readAll(tree, '/etc/late'), { code: 'not-found' });
+        assert.equal((await readAll(tree, '/etc/hosts')).length, 20);
+      });
+      await withMirror(folder, cut, { replay: true }, async (mirror) => {
+        assert.equal((await readAll(await mirror.tree(), '/etc/late')).toString(), 'late');
+      });
+    }));
 
 test('a clone may be written by programs, by other users too, and holds it afterwards', () =>
   withFolder(async (folder) => {
