@@ -36,7 +36,7 @@ export const limits = {
   /** How long a program may keep a mount from being undone; then it is taken out of sight. */
   unmountMsMax: 3000,
   /** Until a server has ended; it is killed after a quarter of it. */
-  endedMsMax: 10_000,
+  endedMsMax: 20_000,
   pollMs: 20,
   /**
    * Calls of the file system on mounted mirrors at one time, in this process. They wait in Node's threads, of which
