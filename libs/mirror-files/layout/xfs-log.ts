@@ -27,11 +27,14 @@ export async function isXfsUnclean(
     return first === RECORD_MAGIC ? bytes.readUInt32BE(4) : first;
   };
   const head = await findHead(cycleAt, log.blocks);
-  // What ends at the first block began at the end of the log, the turn before.
-  const end = head === 0 ? log.blocks : head;
-  const from = Math.max(0, end - RECORD_BLOCKS_MAX);
-  const tail = await blocks(from, end - from);
-  for (let block = end - from - 1; block >= 0; block -= 1) {
+  // A record may begin at the end of the log and go on at its start.
+  const atStart = Math.min(head, RECORD_BLOCKS_MAX);
+  const atEnd = Math.min(log.blocks - head, RECORD_BLOCKS_MAX - atStart);
+  const tail = Buffer.concat([
+    await blocks(log.blocks - atEnd, atEnd),
+    await blocks(head - atStart, atStart),
+  ]);
+  for (let block = atEnd + atStart - 1; block >= 0; block -= 1) {
     const record = tail.subarray(block * BLOCK);
     if (record.readUInt32BE(0) === RECORD_MAGIC) return !saysUnmounted(record);
   }

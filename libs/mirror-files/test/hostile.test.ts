@@ -19,7 +19,7 @@ import {
 import { test } from 'node:test';
 import { type MirrorFiles, openMirror, type OpenOptions, thisMachine } from '../index.ts';
 import { listAll, readAll } from './contract.ts';
-import { makeImage, place, tool, withFolder, withServed } from './images.ts';
+import { makeImage, place, tool, unmount, withFolder, withServed } from './images.ts';
 
 const WAYS = ['nbdfuse', 'debugfs'] as const;
 
@@ -254,7 +254,7 @@ for (const kind of ['xfs', 'btrfs'] as const)
         // As the power goes now.
         tool('cp', '--sparse=always', image, cut);
       } finally {
-        tool('umount', point);
+        unmount(point, image);
       }
       await withMirror(folder, cut, {}, async (mirror) => {
         assert.equal(mirror.fileSystems[0]!.unclean, true);

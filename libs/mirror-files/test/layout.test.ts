@@ -17,7 +17,7 @@ import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { chooseFileSystem, type Layout, readLayout } from '../layout/layout.ts';
-import { type Kind, makeImage, place, tool, withFolder } from './images.ts';
+import { type Kind, makeImage, place, tool, unmount, withFolder } from './images.ts';
 
 async function layoutOf(image: string): Promise<Layout> {
   const { size } = statSync(image);
@@ -123,7 +123,7 @@ test('a file system that is in use is told from one that was unmounted', () =>
             `${kind} in use, round ${round}`,
           );
         } finally {
-          tool('umount', point);
+          unmount(point, image);
         }
         tool('sync', image);
         assert.equal(
@@ -164,7 +164,7 @@ test('the log of an xfs is read as xfs_logprint reads it, while it goes round', 
         for (let i = 0; i < 350; i += 1) rmSync(`${point}/file${i}`);
         tool('sync', '-f', point);
       } finally {
-        tool('umount', point);
+        unmount(point, image);
       }
       await compare();
     }
