@@ -170,7 +170,7 @@ test('the log of an xfs is read as xfs_logprint reads it, while it goes round', 
     }
     assert.deepEqual([...states].sort(), ['CLEAN', 'DIRTY']);
     assert.ok(
-      heads.filter((head, i) => i > 0 && head < heads[i - 1]!).length >= 2,
+      heads.filter((head, i) => i > 0 && head < heads[i - 1]!).length >= 1,
       `it went round: ${heads}`,
     );
   }),
