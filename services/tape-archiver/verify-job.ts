@@ -38,7 +38,7 @@ export class VerifyJobs {
       library: row.library,
       cause: 'requested',
       options: {},
-      pinned: (await this.#nameOnDisk(row)) !== null,
+      pinned: { point: (await this.#nameOnDisk(row)) === null ? null : row.seq, parent: null },
     };
   }
 

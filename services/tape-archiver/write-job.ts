@@ -13,7 +13,6 @@ import {
   type TapeArchiveRow,
   tapeBasePinId,
   type TapeJobRow,
-  tapeJobPinId,
   toNs,
   unpinPoint,
   type VolumeRow,
@@ -64,7 +63,7 @@ export class WriteJobs {
       library,
       cause,
       options: { zstdLevel, recipients, barcodes } satisfies WriteOptions,
-      pinned: true,
+      pinned: { point: point.seq, parent: parent?.seq ?? null },
     };
   }
 
@@ -95,7 +94,6 @@ export class WriteJobs {
     return async (tx) => {
       const row = rowOf(job, order, written, untilNs, this.#context.clock.nowNs());
       await storeArchive(tx, row, written.parts);
-      await unpinPoint(tx, tapeJobPinId(job.id));
       await this.#moveBase(tx, row);
       await tellOf(this.#context, tx, job.volume_id, 'tape.written', {
         archive: row.id,
