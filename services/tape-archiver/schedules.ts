@@ -9,8 +9,8 @@ import type { Archives } from './archives.ts';
 import type { TapeArchiverContext } from './context.ts';
 import { archiveOf } from './core/archive.ts';
 import { retain } from './core/retention.ts';
-import { isDue, kindOf } from './core/schedule.ts';
-import type { Jobs } from './jobs.ts';
+import { isDue, kindOf, type NextTape } from './core/schedule.ts';
+import type { Jobs, NewJob } from './jobs.ts';
 import type { Libraries } from './libraries.ts';
 import type { WriteJobs } from './write-job.ts';
 
@@ -133,22 +133,26 @@ export class Schedules {
       .where('holder', '=', 'tape')
       .execute();
     const next = kindOf(archives, policy, { seqsOnDisk: new Set(held.map((pin) => pin.seq)), library });
-    const job = await this.#writes.planned(
-      {
-        volumeId: volume.id,
-        kind: next.kind,
-        at: `seq:${seq}`,
-        from: next.parent?.id ?? null,
-        library,
-        zstdLevel: policy.tapeZstdLevel,
-        recipients: policy.tapeRecipients,
-        barcodes: null,
-      },
-      'schedule',
-    );
+    const wish = {
+      volumeId: volume.id,
+      at: `seq:${seq}`,
+      library,
+      zstdLevel: policy.tapeZstdLevel,
+      recipients: policy.tapeRecipients,
+      barcodes: null,
+    };
+    const plan = ({ kind, parent }: Pick<NextTape, 'kind' | 'parent'>): Promise<NewJob> =>
+      this.#writes.planned({ ...wish, kind, from: parent?.id ?? null }, 'schedule');
+    let why = next.kind === 'image' ? next.why : null;
+    const job = await plan(next).catch((error: unknown) => {
+      // What has changed since the last tape can't be told.
+      if (next.parent === null || !(error instanceof MidmirrorError) || error.code !== 'point-unavailable')
+        throw error;
+      why = messageOf(error);
+      return plan({ kind: 'image', parent: null });
+    });
     await this.#jobs.add(job);
-    if (next.kind === 'image')
-      this.#context.log(`volume ${volume.name}: an image by its schedule: ${next.why}`);
+    if (why !== null) this.#context.log(`volume ${volume.name}: an image by its schedule: ${why}`);
   }
 
   /** Since when this schedule is the volume's. */

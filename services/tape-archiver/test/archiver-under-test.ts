@@ -94,7 +94,7 @@ export async function withArchiver(
   const context: TapeArchiverContext = {
     ...{ catalog: wrapped(catalog), bus, clock: { nowNs: () => time.nowNs }, telemetry: silent },
     ...{ log: (message) => said.push(message), reached: () => {}, defaultLibrary: LIBRARY },
-    pointUri: (volume, seq) => `nbd://127.0.0.1:1/${volume}@seq:${seq}`,
+    pointUri: (volumeId, seq) => `nbd://127.0.0.1:1/${volumeId}@seq:${seq}`,
     openLibrary: () => ({
       async call(name, body, options) {
         options?.signal?.throwIfAborted();
