@@ -1,6 +1,6 @@
 // Tapes by schedule, and which of them go by the policy. Looks now and then at each volume's policy; what is due is in
 // the catalogue, so a restart changes nothing.
-import { messageOf, MidmirrorError } from '@midmirror/basis';
+import { isUnavailable, messageOf, MidmirrorError } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
 import { fromNs, tapeArchivesOf, toNs, unpinPoint, type VolumeRow, volumeById } from '@midmirror/catalog';
 import type { Requests } from '@midmirror/events';
@@ -81,13 +81,13 @@ export class Schedules {
     return answer;
   }
 
-  /** Null: it is gone. Else why it can't go now: its cartridge is elsewhere, protected or locked. */
+  /** Null: it is gone. Else why it can't go now: its cartridge is elsewhere, protected, locked or damaged. */
   async #dropOf(id: string): Promise<string | null> {
     try {
       await this.#archives.forget(id, { erase: true, force: false });
       return null;
     } catch (error) {
-      if (!(error instanceof MidmirrorError) || error.code !== 'conflict') throw error;
+      if (!(error instanceof MidmirrorError) || isUnavailable(error)) throw error;
       this.#context.log(`retention of tapes: ${messageOf(error)}`);
       return messageOf(error);
     }

@@ -220,6 +220,7 @@ export class WriteJobs {
       created: printTime(clock.nowNs()),
       ...{ zstdLevel, recipients, barcodes },
       uri: pointUri(volume.id, job.seq),
+      archivesThere: await archivesIn(catalog.db, job.library),
     };
   }
 
@@ -242,6 +243,15 @@ export class WriteJobs {
       if (!(error instanceof MidmirrorError) || error.code !== 'point-unavailable') throw error;
     });
   }
+}
+
+async function archivesIn(db: CatalogReader, library: string): Promise<number> {
+  const row = await db
+    .selectFrom('tape_archive')
+    .select((e) => e.fn.countAll().as('n'))
+    .where('library', '=', library)
+    .executeTakeFirst();
+  return Number(row?.n ?? 0);
 }
 
 function refuseLost({ name, lost_reason }: TapeArchiveRow): void {
