@@ -9,7 +9,7 @@ import type { Archives } from './archives.ts';
 import type { TapeArchiverContext } from './context.ts';
 import { archiveOf } from './core/archive.ts';
 import { retain } from './core/retention.ts';
-import { isDue, kindOf, type NextTape } from './core/schedule.ts';
+import { isDue, kindOf, newestScheduled, type NextTape } from './core/schedule.ts';
 import type { Jobs, NewJob } from './jobs.ts';
 import type { Libraries } from './libraries.ts';
 import type { WriteJobs } from './write-job.ts';
@@ -47,11 +47,11 @@ export class Schedules {
     const ids = new Set(volumes.map(({ id }) => id));
     for (const known of [this.#told, this.#since])
       for (const id of known.keys()) if (!ids.has(id)) known.delete(id);
-    const policies = new Map(volumes.map(({ id, policy }) => [id, parsePolicy(JSON.parse(policy))]));
-    await this.#letGoOfBases(policies);
+    const policies = new Map<string, VolumePolicy>();
     for (const volume of volumes) {
-      const policy = policies.get(volume.id)!;
       try {
+        const policy = parsePolicy(JSON.parse(volume.policy));
+        policies.set(volume.id, policy);
         await this.#writeIfDue(volume, policy);
         this.#told.delete(volume.id);
       } catch (error) {
@@ -62,6 +62,7 @@ export class Schedules {
         this.#told.set(volume.id, reason);
       }
     }
+    await this.#letGoOfBases(policies);
   }
 
   /** What the policy lets go of is erased from its media. */
@@ -108,23 +109,13 @@ export class Schedules {
     if (policy.tapeAt === null) return;
     const nowNs = clock.nowNs();
     const sinceNs = await this.#holdsSince(volume.id, policy.tapeAt, nowNs);
-    const jobs = await catalog.db
-      .selectFrom('tape_job')
-      .select(['created_ns', 'state'])
-      .where('volume_id', '=', volume.id)
-      .where('task', '=', 'write')
-      .where('cause', '=', 'schedule')
-      .orderBy('created_ns', 'desc')
-      .limit(1)
-      .execute();
-    const last = jobs[0];
-    if (last?.state === 'queued' || last?.state === 'running') return;
-    if (!isDue(policy.tapeAt, last === undefined ? null : fromNs(last.created_ns), sinceNs, nowNs)) return;
+    if (await this.#isUnderWay(volume.id)) return;
+    const lastNs = await this.#lastJobNs(volume.id, nowNs);
+    if (!isDue(policy.tapeAt, lastNs, sinceNs, nowNs)) return;
     const { seq } = await ask(bus, 'ingest.publish', { volumeId: volume.id });
     const archives = (await tapeArchivesOf(catalog.db, volume.id)).map(archiveOf);
-    const newest = archives.find(({ cause, lost }) => cause === 'schedule' && !lost);
     // Nothing has been written to the volume: the next time counts again.
-    if (newest?.seq === seq) return await this.#beginAnew(volume.id, policy.tapeAt, nowNs);
+    if (newestScheduled(archives)?.seq === seq) return await this.#beginAnew(volume.id, policy.tapeAt, nowNs);
     const library = this.#libraries.addressOf(policy.tapeLibrary);
     const held = await catalog.db
       .selectFrom('pin')
@@ -155,7 +146,34 @@ export class Schedules {
     if (why !== null) this.#context.log(`volume ${volume.name}: an image by its schedule: ${why}`);
   }
 
-  /** Since when this schedule is the volume's. */
+  async #isUnderWay(volumeId: string): Promise<boolean> {
+    const job = await this.#scheduledJobs(volumeId)
+      .where('state', 'in', ['queued', 'running'])
+      .limit(1)
+      .executeTakeFirst();
+    return job !== undefined;
+  }
+
+  /** Of one that a clock made that was ahead then, nothing follows. */
+  async #lastJobNs(volumeId: string, nowNs: bigint): Promise<bigint | null> {
+    const job = await this.#scheduledJobs(volumeId)
+      .where('created_ns', '<=', toNs(nowNs))
+      .orderBy('created_ns', 'desc')
+      .limit(1)
+      .executeTakeFirst();
+    return job === undefined ? null : fromNs(job.created_ns);
+  }
+
+  #scheduledJobs(volumeId: string) {
+    return this.#context.catalog.db
+      .selectFrom('tape_job')
+      .select('created_ns')
+      .where('volume_id', '=', volumeId)
+      .where('task', '=', 'write')
+      .where('cause', '=', 'schedule');
+  }
+
+  /** Since when this schedule is the volume's; now, when a clock that was ahead said later. */
   async #holdsSince(volumeId: string, cron: string, nowNs: bigint): Promise<bigint> {
     const { db } = this.#context.catalog;
     const row = await db
@@ -163,7 +181,7 @@ export class Schedules {
       .selectAll()
       .where('volume_id', '=', volumeId)
       .executeTakeFirst();
-    if (row?.cron !== cron) {
+    if (row?.cron !== cron || fromNs(row.since_ns) > nowNs) {
       await this.#beginAnew(volumeId, cron, nowNs);
       return nowNs;
     }

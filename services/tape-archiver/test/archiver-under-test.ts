@@ -17,6 +17,11 @@ import type { RequestName, Requests } from '@midmirror/events';
 import { silent } from '@midmirror/telemetry';
 import type { TapeCalls, WrittenArchive } from '../process/protocol.ts';
 import type { TapeArchiverContext } from '../context.ts';
+import { Archives } from '../archives.ts';
+import { type Ending, Jobs } from '../jobs.ts';
+import { Libraries } from '../libraries.ts';
+import { Schedules } from '../schedules.ts';
+import { WriteJobs } from '../write-job.ts';
 import { TapeArchiver } from '../tape-archiver.ts';
 
 export const NOW_NS = 1_764_000_000_000_000_000n;
@@ -79,6 +84,18 @@ export function writtenAs(order: { archive: string }): WrittenArchive {
     ...{ name: `db-${order.archive}`, layers: [], parts: [part], bytes: 1000, sha256: 'ab' },
     members: [],
   };
+}
+
+/** As the archiver has them, looking only when they are told to; a job of theirs is done at once, or never ends. */
+export function schedulesOver({ context }: ArchiverUnderTest, jobsEnd: boolean): Schedules {
+  const libraries = new Libraries(LIBRARY, context.openLibrary);
+  const writes = new WriteJobs(context, libraries);
+  const archives = new Archives(context, libraries);
+  const jobs = new Jobs(context, {
+    perform: (job, run) => (jobsEnd ? writes.perform(job, run) : new Promise<Ending>(() => {})),
+    ended: async () => {},
+  });
+  return new Schedules(context, { libraries, writes, jobs, archives });
 }
 
 export async function withArchiver(

@@ -4,16 +4,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { toNs } from '@midmirror/catalog';
 import { printTime } from '@midmirror/point';
-import { Archives } from '../archives.ts';
-import type { Ending } from '../jobs.ts';
-import { Jobs } from '../jobs.ts';
-import { Libraries } from '../libraries.ts';
-import { Schedules } from '../schedules.ts';
-import { WriteJobs } from '../write-job.ts';
 import {
   type ArchiverUnderTest,
   NOW_NS,
   rowOf,
+  schedulesOver,
   withArchiver,
   writeTimeNs,
   writtenAs,
@@ -69,12 +64,7 @@ test('a schedule writes an image where the next difference could not be told', (
       })
       .execute();
     under.timeOf = (seq) => writeTimeNs(seq) + (seq >= 10 ? 500n : 0n);
-    const { context } = under;
-    const libraries = new Libraries('file:///tapes', context.openLibrary);
-    const writes = new WriteJobs(context, libraries);
-    const archives = new Archives(context, libraries);
-    const jobs = new Jobs(context, { perform: () => new Promise<Ending>(() => {}), ended: async () => {} });
-    const schedules = new Schedules(context, { libraries, writes, jobs, archives });
+    const schedules = schedulesOver(under, false);
     await schedules.look();
     under.time.nowNs += 90n * SECOND;
     await schedules.look();
