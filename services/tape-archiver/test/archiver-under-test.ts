@@ -120,6 +120,7 @@ export async function withArchiver(
         if (does === undefined) throw new MidmirrorError('io', `nobody plays ${name}`);
         return await does(body);
       },
+      busy: false,
       close: async () => {},
     }),
   };
