@@ -12,6 +12,7 @@ import { retain } from './core/retention.ts';
 import { isDue, kindOf, newestScheduled, type NextTape } from './core/schedule.ts';
 import type { Jobs, NewJob } from './jobs.ts';
 import type { Libraries } from './libraries.ts';
+import type { PlannedRestores } from './planned-restores.ts';
 import type { WriteJobs } from './write-job.ts';
 
 export class Schedules {
@@ -20,6 +21,7 @@ export class Schedules {
   readonly #writes: WriteJobs;
   readonly #jobs: Jobs;
   readonly #archives: Archives;
+  readonly #restores: PlannedRestores;
   /** What went wrong last with a volume's schedule: told once. */
   readonly #told = new Map<string, string>();
   /** Since when each schedule holds, as last seen. */
@@ -27,13 +29,20 @@ export class Schedules {
 
   constructor(
     context: TapeArchiverContext,
-    parts: { libraries: Libraries; writes: WriteJobs; jobs: Jobs; archives: Archives },
+    parts: {
+      libraries: Libraries;
+      writes: WriteJobs;
+      jobs: Jobs;
+      archives: Archives;
+      restores: PlannedRestores;
+    },
   ) {
     this.#context = context;
     this.#libraries = parts.libraries;
     this.#writes = parts.writes;
     this.#jobs = parts.jobs;
     this.#archives = parts.archives;
+    this.#restores = parts.restores;
   }
 
   /** Null: the volume has none, or was not looked at yet. */
@@ -101,7 +110,8 @@ export class Schedules {
       .where('volume_id', '=', volumeId)
       .where('state', 'in', ['queued', 'running'])
       .execute();
-    return new Set(jobs.flatMap((job) => [job.archive_id, job.parent_id]).filter((id) => id !== null));
+    const needed = jobs.flatMap((job) => [job.archive_id, job.parent_id]).filter((id) => id !== null);
+    return new Set([...needed, ...this.#restores.of(volumeId)]);
   }
 
   async #writeIfDue(volume: VolumeRow, policy: VolumePolicy): Promise<void> {

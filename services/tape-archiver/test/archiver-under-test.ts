@@ -20,6 +20,7 @@ import type { TapeArchiverContext } from '../context.ts';
 import { Archives } from '../archives.ts';
 import { type Ending, Jobs } from '../jobs.ts';
 import { Libraries } from '../libraries.ts';
+import { PlannedRestores } from '../planned-restores.ts';
 import { Schedules } from '../schedules.ts';
 import { WriteJobs } from '../write-job.ts';
 import { TapeArchiver } from '../tape-archiver.ts';
@@ -95,7 +96,7 @@ export function schedulesOver({ context }: ArchiverUnderTest, jobsEnd: boolean):
     perform: (job, run) => (jobsEnd ? writes.perform(job, run) : new Promise<Ending>(() => {})),
     ended: async () => {},
   });
-  return new Schedules(context, { libraries, writes, jobs, archives });
+  return new Schedules(context, { libraries, writes, jobs, archives, restores: new PlannedRestores() });
 }
 
 export async function withArchiver(

@@ -7,6 +7,8 @@ import { test } from 'node:test';
 import { MidmirrorError } from '@midmirror/basis';
 import { type Cartridge, openLibrary } from '@midmirror/tape-library';
 import type { Manifest } from '@midmirror/tape-format';
+import { limits } from '../limits.ts';
+import { PlannedRestores } from '../planned-restores.ts';
 import type { WriteOrder } from '../process/protocol.ts';
 import { planOrder, writeOrder } from '../process/write-archive.ts';
 import {
@@ -159,3 +161,33 @@ test('a job is told how many archives its library should have', () =>
     await under.ended(job.job);
     assert.deepEqual(there, [2]);
   }));
+
+test('retention leaves what a restore has been told to read, as long as it may be reading', async () => {
+  const time = { nowMs: 0 };
+  const restores = new PlannedRestores(() => time.nowMs);
+  restores.hold('v1', ['a1', 'a2']);
+  time.nowMs += limits.restoreHeldMs;
+  assert.deepEqual([...restores.of('v1')], ['a1', 'a2']);
+  assert.deepEqual([...restores.of('v2')], []);
+  restores.read('v1');
+  time.nowMs += limits.restoreHeldMs;
+  assert.equal(restores.of('v1').size, 2);
+  time.nowMs += 1;
+  assert.equal(restores.of('v1').size, 0);
+
+  await withArchiver(async (under) => {
+    await under.addVolume('v1', 'db', { tapeKeepLast: 1, ...NO_DAYS });
+    const cause = 'schedule';
+    await under.addArchives(['a1', 'a2', 'a3'].map((id, i) => rowOf(id, 10 + i, { cause })));
+    under.calls.list = async () => ({ cartridges: [cartridgeOf()] });
+    under.calls.erase = async () => null;
+    await under.ask('tape-archiver.restore-plan', { volume: 'db', at: 'seq:10', archive: null });
+    const { drops } = await under.ask('tape-archiver.retention', { volumeId: 'v1', dryRun: false });
+    assert.deepEqual(
+      drops.map(({ archive }) => archive),
+      ['a2'],
+    );
+  });
+});
+
+const NO_DAYS = { tapeKeepDaily: 0, tapeKeepWeekly: 0, tapeKeepMonthly: 0, tapeKeepYearly: 0 };
