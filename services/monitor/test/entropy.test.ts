@@ -120,6 +120,29 @@ test('unpacking compressed archives alone does not condemn, nor filling the disk
   assert.ok(facts.denseBytes > 16 << 20, 'it has seen them');
 });
 
+test('compressed files in the place of deleted ones do not condemn, until it is a third of all there was', () => {
+  const { watch } = seeded(new SeededRandom(9));
+  const archive = deflateSync(text(new SeededRandom(10), 4_000_000));
+  let share = 0;
+  for (let at = 0; watch.look(at).verdict === 'good'; at += FILE_BLOCKS) {
+    const from = (at * 3_571) % (archive.length - FILE_BLOCKS * BLOCK);
+    watch.write(at, at * BLOCK, archive.subarray(from, from + FILE_BLOCKS * BLOCK));
+    share = watch.look(at).facts.turnedShare;
+    assert.ok(share < 0.4);
+  }
+  assert.ok(share > 0.29, `${share}`);
+});
+
+test('random files that go mostly where nothing was do not condemn', () => {
+  const { watch } = seeded(new SeededRandom(11));
+  for (let i = 0; i < 80; i += 1) {
+    watch.write(i, i * 10 * BLOCK, randomBytes(10 * BLOCK));
+    watch.write(i, (DATA_BLOCKS + i * 20) * BLOCK, randomBytes(20 * BLOCK));
+    assert.equal(watch.look(i).verdict, 'good');
+  }
+  assert.ok(watch.look(80).facts.turnedShare > 0.05);
+});
+
 test('neither does a disk that is used as before: texts rewritten, archives replaced by newer ones', () => {
   const random = new SeededRandom(5);
   const { watch, data } = seeded(random);
