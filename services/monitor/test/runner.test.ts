@@ -211,7 +211,8 @@ for (const isolation of ['found', 'none'])
   test(`a monitor that is killed in mid-check is cleaned up after (isolation: ${isolation})`, async () => {
     await withFolder(async (folder) => {
       const state = `${folder}/state`;
-      const script = '(setsid sh -c "sleep 1000; :" &) ; mkdir m; echo >begun; sleep 1000';
+      const script =
+        '(setsid sh -c "sleep 1000; :" &); mkdir m; mount -t tmpfs of-a-killed-one m && echo >begun; sleep 1000';
       const monitor = spawn(
         process.execPath,
         [fileURLToPath(new URL('./monitor-to-kill.ts', import.meta.url)), state, isolation, script],
@@ -230,6 +231,7 @@ for (const isolation of ['found', 'none'])
       assert.deepEqual(await markedProcesses(runId), []);
       assert.deepEqual(readdirSync(state), ['something-else']);
       assert.deepEqual(globSync(`/sys/fs/cgroup/**/midmirror-check-${runId}`), []);
+      assert.equal(readFileSync('/proc/self/mounts', 'utf8').includes('of-a-killed-one'), false);
       assert.deepEqual(await cleanUpRuns(state), []);
     });
   });
