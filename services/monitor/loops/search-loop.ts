@@ -1,7 +1,9 @@
 // Carries out a search for the first bad write: asks the core what to probe, probes as many at once as may be, keeps the state
 // after each verdict. Can be stopped at any time and goes on from the state that was kept.
+import { MidmirrorError } from '@midmirror/basis';
 import { type BisectEnd, type BisectState, nextProbes, noteVerdict } from '../core/bisect.ts';
 import type { Verdict } from '../core/verdict.ts';
+import { bisectLimits } from '../limits.ts';
 
 export interface SearchPorts {
   /** Rejects only when nothing can be said of any moment now; the search then ends with that error, its state kept. */
@@ -27,6 +29,11 @@ export async function runSearch(
   begun: BisectState,
   { jobs, signal, probe, keep }: SearchOptions,
 ): Promise<{ state: BisectState; end: BisectEnd | null }> {
+  if (!Number.isSafeInteger(jobs) || jobs < 1 || jobs > bisectLimits.jobsMax)
+    throw new MidmirrorError(
+      'bad-request',
+      `jobs ${jobs}: expected a whole number from 1 to ${bisectLimits.jobsMax}`,
+    );
   let state = begun;
   const running = new Map<number, Running>();
   /** They are ending, and take room until they have. */

@@ -1,10 +1,9 @@
 // What a run leaves on the machine while it goes on: a folder of its own under the state directory, with a note of what
 // else there is. After a crash of the monitor the next one finds the notes and undoes it all. One monitor at a time has
 // a state directory; who starts it sees to that.
-import { randomUUID } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { execFileSync } from 'node:child_process';
-import { resolve } from 'node:path';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { ControlGroup, type GroupPlaces, removeGroups } from './control-group.ts';
 import { killMarked } from './marked-processes.ts';
@@ -20,16 +19,21 @@ export interface BegunRun {
 }
 
 const NOTE = 'begun.json';
-const RUN_NAME = /^[0-9a-f-]{36}$/;
+/** Short: sockets lie below it, and their paths are. */
+const RUN_NAME = /^[0-9a-f]{12}$/;
 
 /** Noted before anything is made that would have to be undone. */
 export function beginRun(stateDirectory: string, places: GroupPlaces): BegunRun {
-  const id = randomUUID();
-  const folder = `${resolve(stateDirectory)}/${id}`;
-  const scratch = `${folder}/scratch`;
+  const id = randomBytes(6).toString('hex');
   const group = new ControlGroup(places, id);
+  let folder: string;
+  let scratch: string;
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o711 });
+    mkdirSync(stateDirectory, { recursive: true, mode: 0o711 });
+    // Mounts are listed by their real paths.
+    folder = `${realpathSync(stateDirectory)}/${id}`;
+    scratch = `${folder}/scratch`;
+    mkdirSync(folder, { mode: 0o711 });
     writeFileSync(`${folder}/${NOTE}`, JSON.stringify({ format: 1, groups: group.folders }));
     mkdirSync(scratch, { mode: 0o700 });
   } catch (cause) {
@@ -46,7 +50,7 @@ export async function cleanUpRuns(stateDirectory: string): Promise<string[]> {
   const said: string[] = [];
   for (const id of readdirIfThere(stateDirectory)) {
     if (!RUN_NAME.test(id)) continue;
-    const folder = `${resolve(stateDirectory)}/${id}`;
+    const folder = `${realpathSync(stateDirectory)}/${id}`;
     const left = await undo(id, folder, groupsOf(folder));
     said.push(
       left.length === 0

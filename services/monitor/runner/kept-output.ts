@@ -37,8 +37,12 @@ export class KeptOutput {
     if (this.#tailBytes > 2 * this.#tailMax || this.#tail.length > 1024) this.#shorten();
   }
 
-  /** As text; what is not UTF-8 is replaced. Says how much was left out, and where. */
+  /** As text for a terminal. Says how much was left out, and where. */
   text(): string {
+    return printable(this.#text());
+  }
+
+  #text(): string {
     this.#shorten();
     const head = Buffer.concat(this.#head);
     const tail = Buffer.concat(this.#tail);
@@ -53,4 +57,11 @@ export class KeptOutput {
     this.#tail = [Buffer.from(kept)];
     this.#tailBytes = kept.length;
   }
+}
+
+/** Names of files on a hostile disk could steer a terminal: control characters but line ends and tabs are spelt. */
+export function printable(text: string): string {
+  return text
+    .replaceAll('\r\n', '\n')
+    .replace(/[^\P{Cc}\n\t]/gu, (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`);
 }

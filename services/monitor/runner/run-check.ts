@@ -17,6 +17,8 @@ export interface RunnerOptions {
   /** Names what is begun, for the cleaning up after a crash. */
   stateDirectory: string;
   isolation: Isolation;
+  /** The operator's, before those of the plan. */
+  limits?: Partial<CheckLimits>;
   /** Stops the check: it can't tell. */
   signal?: AbortSignal;
 }
@@ -71,11 +73,11 @@ class RunningCheck {
   /** Why it was stopped. */
   #stopped: string | null = null;
 
-  constructor(run: BegunRun, plan: CheckPlan, { isolation, signal }: RunnerOptions) {
+  constructor(run: BegunRun, plan: CheckPlan, { isolation, limits, signal }: RunnerOptions) {
     this.#run = run;
     this.#plan = plan;
     this.#isolation = isolation;
-    this.#limits = { ...checkLimits, ...plan.limits };
+    this.#limits = { ...checkLimits, ...plan.limits, ...limits };
     this.#output = new KeptOutput(this.#limits.outputBytesKept);
     this.#signal = signal;
   }

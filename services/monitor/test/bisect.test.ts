@@ -152,7 +152,7 @@ interface World {
 
 function makeWorld(random: SeededRandom): World {
   const good = random.below(5);
-  const bad = good + 1 + random.below(random.pick([3, 20, 150]));
+  const bad = good + 1 + random.below(random.pick([3, 20, 100]));
   const firstBad = good + random.below(bad - good + 3);
   const skipShare = random.pick([0, 0, 0.1, 0.5, 0.95]);
   const wild = random.chance(0.2);
@@ -186,25 +186,25 @@ function play(random: SeededRandom): number {
   const asked = new Set<number>();
   for (let steps = 1; ; steps += 1) {
     const { start, stop, end } = nextProbes(state, running, jobs);
-    assert.deepEqual(end, naive.end(bisectLimits.cannotTellMax));
+    const expected = naive.end(bisectLimits.cannotTellMax);
+    if (end !== expected) assert.deepEqual(end, expected);
     if (end !== null || random.chance(0.1)) assert.deepEqual(notMonotone(state), naive.notMonotone());
-    const range = naive.range();
+    const range = start.length > 0 ? naive.range() : null;
     for (const seq of start) {
       const atEnd = seq === question.good || seq === question.bad;
-      assert.ok(atEnd || (seq > range.low && seq < range.high), `${seq} can tell something`);
-      assert.ok(!naive.told.has(seq) && !running.includes(seq), `${seq} is new`);
+      const useful = atEnd || (seq > range!.low && seq < range!.high);
+      if (!useful || naive.told.has(seq) || running.includes(seq)) assert.fail(`${seq} tells nothing new`);
       asked.add(seq);
     }
-    for (const seq of stop) assert.ok(running.includes(seq));
+    for (const seq of stop) if (!running.includes(seq)) assert.fail(`${seq} does not run`);
     running = running.filter((seq) => !stop.includes(seq)).concat(start);
-    assert.equal(new Set(running).size, running.length);
-    assert.ok(running.length <= jobs);
+    if (running.length > jobs || new Set(running).size !== running.length) assert.fail(`${running} run`);
     if (end !== null) {
       assert.equal(running.length, 0);
       checkEnd({ state, naive, truth, asked, jobs, steady });
       return steps;
     }
-    assert.ok(running.length > 0, 'a search that has not ended goes on');
+    if (running.length === 0) assert.fail('a search that has not ended goes on');
     if (random.chance(0.05)) {
       // The monitor was killed: its probes are gone, and what it had noted is read again.
       running = [];

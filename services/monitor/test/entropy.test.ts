@@ -10,8 +10,8 @@ import { EntropyWatch } from '../core/entropy.ts';
 
 const BLOCK = 4096;
 const FILE_BLOCKS = 25;
-const DISK_BLOCKS = 16_384; // 64 MiB
-const DATA_BLOCKS = 12_000;
+const DISK_BLOCKS = 8192; // 32 MiB
+const DATA_BLOCKS = 6000;
 const MINUTE = 60_000;
 
 /** Text as people write it, roughly: words of a small vocabulary. */
@@ -95,7 +95,7 @@ test('files encrypted into copies, the originals trimmed, condemn before a tenth
   for (let at = 0; watch.look(timeMs).verdict === 'good'; at += FILE_BLOCKS) {
     assert.ok(at < DATA_BLOCKS / 10);
     const file = data.subarray(at * BLOCK, (at + FILE_BLOCKS) * BLOCK);
-    watch.write(timeMs, (DATA_BLOCKS + (at % 4000)) * BLOCK, encrypted(file));
+    watch.write(timeMs, (DATA_BLOCKS + (at % 2000)) * BLOCK, encrypted(file));
     watch.erase(timeMs, at * BLOCK, FILE_BLOCKS * BLOCK);
     timeMs += 100;
   }
@@ -117,13 +117,36 @@ test('unpacking compressed archives alone does not condemn, nor filling the disk
     assert.equal(watch.look(timeMs).verdict, 'good');
   }
   const { facts } = watch.look(timeMs);
-  assert.ok(facts.denseBytes > 16 << 20, 'it has seen them');
+  assert.ok(facts.denseBytes > 8 << 20, 'it has seen them');
+});
+
+test('compressed files in the place of deleted ones do not condemn, until it is a third of all there was', () => {
+  const { watch } = seeded(new SeededRandom(9));
+  const archive = deflateSync(text(new SeededRandom(10), 4_000_000));
+  let share = 0;
+  for (let at = 0; watch.look(at).verdict === 'good'; at += FILE_BLOCKS) {
+    const from = (at * 3_571) % (archive.length - FILE_BLOCKS * BLOCK);
+    watch.write(at, at * BLOCK, archive.subarray(from, from + FILE_BLOCKS * BLOCK));
+    share = watch.look(at).facts.turnedShare;
+    assert.ok(share < 0.4);
+  }
+  assert.ok(share > 0.29, `${share}`);
+});
+
+test('random files that go mostly where nothing was do not condemn', () => {
+  const { watch } = seeded(new SeededRandom(11));
+  for (let i = 0; i < 80; i += 1) {
+    watch.write(i, i * 10 * BLOCK, randomBytes(10 * BLOCK));
+    watch.write(i, (DATA_BLOCKS + i * 20) * BLOCK, randomBytes(20 * BLOCK));
+    assert.equal(watch.look(i).verdict, 'good');
+  }
+  assert.ok(watch.look(80).facts.turnedShare > 0.05);
 });
 
 test('neither does a disk that is used as before: texts rewritten, archives replaced by newer ones', () => {
   const random = new SeededRandom(5);
   const { watch, data } = seeded(random);
-  for (let i = 0; i < 4000; i += 1) {
+  for (let i = 0; i < 2000; i += 1) {
     const at = random.below(DATA_BLOCKS - FILE_BLOCKS);
     watch.write(i * 1000, at * BLOCK, data.subarray(at * BLOCK, (at + FILE_BLOCKS) * BLOCK));
     const archive = DATA_BLOCKS + random.below(1000);

@@ -189,6 +189,11 @@ test('a check is stopped when the monitor stops, before it starts or later', asy
   assert.equal((await run('exit 0', { signal: AbortSignal.abort() })).verdict, 'cannot-tell');
 });
 
+test('what would steer a terminal is spelt', async () => {
+  const { output } = await run("printf 'a\\033[2Jb\\r\\nc\\td\\177\\302\\233'");
+  assert.equal(output, 'a\\x1b[2Jb\nc\td\\x7f\\x9b');
+});
+
 test('what is kept of an output is its beginning and its end, whatever pieces it comes in', () => {
   for (const piece of [1, 7, 100, 5000]) {
     const kept = new KeptOutput(101);
@@ -206,7 +211,8 @@ for (const isolation of ['found', 'none'])
   test(`a monitor that is killed in mid-check is cleaned up after (isolation: ${isolation})`, async () => {
     await withFolder(async (folder) => {
       const state = `${folder}/state`;
-      const script = '(setsid sh -c "sleep 1000; :" &) ; mkdir m; echo >begun; sleep 1000';
+      const script =
+        '(setsid sh -c "sleep 1000; :" &); mkdir m; mount -t tmpfs of-a-killed-one m && echo >begun; sleep 1000';
       const monitor = spawn(
         process.execPath,
         [fileURLToPath(new URL('./monitor-to-kill.ts', import.meta.url)), state, isolation, script],
@@ -225,6 +231,7 @@ for (const isolation of ['found', 'none'])
       assert.deepEqual(await markedProcesses(runId), []);
       assert.deepEqual(readdirSync(state), ['something-else']);
       assert.deepEqual(globSync(`/sys/fs/cgroup/**/midmirror-check-${runId}`), []);
+      assert.equal(readFileSync('/proc/self/mounts', 'utf8').includes('of-a-killed-one'), false);
       assert.deepEqual(await cleanUpRuns(state), []);
     });
   });
@@ -232,7 +239,7 @@ for (const isolation of ['found', 'none'])
 test('what is still mounted in a run that was begun is unmounted, never deleted through', async () => {
   await withFolder(async (folder) => {
     const state = `${folder}/state`;
-    const run = `${state}/11111111-2222-3333-4444-555555555555`;
+    const run = `${state}/111122223333`;
     const files = `${folder}/files of the mirror`;
     mkdirSync(`${run}/scratch/a b`, { recursive: true });
     mkdirSync(files);

@@ -92,7 +92,9 @@ function mountOnce(
 ): { done: boolean; damaged: boolean; said: string } {
   const folder = `${scratch}/replay`;
   mkdirSync(folder, { recursive: true });
-  const options = ['loop', 'rw', ...(type === 'xfs' ? ['nouuid'] : []), 'nosuid', 'nodev', 'noexec'];
+  // An ext4 may ask for the machine to panic at its first error.
+  const own = { ext4: ['errors=remount-ro', 'noinit_itable'], xfs: ['nouuid'] }[type];
+  const options = ['loop', 'rw', 'nosuid', 'nodev', 'noexec', ...own];
   const mounted = runTool('mount', ['-t', type, '-o', options.join(','), path, folder]);
   const said = `its journal can't be replayed: ${mounted?.said ?? 'mount is not on this machine'}`;
   if (mounted?.status !== 0)

@@ -19,9 +19,11 @@ const GUEST_SIGNALS = [
   'postmaster.pid',
   'postmaster.opts',
 ];
-/** Said of the machine, not of the data. */
+/** Said of the data when it can't be recovered; and of the machine, which may sound like it. All else says nothing. */
+const DAMAGE =
+  /PANIC|checkpoint record|invalid (?:page|magic|data|record|checksum)|corrupt|checksum|unexpected|missing|could not (?:read|open|access|find|stat|locate)|does not exist/i;
 const MACHINE =
-  /could not (?:create shared memory|map anonymous shared memory|create semaphores|bind)|No space left on device|Cannot allocate memory|could not access file "[^"]*": No such file|insufficient parameter settings|invalid value for parameter|unrecognized configuration parameter|has wrong ownership|has invalid permissions|Permission denied|could not load library/i;
+  /could not (?:create (?:any|shared memory|lock file|semaphores|Unix)|map anonymous shared memory|bind|load library)|Unix-domain socket path|No space left on device|Cannot allocate memory|could not access file "[^"]*": No such file|insufficient parameter settings|invalid value for parameter|unrecognized configuration parameter|has wrong ownership|has invalid permissions|Permission denied|files are incompatible with server/i;
 
 type Said = 'good' | 'bad' | 'cannot-tell';
 
@@ -129,10 +131,10 @@ async function recovered(cluster: Cluster, home: string, server: Server): Promis
     // Without a deadline of its own: the check has one.
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     if (server.ended()) {
-      const machine = MACHINE.test(server.log());
-      say(machine ? 'it can not be started here:' : 'it does not recover:');
+      const damaged = DAMAGE.test(server.log()) && !MACHINE.test(server.log());
+      say(damaged ? 'it does not recover:' : 'it can not be started here:');
       say(indent(server.log()));
-      return machine ? 'cannot-tell' : 'bad';
+      return damaged ? 'bad' : 'cannot-tell';
     }
     if (runTool(`${cluster.programs}/pg_isready`, ['-q', '-h', home, '-t', '2'], inHome(home))?.status === 0)
       break;
