@@ -27,6 +27,9 @@ export const limits = {
   /** A responder that works says so this often, and is gone when it is silent for so long. */
   lifeEveryMs: 1000,
   silenceMsMax: 5000,
+  /** Of an answer: what goes in one message (a server takes 1 MiB unless it is told otherwise), and all of it. */
+  answerPartBytesMax: 512 << 10,
+  answerBytesMax: 16 << 20,
   /** A volume's owner may be changing: how long a request to it waits for one. */
   ownerMsMax: 2000,
   ownerEveryMs: 100,

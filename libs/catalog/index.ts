@@ -82,7 +82,7 @@ export {
   tapeArchivesOf,
   tapeBasePinId,
   tapeJobOf,
-  tapeJobPinId,
+  tapeJobPinIds,
   tapePartsOf,
 } from './tapes.ts';
 export { volumeById, volumeByName } from './volumes.ts';

@@ -53,9 +53,9 @@ export async function tapeJobOf(db: CatalogReader, id: string): Promise<TapeJobR
   });
 }
 
-/** The pin of a job, which lives as long as the job has not ended. */
-export function tapeJobPinId(jobId: string): string {
-  return `tape-job-${jobId}`;
+/** The pins of a job, which live as long as it has not ended: of its own point, and of that of the parent. */
+export function tapeJobPinIds(jobId: string): { point: string; parent: string } {
+  return { point: `tape-job-${jobId}`, parent: `tape-job-${jobId}-parent` };
 }
 
 /** The pin of the point of a volume's newest archive of a cause: the next difference is one to it. */

@@ -19,6 +19,8 @@ export const limits = {
   /** A file that is read to its end by a program may be large; it is given up after so long without a byte. */
   silentMsMax: 120_000,
   errorBytesMax: 8192,
+  /** Address space of a program that reads a disk in our place. */
+  readerBytesMax: 2 ** 32,
   /** What one listing of a program may print. */
   listingBytesMax: 256 << 20,
   /** Files of an image that 7z can list: they are held in memory. */
@@ -27,12 +29,14 @@ export const limits = {
   foldersKeptMax: 64,
   inodesAtOnceMax: 500,
   inodesKeptMax: 20_000,
+  /** Names for a new session, should one be taken. */
+  beginTriesMax: 5,
   /** Until a server shows its device. */
   shownMsMax: 15_000,
   /** How long a program may keep a mount from being undone; then it is taken out of sight. */
   unmountMsMax: 3000,
   /** Until a server has ended; it is killed after a quarter of it. */
-  endedMsMax: 10_000,
+  endedMsMax: 20_000,
   pollMs: 20,
   /**
    * Calls of the file system on mounted mirrors at one time, in this process. They wait in Node's threads, of which

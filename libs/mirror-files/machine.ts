@@ -13,6 +13,7 @@ const PACKAGES = {
   umount: 'mount',
   'nbd-client': 'nbd-client',
   modprobe: 'kmod',
+  prlimit: 'util-linux',
   debugfs: 'e2fsprogs',
   '7z': '7zip',
 } as const;

@@ -168,13 +168,16 @@ class OpenMirror implements MirrorFiles {
     const { client, place, tell } = this.#opened;
     // What is being made is made first, so that all of it can be undone.
     await Promise.allSettled([...this.#trees.values(), ...this.#disks.values()]);
-    const parts = await Promise.allSettled(this.#parts.values());
+    const parts = (await Promise.allSettled(this.#parts.values())).flatMap((part) =>
+      part.status === 'fulfilled' ? [part.value] : [],
+    );
+    for (const part of parts) await part.closeFile();
     try {
       await place.session.end();
     } catch (error) {
       tell(`${place.session.folder} is left to the next one that opens a mirror: ${messageOf(error)}`);
     }
-    for (const part of parts) if (part.status === 'fulfilled') await part.value.close();
+    for (const part of parts) await part.closeServer();
     await client.close();
   }
 
@@ -234,9 +237,10 @@ class OpenMirror implements MirrorFiles {
     if (way === 'kernel-nbd' || way === 'nbdfuse')
       return await mountTree(session, await this.#disk(way), fileSystem, access);
     const { number, kind, startBytes, sizeBytes } = fileSystem;
-    const { path } = await once(this.#parts, number, () => partFile(place, startBytes, sizeBytes));
-    if (way === 'debugfs') return await debugfsTree(required(machine, 'debugfs'), path);
-    return await sevenZipTree(required(machine, '7z'), kind, path);
+    const program = required(machine, way);
+    const { disk, user } = await once(this.#parts, number, () => partFile(place, startBytes, sizeBytes));
+    const reader = { program, prlimit: machine.find('prlimit'), disk, user };
+    return await (way === 'debugfs' ? debugfsTree(reader) : sevenZipTree(reader, kind));
   }
 
   #disk(way: 'kernel-nbd' | 'nbdfuse'): Promise<string> {

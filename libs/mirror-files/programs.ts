@@ -15,10 +15,22 @@ export interface Ran {
 export interface RunOptions {
   input?: string;
   stdoutBytesMax?: number;
-  env?: Readonly<Record<string, string>>;
 }
 
-function environment(more: RunOptions['env'] = {}): NodeJS.ProcessEnv {
+/** A program that reads a hostile disk in this process's place, and what is kept from it. */
+export interface Reader {
+  program: string;
+  /** Of prlimit, which bounds its memory; null: it is not here. */
+  prlimit: string | null;
+  /** The disk, open. The program finds it as `DISK`, wherever it lies and whoever else may not get there. */
+  disk: number;
+  /** Who it runs as; null: as we do. */
+  user: number | null;
+}
+
+export const DISK = '/proc/self/fd/3';
+
+function environment(more: Readonly<Record<string, string>>): NodeJS.ProcessEnv {
   const { PATH = '', HOME = '/' } = process.env;
   return { PATH: `${PATH}:/usr/sbin:/sbin`, HOME, LC_ALL: 'C.UTF-8', TZ: 'UTC', ...more };
 }
@@ -28,15 +40,40 @@ export function start(
   program: string,
   args: readonly string[],
   stdio: ('ignore' | 'pipe')[],
-  env?: RunOptions['env'],
+  env: Readonly<Record<string, string>> = {},
 ): ChildProcess {
   return spawn(program, args, { stdio, env: environment(env), detached: true, cwd: '/' });
 }
 
+function startReader(reader: Reader, args: readonly string[], stdin: 'ignore' | 'pipe'): ChildProcess {
+  const { program, prlimit, disk, user } = reader;
+  const bounds = [`--as=${limits.readerBytesMax}`, '--core=0', '--'];
+  const [first, ...rest] = prlimit === null ? [program, ...args] : [prlimit, ...bounds, program, ...args];
+  return spawn(first!, rest, {
+    stdio: [stdin, 'pipe', 'pipe', disk],
+    env: environment({}),
+    detached: true,
+    cwd: '/',
+    ...(user === null ? {} : { uid: user, gid: user }),
+  });
+}
+
 /** To its end. Rejects when it can't be run, prints too much or takes too long. */
-export async function run(program: string, args: readonly string[], options: RunOptions = {}): Promise<Ran> {
-  const { input, stdoutBytesMax = limits.errorBytesMax, env } = options;
-  const child = start(program, args, [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'], env);
+export async function run(program: string, args: readonly string[]): Promise<Ran> {
+  return await toItsEnd(start(program, args, ['ignore', 'pipe', 'pipe']), program, {});
+}
+
+export async function runReader(
+  reader: Reader,
+  args: readonly string[],
+  options: RunOptions = {},
+): Promise<Ran> {
+  const child = startReader(reader, args, options.input === undefined ? 'ignore' : 'pipe');
+  return await toItsEnd(child, reader.program, options);
+}
+
+async function toItsEnd(child: ChildProcess, program: string, options: RunOptions): Promise<Ran> {
+  const { input, stdoutBytesMax = limits.errorBytesMax } = options;
   const errors = collectErrors(child);
   const parts: Buffer[] = [];
   let bytes = 0;
@@ -66,12 +103,8 @@ export async function run(program: string, args: readonly string[], options: Run
 }
 
 /** As `run`; rejects unless its status is 0. */
-export async function succeed(
-  program: string,
-  args: readonly string[],
-  options: RunOptions = {},
-): Promise<string> {
-  const { status, stdout, stderr } = await run(program, args, options);
+export async function succeed(program: string, args: readonly string[]): Promise<string> {
+  const { status, stdout, stderr } = await run(program, args);
   if (status === 0) return stdout.toString();
   throw new MidmirrorError('io', failed(program, status, stderr));
 }
@@ -82,12 +115,13 @@ export function failed(program: string, status: number | null, stderr: string): 
 }
 
 /** What it prints. It is ended when the reader stops. `check` is given its status and errors in the end. */
-export async function* stream(
-  program: string,
+export async function* streamReader(
+  reader: Reader,
   args: readonly string[],
   check: (status: number | null, stderr: string) => void,
 ): AsyncGenerator<Buffer> {
-  const child = start(program, args, ['ignore', 'pipe', 'pipe']);
+  const { program } = reader;
+  const child = startReader(reader, args, 'ignore');
   const errors = collectErrors(child);
   const over = ended(child, program);
   over.catch(() => {});

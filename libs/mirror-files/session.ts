@@ -3,6 +3,7 @@
 // are of files in it, and processes carry it in their environment. Whether its process lives, a lock tells.
 import { randomBytes } from 'node:crypto';
 import { existsSync, promises as fs, readFileSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import { resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
@@ -34,22 +35,29 @@ export class Session {
   static async begin(stateDirectory: string, machine: Machine, openToUsers: boolean): Promise<Session> {
     // Kernel paths are absolute and without links: what is compared with them must be, too.
     const directory = await makeDirectory(stateDirectory);
-    for (;;) {
+    for (let tries = 1; ; tries += 1) {
       const id = randomBytes(6).toString('hex');
-      try {
-        const lock = lockJob(directory, id);
+      const lock = tryLock(directory, id);
+      // Somebody who cleans up may have looked at it in this moment, and have taken it away.
+      if (lock !== null && existsSync(`${directory}/${id}.lock`)) {
         await fs.mkdir(`${directory}/${id}`, { mode: openToUsers ? 0o711 : 0o700 });
         return new Session(`${directory}/${id}`, machine, lock);
-      } catch (error) {
-        // Somebody who cleans up has looked at it in this moment.
-        if (!(error instanceof MidmirrorError && error.code === 'locked')) throw error;
       }
+      lock?.release();
+      if (tries === limits.beginTriesMax)
+        throw new MidmirrorError('io', `${directory} can't be used: locks on files in it do not hold`, {
+          hint: 'name a folder of a local disk that can be written',
+        });
     }
   }
 
   /** A process that lives as long as the mirror is open. */
   serve(program: string, args: readonly string[]): ReturnType<typeof start> {
-    return start(program, args, ['ignore', 'ignore', 'pipe'], { [OWNER]: this.folder });
+    const server = start(program, args, ['ignore', 'ignore', 'pipe'], { [OWNER]: this.folder });
+    // One that does not end must not keep us from it.
+    server.unref();
+    (server.stderr as Socket).unref();
+    return server;
   }
 
   async recordDevice(device: string): Promise<void> {
@@ -75,12 +83,8 @@ export async function undoStale(
   const found = (await fs.readdir(directory)).map((name) => name.split('.', 1)[0]!);
   for (const id of new Set(found.filter((name) => ID.test(name)))) {
     const folder = `${directory}/${id}`;
-    let lock: DataLock;
-    try {
-      lock = lockJob(directory, id);
-    } catch {
-      continue; // its process lives
-    }
+    const lock = tryLock(directory, id);
+    if (lock === null) continue; // its process lives
     try {
       if (existsSync(folder)) {
         await undo(folder, machine);
@@ -92,6 +96,14 @@ export async function undoStale(
     } finally {
       lock.release();
     }
+  }
+}
+
+function tryLock(directory: string, id: string): DataLock | null {
+  try {
+    return lockJob(directory, id);
+  } catch {
+    return null;
   }
 }
 

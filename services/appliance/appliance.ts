@@ -107,7 +107,7 @@ export async function startAppliance(config: Config, edges: ApplianceEdges): Pro
     const nbdUri = serverUri(nbd.address);
     const tapes = new TapeArchiver({
       ...shared,
-      pointUri: (volume, seq) => exportUri(nbdUri, `${volume}@seq:${seq}`),
+      pointUri: (volumeId, seq) => exportUri(nbdUri, `${volumeId}@seq:${seq}`),
       defaultLibrary: config.MIM_TAPE_LIBRARY,
       openLibrary: tapeProcesses(config, log),
       reached: (place) => reached(`tape:${place}`),

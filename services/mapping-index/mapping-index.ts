@@ -148,11 +148,15 @@ export class MappingIndex implements ExportDirectory {
     });
   }
 
-  /** Names are `volume@point`, or a clone's. */
+  /** Names are `volume@point`, with the volume's id or its name, or a clone's. */
   async open(name: string): Promise<OpenedExport> {
     const at = name.indexOf('@');
     if (at === -1) return await this.clones.open(name);
-    const volume = await volumeByName(this.#context.catalog.db, name.slice(0, at));
+    const { db } = this.#context.catalog;
+    const idOrName = name.slice(0, at);
+    const byId = db.selectFrom('volume').selectAll().where('id', '=', idOrName);
+    const volume =
+      (await byId.where('state', '=', 'active').executeTakeFirst()) ?? (await volumeByName(db, idOrName));
     const text = name.slice(at + 1);
     const { point, mirror, release } = await this.openPoint(volume.id, text);
     return {

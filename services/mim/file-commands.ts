@@ -35,6 +35,9 @@ interface FileOptions {
 
 /** Listed in one piece and in order; beyond that in pieces. */
 const ROWS_MAX = 10_000;
+/** What an answer in JSON holds in memory. */
+const JSON_BYTES_MAX = 64 << 20;
+const JSON_ENTRIES_MAX = 1_000_000;
 const PLACE =
   '<volume>@<point>:/path or <clone>:/path, such as db@-5m:/var/log or db@mark:before-upgrade:/etc/hosts';
 
@@ -63,10 +66,16 @@ export function fileCommands(program: Command, open: () => Session): void {
         const files = await tree();
         const path = pathOf(place);
         const parts: Buffer[] = [];
+        let bytes = 0;
         for await (const part of files.read(path, range)) {
           if (signal.aborted) return;
-          if (session.json) parts.push(part);
-          else if (!process.stdout.write(part)) await drained(signal);
+          if (session.json) {
+            parts.push(part);
+            if ((bytes += part.length) > JSON_BYTES_MAX)
+              throw new MidmirrorError('bad-request', `${printName(path)} is too long for JSON`, {
+                hint: 'leave --json away, or ask for less with --offset and --length',
+              });
+          } else if (!process.stdout.write(part)) await drained(signal);
         }
         if (session.json)
           session.answer({ point, path, base64: Buffer.concat(parts).toString('base64') }, () => '');
@@ -228,6 +237,10 @@ function showDisk({ session, mirror, point }: Opened): void {
   });
 }
 
+function readBy({ fileSystem, way, passedOver }: FileTree) {
+  return { fileSystem, way, passedOver };
+}
+
 interface Listed extends Entry {
   /** Of a symbolic link. */
   target?: string;
@@ -238,7 +251,7 @@ async function list({ session, tree, point, signal }: Opened, path: string): Pro
   const found = await files.stat(path);
   if (found.kind !== 'directory') {
     const own = { ...found, name: path };
-    return session.answer({ point, path, entries: [own] }, () => rowsOf([own]));
+    return session.answer({ point, path, ...readBy(files), entries: [own] }, () => rowsOf([own]));
   }
   const all: Listed[] = [];
   const shown: Listed[] = [];
@@ -249,11 +262,15 @@ async function list({ session, tree, point, signal }: Opened, path: string): Pro
     if (entry.kind === 'symlink')
       listed.target = await files.readLink(`${path}/${entry.name}`).catch(() => '?');
     (session.json ? all : shown).push(listed);
+    if (all.length > JSON_ENTRIES_MAX)
+      throw new MidmirrorError('bad-request', `${printName(path)} has too many files for JSON`, {
+        hint: 'leave --json away',
+      });
     if (shown.length < ROWS_MAX) continue;
     process.stdout.write(`${rowsOf(shown.splice(0))}\n`);
     some = true;
   }
-  if (session.json) session.answer({ point, path, entries: all.sort(byName) }, () => '');
+  if (session.json) session.answer({ point, path, ...readBy(files), entries: all.sort(byName) }, () => '');
   else if (shown.length > 0) process.stdout.write(`${rowsOf(shown)}\n`);
   else if (!some) session.note(`${printName(path)} is empty.`);
 }
@@ -328,7 +345,9 @@ async function copy(
   session.progress('');
   for (const { path: where, why } of copied.reasons)
     session.note(`  not copied: ${printName(where)}: ${why}`);
-  session.answer({ point, path, target: to, ...copied }, () => printCopied(copied, to, what));
+  session.answer({ point, path, ...readBy(files), target: to, ...copied }, () =>
+    printCopied(copied, to, what),
+  );
   if (copied.failed > 0) process.exitCode = 1;
 }
 

@@ -4,27 +4,41 @@ import { isNotFound } from './restore-source.ts';
 import type { Session } from './session.ts';
 import { type TapePlan, tapePlan } from './tape-plan.ts';
 
-/** `error`: why it is not restored from disk. Throws it, with the nearest points on tape, when the tapes don't have it either. */
+/**
+ * `error`: why it is not restored from disk. Throws it when the tapes don't have it either: with the nearest points on
+ * tape, or with why nobody knows.
+ */
 export async function tapePlanInstead(
   { api }: Session,
   volume: string,
   at: string,
   error: unknown,
 ): Promise<TapePlan> {
-  const isUnavailable = error instanceof MidmirrorError && error.code === 'point-unavailable';
-  if (!isUnavailable && !isNotFound(error)) throw error;
+  const isGone = error instanceof MidmirrorError && error.code === 'point-unavailable';
+  if (!isGone && !isNotFound(error)) throw error;
+  // A disk that can't give its latest moment (a gap is open) has one later than any tape.
+  if (isGone && at === 'latest')
+    throw withHint(
+      error,
+      `\`mim tape restore ${volume} --at latest\` takes the newest on tape, which is older`,
+    );
   try {
     return await tapePlan(api, volume, { at });
   } catch (other) {
-    if (!(other instanceof MidmirrorError) || other.code !== 'point-unavailable') throw error;
-    const { code, message, hint, details } = error as MidmirrorError;
-    const onTape = other.hint ?? other.message;
-    throw new MidmirrorError(code, message, {
-      hint: hint === undefined ? onTape : `${hint}; ${onTape}`,
-      details: { ...details },
-      cause: error,
-    });
+    if (!(other instanceof MidmirrorError) || isNotFound(other)) throw error;
+    if (other.code === 'point-unavailable') throw withHint(error, other.hint ?? other.message);
+    const told = `whether it is on tape is not known: ${other.message}`;
+    throw withHint(error, other.hint === undefined ? told : `${told} (${other.hint})`);
   }
+}
+
+function withHint(error: unknown, more: string): MidmirrorError {
+  const { code, message, hint, details } = error as MidmirrorError;
+  return new MidmirrorError(code, message, {
+    hint: hint === undefined ? more : `${hint}; ${more}`,
+    details: { ...details },
+    cause: error,
+  });
 }
 
 /** A point on tape alone, with an option that needs it on disk. */

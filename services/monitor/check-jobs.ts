@@ -15,21 +15,23 @@ import {
 } from '@midmirror/catalog';
 import type { ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
 import type { MonitorContext } from './context.ts';
+import type { Verdict } from './core/verdict.ts';
 import { monitorLimits } from './limits.ts';
 import type { Prober } from './prober.ts';
-import { Slots } from './slots.ts';
+import { Slots } from './loops/slots.ts';
 
-/** A walk or a search: which probes to make now, and what came of it. Its state is plain JSON. */
+/** A walk or a search over a job's volume. Its state is plain JSON. */
 export interface Task<State> {
-  /** `running`: probes under way. None to start and none running: `end` tells. */
-  next(
-    state: State,
-    running: readonly number[],
-    job: JobView,
-  ): Promise<{ start: number[]; stop: number[]; ended: boolean }>;
-  note(state: State, seq: number, verdict: 'good' | 'bad' | 'cannot-tell'): State;
+  /** To its end, from the state that was kept. Null: it was stopped. */
+  run(state: State, job: JobView, ports: TaskPorts<State>): Promise<ToldCheckEnd | null>;
   probes(state: State): { made: number; max: number | null };
-  end(state: State, job: JobView): Promise<ToldCheckEnd>;
+}
+
+export interface TaskPorts<State> {
+  probe(seq: number, signal: AbortSignal): Promise<Verdict>;
+  /** Durable when done. */
+  keep(state: State): Promise<void>;
+  signal: AbortSignal;
 }
 
 export interface JobView {
@@ -73,7 +75,7 @@ export class CheckJobs {
       .where('status', 'in', ['queued', 'running'])
       .orderBy('created_ns')
       .execute();
-    for (const row of rows) this.#begin(row.id);
+    for (const row of rows) this.#begin(row.id, row.volume_id);
   }
 
   async add(
@@ -102,7 +104,7 @@ export class CheckJobs {
       await refuseTooMany(tx);
       await tx.insertInto('check_job').values(row).execute();
     });
-    this.#begin(row.id);
+    this.#begin(row.id, row.volume_id);
     return this.#told(row);
   }
 
@@ -149,11 +151,11 @@ export class CheckJobs {
     throw new MidmirrorError('not-found', `there is no job ${id} of the monitor`);
   }
 
-  #begin(id: string): void {
+  #begin(id: string, volumeId: string): void {
     const cancel = new AbortController();
     const signal = AbortSignal.any([this.#stop.signal, cancel.signal]);
     const ended = this.#slots
-      .take(signal, () => this.#run(id, signal))
+      .within(volumeId, signal, () => this.#run(id, signal))
       .catch((error: unknown) => this.#failed(id, error))
       .catch((error: unknown) => this.#context.log(`job ${id}: ${messageOf(error)}`))
       .finally(() => this.#running.delete(id));
@@ -168,58 +170,23 @@ export class CheckJobs {
     const task = this.#tasks[row.task as ToldCheckJob['task']];
     const job: JobView = { volume, check, probesMax: row.probes_max };
     await catalog.db.updateTable('check_job').set({ status: 'running' }).where('id', '=', id).execute();
-    let state: unknown = JSON.parse(row.state);
-    const running = new Map<number, { stop: AbortController; done: Promise<number> }>();
-    const answers = new Map<number, 'good' | 'bad' | 'cannot-tell'>();
-    const failure = Promise.withResolvers<never>();
-    failure.promise.catch(() => {});
-    try {
-      for (;;) {
-        signal.throwIfAborted();
-        const { start, stop, ended } = await task.next(state, [...running.keys()], job);
-        for (const seq of stop) {
-          running.get(seq)?.stop.abort(new MidmirrorError('conflict', 'it tells nothing new any more'));
-          await running.get(seq)?.done.catch(() => {});
-          running.delete(seq);
-        }
-        for (const seq of start) {
-          const own = new AbortController();
-          const done = this.#probe(volume, check, seq, AbortSignal.any([signal, own.signal])).then(
-            (verdict) => {
-              answers.set(seq, verdict);
-              return seq;
-            },
-          );
-          done.catch((error: unknown) => {
-            if (!own.signal.aborted) failure.reject(error);
-          });
-          running.set(seq, { stop: own, done });
-        }
-        if (ended && running.size === 0) break;
-        if (running.size === 0) throw new MidmirrorError('io', `job ${id} has nothing to probe and no end`);
-        const seq = await Promise.race([failure.promise, ...[...running.values()].map(({ done }) => done)]);
-        running.delete(seq);
-        state = task.note(state, seq, answers.get(seq)!);
-        await catalog.db
-          .updateTable('check_job')
-          .set({ state: JSON.stringify(state) })
-          .where('id', '=', id)
-          .execute();
-      }
-      const end = await task.end(state, job);
-      // Before it is done: cut off in between, it is done again, and finds what is there.
-      await this.#onEnd(row, end);
-      await this.#end(id, 'done', { result: JSON.stringify(end) });
-    } finally {
-      for (const { stop, done } of running.values()) {
-        stop.abort(new MidmirrorError('conflict', 'the job has ended'));
-        await done.catch(() => {});
-      }
-    }
+    const end = await task.run(JSON.parse(row.state), job, {
+      probe: (seq, stop) => this.#probe(volume, check, seq, stop),
+      keep: async (state) => {
+        const kept = { state: JSON.stringify(state) };
+        await catalog.db.updateTable('check_job').set(kept).where('id', '=', id).execute();
+      },
+      signal,
+    });
+    signal.throwIfAborted();
+    if (end === null) throw new MidmirrorError('io', `job ${id} has ended without an end`);
+    // Before it is done: cut off in between, it is done again, and finds what is there.
+    await this.#onEnd(row, end);
+    await this.#end(id, 'done', { result: JSON.stringify(end) });
   }
 
   /** Again while the appliance is away. */
-  async #probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal) {
+  async #probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal): Promise<Verdict> {
     for (let attempt = 1; ; attempt += 1) {
       try {
         return await this.#prober.probe(volume, check, seq, signal);

@@ -66,10 +66,19 @@ export interface EntropyLimits {
   blocksMax: number;
   /** A quick encryption and a slow one. */
   horizonsMs: readonly number[];
-  /** Condemned from here on, all three: bytes, share of the plain data, and times what was the most before. */
+  /**
+   * Condemned from here on, all four: bytes; share of the plain data; times what was the most before; share of what is
+   * newly dense that took the place of plain data.
+   */
   turnedBytesMin: number;
   turnedShareMin: number;
   unusualFactor: number;
+  inPlaceShareMin: number;
+  /** Newly dense data that is less even than this is compressed, not encrypted: it has to be a larger share. */
+  chiSquareRandomMax: number;
+  compressedShareMin: number;
+  /** One block counts for no more: some few odd ones must not hide the others. */
+  chiSquareCounted: number;
   /** After so long half of what was usual is. */
   usualHalfLifeMs: number;
 }
@@ -81,6 +90,10 @@ export const entropyLimits: EntropyLimits = {
   turnedBytesMin: 1 << 20,
   turnedShareMin: 0.03,
   unusualFactor: 3,
+  inPlaceShareMin: 0.75,
+  chiSquareRandomMax: 262,
+  compressedShareMin: 0.3,
+  chiSquareCounted: 400,
   usualHalfLifeMs: 30 * 86_400_000,
 };
 

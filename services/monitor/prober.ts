@@ -14,7 +14,7 @@ import { noProbes, type ProbeCounts } from './check-metrics.ts';
 import { readyOf } from './checks.ts';
 import { SOURCE, type MonitorContext } from './context.ts';
 import type { ByteRange } from './core/read-set.ts';
-import { holdsFor, nearestVerdicts, type EarlierVerdict } from './core/reuse.ts';
+import type { EarlierVerdict } from './core/reuse.ts';
 import type { Verdict } from './core/verdict.ts';
 import type { ReadyCheck } from './kinds/all-kinds.ts';
 import { monitorLimits } from './limits.ts';
@@ -22,7 +22,8 @@ import { reach, type Reached } from './reach.ts';
 import type { CheckResult } from './runner/check-plan.ts';
 import type { Isolation } from './runner/isolation.ts';
 import { runCheck } from './runner/run-check.ts';
-import { Slots } from './slots.ts';
+import { knownVerdict } from './loops/known-verdict.ts';
+import { Slots } from './loops/slots.ts';
 
 type Said = Pick<VerdictRow, 'verdict' | 'reason' | 'output' | 'read_ranges' | 'reused_seq' | 'duration_ms'>;
 
@@ -55,7 +56,7 @@ export class Prober {
     if (point === null) return 'cannot-tell';
     const said =
       (await this.#reused(volume, check, ready, checkKey, seq)) ??
-      (await this.#slots.take(signal, () =>
+      (await this.#slots.within(volume.id, signal, () =>
         this.#run(volume, check, ready, { seq, timeNs: point.timeNs }, signal),
       ));
     const row: VerdictRow = {
@@ -81,55 +82,48 @@ export class Prober {
     seq: number,
   ): Promise<Said | null> {
     if (!ready.steady) return null;
-    const { catalog, bus } = this.#context;
-    const rows = await verdictsOf(catalog.db, volume.id, {
+    const rows = await verdictsOf(this.#context.catalog.db, volume.id, {
       check: check.name,
       limit: monitorLimits.earlierMax,
     });
-    const earlier = rows.map((row): EarlierVerdict & { row: VerdictRow } => ({
-      seq: row.seq,
-      verdict: row.verdict as Verdict,
-      checkKey: row.check_key,
-      read: row.read_ranges === null ? null : (JSON.parse(row.read_ranges) as ByteRange[]),
-      row,
-    }));
+    const earlier = rows.map(
+      (row): EarlierVerdict => ({
+        seq: row.seq,
+        verdict: row.verdict as Verdict,
+        checkKey: row.check_key,
+        read: row.read_ranges === null ? null : (JSON.parse(row.read_ranges) as ByteRange[]),
+      }),
+    );
     const probe = { seq, checkKey, steady: ready.steady };
-    for (const each of nearestVerdicts(earlier, probe)) {
-      const changed = each.seq === seq ? [] : await this.#changed(bus, volume.id, each.seq, seq);
-      if (changed === null || !holdsFor(each, probe, changed)) continue;
-      const { row } = each as (typeof earlier)[number];
-      return {
-        verdict: row.verdict,
-        reason: row.reason,
-        output: row.output,
-        read_ranges: row.read_ranges,
-        reused_seq: row.reused_seq ?? row.seq,
-        duration_ms: 0,
-      };
-    }
-    return null;
+    const holds = await knownVerdict(earlier, probe, (from, to) => this.#changed(volume, from, to));
+    if (holds === null) return null;
+    const row = rows.find((each) => each.seq === holds.seq)!;
+    return {
+      verdict: row.verdict,
+      reason: row.reason,
+      output: row.output,
+      read_ranges: row.read_ranges,
+      reused_seq: row.reused_seq ?? row.seq,
+      duration_ms: 0,
+    };
   }
 
-  /** Null: it is not known, or too much. */
-  async #changed(
-    bus: MonitorContext['bus'],
-    volumeId: string,
-    from: number,
-    to: number,
-  ): Promise<ByteRange[] | null> {
+  /** All of it when it is not known, or too much to tell. */
+  async #changed({ id, size_bytes }: VolumeRow, from: number, to: number): Promise<ByteRange[]> {
+    const all = [{ startBytes: 0, lengthBytes: size_bytes }];
     try {
       const wanted = {
-        volumeId,
+        volumeId: id,
         from: `seq:${from}`,
         to: `seq:${to}`,
         limit: monitorLimits.changesMax,
         after: 0,
       };
-      const { extents, next } = await ask(bus, 'mapping-index.changes', wanted);
-      if (next !== null) return null;
+      const { extents, next } = await ask(this.#context.bus, 'mapping-index.changes', wanted);
+      if (next !== null) return all;
       return extents.map(({ offset, length }) => ({ startBytes: offset, lengthBytes: length }));
     } catch (error) {
-      if (error instanceof MidmirrorError && error.code === 'point-unavailable') return null;
+      if (error instanceof MidmirrorError && error.code === 'point-unavailable') return all;
       throw error;
     }
   }

@@ -4,11 +4,13 @@ import { ask } from '@midmirror/bus';
 import { gapsOf, snapshotsOf, type VolumeRow } from '@midmirror/catalog';
 import type { ToldCheckEnd } from '@midmirror/events';
 import { hasSeqWithin } from '@midmirror/point';
-import type { JobView, Task, Tasks } from './check-jobs.ts';
+import type { Task, Tasks } from './check-jobs.ts';
 import type { MonitorContext } from './context.ts';
-import { type BisectState, nextProbes, notMonotone, noteVerdict, probesMade } from './core/bisect.ts';
-import { nextOfWalk, noteWalk, type WalkState } from './core/walk.ts';
+import { type BisectState, notMonotone, probesMade } from './core/bisect.ts';
+import type { WalkState } from './core/walk.ts';
 import { monitorLimits } from './limits.ts';
+import { runSearch } from './loops/search-loop.ts';
+import { runWalk } from './loops/walk-loop.ts';
 
 export interface Walk {
   walk: WalkState;
@@ -42,27 +44,21 @@ export async function mirrorsOf(
 }
 
 function certifyTask(context: MonitorContext): Task<Walk> {
-  const stepOf = async ({ walk, at, latest }: Walk, { volume }: JobView) =>
-    nextOfWalk(walk, at === null ? await mirrorsOf(context, volume, latest) : [at]);
   return {
-    async next(state, running, job) {
-      if (running.length > 0) return { start: [], stop: [], ended: false };
-      const step = await stepOf(state, job);
-      return step.kind === 'probe'
-        ? { start: [step.seq], stop: [], ended: false }
-        : { start: [], stop: [], ended: true };
-    },
-    note: (state, seq, verdict) => ({ ...state, walk: noteWalk(state.walk, seq, verdict) }),
     probes: ({ walk }) => ({ made: walk.probes, max: null }),
-    async end(state, job) {
-      const step = await stepOf(state, job);
-      const { cannotTellCount, lastGood, firstBad } = state.walk;
-      const point = (seq: number | null) => pointOf(context, job.volume, seq);
-      const kind = step.kind === 'condemned' ? 'condemned' : lastGood === null ? 'cannot-tell' : 'certified';
+    async run({ walk: begun, at, latest }, { volume }, { probe, keep, signal }) {
+      const { state, end } = await runWalk(begun, {
+        mirrors: async () => (at === null ? await mirrorsOf(context, volume, latest) : [at]),
+        keep: (walk) => keep({ walk, at, latest }),
+        ...{ probe, signal },
+      });
+      if (end === null) return null;
+      const { cannotTellCount, lastGood, firstBad } = state;
+      const certified = lastGood === null ? 'cannot-tell' : 'certified';
       return {
-        kind,
-        lastGood: await point(lastGood),
-        firstBad: await point(firstBad),
+        kind: end.kind === 'condemned' ? 'condemned' : certified,
+        lastGood: await pointOf(context, volume, lastGood),
+        firstBad: await pointOf(context, volume, firstBad),
         cannotTell: cannotTellCount,
         unsteady: [],
         writes: [],
@@ -73,15 +69,10 @@ function certifyTask(context: MonitorContext): Task<Walk> {
 
 function bisectTask(context: MonitorContext): Task<BisectState> {
   return {
-    async next(state, running, { probesMax }) {
-      const { start, stop, end } = nextProbes(state, running, probesMax);
-      return { start, stop, ended: end !== null };
-    },
-    note: (state, seq, verdict) => noteVerdict(state, seq, verdict),
     probes: (state) => ({ made: probesMade(state), max: state.probesMax }),
-    async end(state, { volume }) {
-      const { end } = nextProbes(state, [], 1);
-      if (end === null) throw new MidmirrorError('io', 'the search has no end');
+    async run(begun, { volume, probesMax: jobs }, ports) {
+      const { state, end } = await runSearch(begun, { jobs, ...ports });
+      if (end === null) return null;
       const [good, bad] =
         end.kind === 'nothing-bad'
           ? [end.at, null]

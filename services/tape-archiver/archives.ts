@@ -87,25 +87,33 @@ export class Archives {
     });
   }
 
-  /** Out of the catalogue, and with `erase` off the media. Throws `conflict` while differences need it, unless `force`. */
+  /**
+   * Out of the catalogue, and with `erase` off the media. Throws `conflict` while differences or jobs need it, unless
+   * `force`, and `locked` while somebody has the library; nothing has changed then.
+   */
   async forget(
     idOrName: string,
     { erase, force }: { erase: boolean; force: boolean },
   ): Promise<{ archive: string; erasedParts: number; freedBytes: number }> {
     const { catalog } = this.#context;
     const row = await tapeArchiveOf(catalog.db, idOrName);
-    if (!force) await this.#refuseNeeded(row);
+    if (!force) {
+      await this.#refuseNeeded(row);
+      await this.#refuseInUse(row);
+    }
     const parts = (await tapePartsOf(catalog.db, [row.id])).get(row.id)!;
     if (erase) {
       await this.refuseAbsent(row, parts, true);
+      await this.#refuseBusy(row.library);
       // From here on it can't be restored, wherever this ends.
       await this.lose(row.id, BEING_ERASED);
-      for (const { barcode, position, bytes, sha256 } of parts)
+      for (const [index, { barcode, position, bytes, sha256 }] of parts.entries())
         await this.#libraries
           .call(row.library, 'erase', { part: { barcode, position, bytes, sha256 } })
-          .catch((error: unknown) => {
+          .catch(async (error: unknown) => {
             // Erased by an earlier call that did not get to its end.
             if (row.lost_reason === BEING_ERASED && isNotFound(error)) return;
+            if (index === 0 && isLocked(error)) await this.#setLost(row.id, row.lost_reason);
             throw error;
           });
     }
@@ -117,6 +125,41 @@ export class Archives {
     });
     const freedBytes = erase ? parts.reduce((sum, { bytes }) => sum + bytes, 0) : 0;
     return { archive: row.name, erasedParts: erase ? parts.length : 0, freedBytes };
+  }
+
+  async #setLost(archiveId: string, reason: string | null): Promise<void> {
+    const { db } = this.#context.catalog;
+    await db.updateTable('tape_archive').set({ lost_reason: reason }).where('id', '=', archiveId).execute();
+  }
+
+  async #refuseInUse({ id, name }: TapeArchiveRow): Promise<void> {
+    const job = await this.#context.catalog.db
+      .selectFrom('tape_job')
+      .select(['id', 'task'])
+      .where('state', 'in', ['queued', 'running'])
+      .where((e) => e.or([e('parent_id', '=', id), e('archive_id', '=', id)]))
+      .executeTakeFirst();
+    if (job === undefined) return;
+    const does = job.task === 'verify' ? 'reads it' : 'writes a difference to it';
+    throw new MidmirrorError('conflict', `tape job ${job.id} ${does}: archive ${name} is in use`, {
+      hint: `wait until it has ended, or end it: \`mim tape cancel ${job.id}\``,
+    });
+  }
+
+  /** As the library would, before anything is lost. */
+  async #refuseBusy(library: string): Promise<void> {
+    const isDrive = library.startsWith('tape:');
+    let jobs = this.#context.catalog.db
+      .selectFrom('tape_job')
+      .select('id')
+      .where('library', '=', library)
+      .where('state', '=', 'running');
+    if (!isDrive) jobs = jobs.where('task', '=', 'write');
+    const job = await jobs.executeTakeFirst();
+    if (job === undefined) return;
+    throw new MidmirrorError('locked', `the tape library ${library} is in use: tape job ${job.id}`, {
+      hint: `wait until it has ended, or end it: \`mim tape cancel ${job.id}\``,
+    });
   }
 
   async #refuseNeeded(row: TapeArchiveRow): Promise<void> {
@@ -183,6 +226,10 @@ function whyNot(cartridge: Cartridge | undefined, toErase: boolean): string | nu
   if (cartridge.location === 'vault')
     return `is in the vault: ${cartridge.vaultPlace ?? 'nobody said where'}`;
   return toErase && cartridge.writeProtected ? 'is write-protected' : null;
+}
+
+function isLocked(error: unknown): boolean {
+  return error instanceof MidmirrorError && error.code === 'locked';
 }
 
 export function isNotFound(error: unknown): boolean {

@@ -11,8 +11,8 @@ export interface TapeArchiverContext {
   clock: Clock;
   telemetry: Telemetry;
   log: (message: string) => void;
-  /** NBD URI of a past point. Throws `unavailable` while nobody serves points. */
-  pointUri: (volumeName: string, seq: number) => string;
+  /** NBD URI of a past point. By id: another volume may get the name. Throws `unavailable` while nobody serves points. */
+  pointUri: (volumeId: string, seq: number) => string;
   /** Where tapes are unless somebody says otherwise; empty: nowhere. */
   defaultLibrary: string;
   openLibrary: (address: string) => TapeCaller;

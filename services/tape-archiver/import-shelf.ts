@@ -5,7 +5,7 @@ import type { Requests, ToldCartridge } from '@midmirror/events';
 import { parsePoint } from '@midmirror/point';
 import type { Manifest } from '@midmirror/tape-format';
 import { type ArchiveOnTape, archivesOn, type Cartridge, type Part } from '@midmirror/tape-library';
-import { type Archives, storeArchive, storeParts, tellOf } from './archives.ts';
+import { type Archives, isNotFound, storeArchive, storeParts, tellOf } from './archives.ts';
 import type { TapeArchiverContext } from './context.ts';
 import type { Libraries } from './libraries.ts';
 
@@ -33,6 +33,8 @@ export class Shelf {
   /** Cartridges by barcode, which are taken in first; null: all that are in the library. */
   async import(asked: string | null, barcodes: readonly string[] | null): Promise<Imported> {
     const library = this.#libraries.addressOf(asked);
+    // Before the media are looked at: what is written meanwhile is not missing.
+    const known = await this.#partsIn(library);
     const before = (await this.#libraries.call(library, 'list', {})).cartridges;
     const taken = barcodes ?? before.filter((each) => !each.read).map((each) => each.barcode);
     for (const barcode of taken) await this.#libraries.call(library, 'import', { barcode });
@@ -44,7 +46,7 @@ export class Shelf {
     for (const archive of archives)
       if (archive.parts.some(({ barcode }) => wanted.has(barcode)))
         await this.#take(library, archive, outcome);
-    await this.#missing(library, wanted, cartridges);
+    await this.#missing(library, known, wanted, cartridges);
     return outcome;
   }
 
@@ -71,15 +73,16 @@ export class Shelf {
         label: { archiveId, name, layers: archive.layers },
         parts,
       });
-      await this.#add(library, archive, manifest);
-      outcome.imported.push(archiveId);
+      const isNew = await this.#add(library, archive, manifest);
+      (isNew ? outcome.imported : outcome.known).push(archiveId);
     } catch (error) {
       if (!(error instanceof MidmirrorError) || error.code === 'unavailable') throw error;
       outcome.refused.push({ archive: archiveId, name, why: whyRefused(error) });
     }
   }
 
-  async #add(library: string, archive: ArchiveOnTape, manifest: Manifest): Promise<void> {
+  /** False: the job that wrote it has come to its end meanwhile. */
+  async #add(library: string, archive: ArchiveOnTape, manifest: Manifest): Promise<boolean> {
     const { catalog } = this.#context;
     const { volume, kind, point, parent, chain } = manifest;
     if (manifest.archive !== archive.archiveId || volume.id !== archive.volumeId)
@@ -110,7 +113,9 @@ export class Shelf {
       compared: 0,
       lost_reason: null,
     };
-    await catalog.transaction(async (tx) => {
+    const isNew = await catalog.transaction(async (tx) => {
+      const known = tx.selectFrom('tape_archive').select('id').where('id', '=', row.id);
+      if ((await known.executeTakeFirst()) !== undefined) return false;
       await storeArchive(tx, row, archive.parts);
       await tellOf(this.#context, tx, row.volume_id, 'tape.imported', {
         archive: row.id,
@@ -119,8 +124,10 @@ export class Shelf {
         pointNs: BigInt(row.time_ns).toString(),
         library,
       });
+      return true;
     });
-    this.#context.log(`archive ${row.name} is imported from ${library}`);
+    if (isNew) this.#context.log(`archive ${row.name} is imported from ${library}`);
+    return isNew;
   }
 
   /** One that is known: perhaps elsewhere than before, and no longer missing. */
@@ -132,32 +139,36 @@ export class Shelf {
     });
   }
 
-  /** What the catalogue has on these cartridges, and they have not. */
+  /** What the catalogue had on these cartridges, and has still, and they have not. */
   async #missing(
     library: string,
+    known: readonly TapePartRow[],
     wanted: ReadonlySet<string>,
     cartridges: readonly Cartridge[],
   ): Promise<void> {
-    const { db } = this.#context.catalog;
-    const rows = await db
+    const sound = new Map(
+      cartridges
+        .filter((each) => wanted.has(each.barcode) && isHere(each) && each.trouble === null)
+        .map((each) => [each.barcode, new Set(each.parts.map(keyOf))]),
+    );
+    const still = new Set((await this.#partsIn(library)).map(placeKeyOf));
+    for (const row of known) {
+      const parts = sound.get(row.barcode);
+      if (parts === undefined || parts.has(keyOf(partIn(row))) || !still.has(placeKeyOf(row))) continue;
+      const reason = `${MISSING} ${row.part} is not on cartridge ${row.barcode}`;
+      await this.#archives.lose(row.archive_id, reason).catch((error: unknown) => {
+        if (!isNotFound(error)) throw error; // forgotten meanwhile
+      });
+    }
+  }
+
+  async #partsIn(library: string): Promise<TapePartRow[]> {
+    return await this.#context.catalog.db
       .selectFrom('tape_part')
       .innerJoin('tape_archive', 'tape_archive.id', 'tape_part.archive_id')
       .selectAll('tape_part')
       .where('tape_archive.library', '=', library)
       .execute();
-    const sound = new Map(
-      cartridges
-        .filter((each) => wanted.has(each.barcode) && isHere(each) && each.trouble === null)
-        .map((each) => [each.barcode, each.parts]),
-    );
-    for (const row of rows) {
-      const parts = sound.get(row.barcode);
-      if (parts !== undefined && !parts.some((part) => isSame(part, row)))
-        await this.#archives.lose(
-          row.archive_id,
-          `${MISSING} ${row.part} is not on cartridge ${row.barcode}`,
-        );
-    }
   }
 
   async #known(ids: readonly string[]): Promise<Set<string>> {
@@ -174,8 +185,16 @@ function whyRefused(error: MidmirrorError): string {
   return error.hint === undefined ? messageOf(error) : `${messageOf(error)} (${error.hint})`;
 }
 
-function isSame(part: Part, row: TapePartRow): boolean {
-  return part.archiveId === row.archive_id && part.part === row.part && part.sha256 === row.sha256;
+function keyOf({ archiveId, part, sha256 }: Pick<Part, 'archiveId' | 'part' | 'sha256'>): string {
+  return `${archiveId} ${part} ${sha256}`;
+}
+
+function partIn({ archive_id, part, sha256 }: TapePartRow): Pick<Part, 'archiveId' | 'part' | 'sha256'> {
+  return { archiveId: archive_id, part, sha256 };
+}
+
+function placeKeyOf(row: TapePartRow): string {
+  return `${keyOf(partIn(row))} ${row.barcode} ${row.position}`;
 }
 
 function isHere({ location, read }: Cartridge): boolean {

@@ -1,13 +1,13 @@
 // Tape jobs: rows of the catalogue that are done one after another for each library. One that was under way when the
 // process ended is done again at the next start; its point is pinned until it has ended.
 import { setTimeout as pause } from 'node:timers/promises';
-import { againMs, MidmirrorError, messageOf } from '@midmirror/basis';
+import { againMs, isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
 import {
   type CatalogTransaction,
   fromNs,
   pinPoint,
   tapeJobOf,
-  tapeJobPinId,
+  tapeJobPinIds,
   type TapeJobRow,
   toNs,
   unpinPoint,
@@ -48,8 +48,8 @@ export interface NewJob
   > {
   id: string;
   options: object;
-  /** The point is held until the job has ended. */
-  pinned: boolean;
+  /** Write sequences of points that are held until the job has ended; null: it needs none. */
+  pinned: { point: number | null; parent: number | null };
 }
 
 interface Running {
@@ -106,14 +106,10 @@ export class Jobs {
     };
     await catalog.transaction(async (tx) => {
       await refuseTooMany(tx);
-      if (pinned)
-        await pinPoint(tx, {
-          id: tapeJobPinId(job.id),
-          volumeId: job.volume_id,
-          seq: job.seq,
-          holder: 'tape',
-          sinceNs: nowNs,
-        });
+      const ids = tapeJobPinIds(job.id);
+      const pin = { volumeId: job.volume_id, holder: 'tape', sinceNs: nowNs };
+      if (pinned.point !== null) await pinPoint(tx, { ...pin, id: ids.point, seq: pinned.point });
+      if (pinned.parent !== null) await pinPoint(tx, { ...pin, id: ids.parent, seq: pinned.parent });
       await tx.insertInto('tape_job').values(row).execute();
     });
     this.#context.reached('queued');
@@ -131,16 +127,25 @@ export class Jobs {
   /** Resolves when it has ended. Throws `conflict` when it had before. */
   async cancel(id: string): Promise<ToldTapeJob> {
     const { db } = this.#context.catalog;
-    const row = await tapeJobOf(db, id);
-    if (row.state !== 'queued' && row.state !== 'running')
-      throw new MidmirrorError('conflict', `tape job ${id} has ended already: it is ${row.state}`);
-    const running = this.#running.get(id);
-    if (running === undefined) await this.#end(row, 'cancelled', null, async () => {});
-    else {
-      running.cancel.abort(new MidmirrorError('conflict', 'the job was cancelled'));
-      await running.ended;
+    if (!(await this.#breakOff(id))) {
+      const row = await tapeJobOf(db, id);
+      if (!(await this.#end(row, 'cancelled', null, async () => {}))) {
+        const { state } = await tapeJobOf(db, id);
+        throw new MidmirrorError('conflict', `tape job ${id} has ended already: it is ${state}`);
+      }
+      // Its turn may have come meanwhile.
+      await this.#breakOff(id);
     }
     return this.#told(await tapeJobOf(db, id));
+  }
+
+  /** False: it is not under way. */
+  async #breakOff(id: string): Promise<boolean> {
+    const running = this.#running.get(id);
+    if (running === undefined) return false;
+    running.cancel.abort(new MidmirrorError('conflict', 'the job was cancelled'));
+    await running.ended;
+    return true;
   }
 
   /** What is under way is broken off, and done again at the next start. */
@@ -159,15 +164,26 @@ export class Jobs {
   async #work(queue: Queue): Promise<void> {
     for (let id = queue.waiting.shift(); id !== undefined; id = queue.waiting.shift()) {
       if (this.#stop.signal.aborted) break;
-      await this.#run(id).catch((error: unknown) => this.#context.log(`tape job ${id}: ${messageOf(error)}`));
+      await this.#runToItsEnd(id);
     }
     queue.working = null;
   }
 
+  /** Also when the catalogue is away as it begins or ends: its row and its pins must not be left. */
+  async #runToItsEnd(id: string): Promise<void> {
+    const { signal } = this.#stop;
+    for (let attempt = 1; !signal.aborted; attempt += 1) {
+      try {
+        return await this.#run(id);
+      } catch (error) {
+        this.#context.log(`tape job ${id}: ${messageOf(error)}`);
+        if (attempt >= limits.attemptsMax && !isUnavailable(error)) return;
+        await pause(againMs(attempt), undefined, { signal }).catch(() => {});
+      }
+    }
+  }
+
   async #run(id: string): Promise<void> {
-    const { catalog } = this.#context;
-    const row = await tapeJobOf(catalog.db, id);
-    if (row.state !== 'queued' && row.state !== 'running') return; // cancelled while it waited
     const ended = Promise.withResolvers<void>();
     const running: Running = {
       id,
@@ -178,8 +194,15 @@ export class Jobs {
     };
     this.#running.set(id, running);
     try {
-      await catalog.db.updateTable('tape_job').set({ state: 'running' }).where('id', '=', id).execute();
-      await this.#attempts(row, running);
+      // None: it was cancelled while it waited.
+      const row = await this.#context.catalog.db
+        .updateTable('tape_job')
+        .set({ state: 'running' })
+        .where('id', '=', id)
+        .where('state', 'in', ['queued', 'running'])
+        .returningAll()
+        .executeTakeFirst();
+      if (row !== undefined) await this.#attempts(row, running);
     } finally {
       this.#running.delete(id);
       ended.resolve();
@@ -187,6 +210,19 @@ export class Jobs {
   }
 
   async #attempts(row: TapeJobRow, running: Running): Promise<void> {
+    const ending = await this.#performed(row, running);
+    if (ending === null) return;
+    this.#context.reached(`${row.task}:performed`);
+    try {
+      await this.#end(row, 'done', null, ending);
+    } catch (error) {
+      if (isUnavailable(error)) throw error;
+      await this.#end(row, 'failed', error, async () => {});
+    }
+  }
+
+  /** Null: it has ended in another way, or the service stops. */
+  async #performed(row: TapeJobRow, running: Running): Promise<Ending | null> {
     const signal = AbortSignal.any([this.#stop.signal, running.cancel.signal]);
     const meter = rateMeter();
     const onProgress = (told: TapeProgress): void => {
@@ -195,14 +231,15 @@ export class Jobs {
     };
     for (let attempt = 1; ; attempt += 1) {
       try {
-        const ending = await this.#edges.perform(row, { signal, onProgress });
-        this.#context.reached(`${row.task}:performed`);
-        return await this.#end(row, 'done', null, ending);
+        return await this.#edges.perform(row, { signal, onProgress });
       } catch (error) {
-        if (this.#stop.signal.aborted) return;
-        if (running.cancel.signal.aborted) return await this.#end(row, 'cancelled', null, async () => {});
-        if (!passes(error) || attempt === limits.attemptsMax)
-          return await this.#end(row, 'failed', error, async () => {});
+        if (this.#stop.signal.aborted) return null;
+        const cancelled = running.cancel.signal.aborted;
+        if (cancelled || !passes(error) || attempt === limits.attemptsMax) {
+          const state = cancelled ? 'cancelled' : 'failed';
+          await this.#end(row, state, cancelled ? null : error, async () => {});
+          return null;
+        }
         running.progress = null;
         running.waits = toldError(error);
         this.#context.log(`tape job ${row.id} waits: ${messageOf(error)}`);
@@ -211,16 +248,19 @@ export class Jobs {
     }
   }
 
+  /** False: it had ended before. What has been done is known all the same. */
   async #end(
     row: TapeJobRow,
     state: 'done' | 'failed' | 'cancelled',
     error: unknown,
     ending: Ending,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const { catalog, clock, log } = this.#context;
-    await catalog.transaction(async (tx) => {
+    const ended = await catalog.transaction(async (tx) => {
+      const { state: before } = await tapeJobOf(tx, row.id);
+      if (state !== 'done' && before !== 'queued' && before !== 'running') return false;
       await ending(tx);
-      await unpinPoint(tx, tapeJobPinId(row.id));
+      await unpinPoints(tx, row.id);
       await tx
         .updateTable('tape_job')
         .set({
@@ -231,10 +271,16 @@ export class Jobs {
         .where('id', '=', row.id)
         .execute();
       await forgetOldJobs(tx);
+      return true;
     });
+    if (!ended) return false;
     if (error !== null) log(`tape job ${row.id} of volume ${row.volume_name} failed: ${messageOf(error)}`);
     this.#context.reached(`${row.task}:${state}`);
-    await this.#edges.ended(row, state);
+    // Whatever comes of that, the job is over.
+    await this.#edges
+      .ended(row, state)
+      .catch((wrong: unknown) => log(`after tape job ${row.id}: ${messageOf(wrong)}`));
+    return true;
   }
 
   #told(row: TapeJobRow): ToldTapeJob {
@@ -281,6 +327,11 @@ function rateMeter(): (progress: TapeProgress) => number {
     if (now !== phase || bytesDone < firstBytes) [phase, sinceMs, firstBytes] = [now, ms, bytesDone];
     return ms === sinceMs ? 0 : ((bytesDone - firstBytes) * 1000) / (ms - sinceMs);
   };
+}
+
+async function unpinPoints(tx: CatalogTransaction, jobId: string): Promise<void> {
+  const { point, parent } = tapeJobPinIds(jobId);
+  for (const id of [point, parent]) await unpinPoint(tx, id);
 }
 
 async function refuseTooMany(tx: CatalogTransaction): Promise<void> {

@@ -10,13 +10,15 @@ export interface TapeCaller {
     ask: TapeCalls[N]['ask'],
     options?: { signal?: AbortSignal; onProgress?: (progress: TapeProgress) => void },
   ): Promise<TapeCalls[N]['answer']>;
+  /** It has calls under way, or somebody reads an archive from it. */
+  readonly busy: boolean;
   close(): Promise<void>;
 }
 
 export class Libraries {
   readonly #default: string;
   readonly #open: (address: string) => TapeCaller;
-  readonly #callers = new Map<string, { caller: TapeCaller; calls: number }>();
+  readonly #callers = new Map<string, TapeCaller>();
 
   constructor(defaultLibrary: string, open: (address: string) => TapeCaller) {
     this.#default = defaultLibrary;
@@ -47,30 +49,24 @@ export class Libraries {
     ask: TapeCalls[N]['ask'],
     options?: { signal?: AbortSignal; onProgress?: (progress: TapeProgress) => void },
   ): Promise<TapeCalls[N]['answer']> {
-    const used = this.#callers.get(address) ?? (await this.#add(address));
-    used.calls += 1;
-    try {
-      return await used.caller.call(name, ask, options);
-    } finally {
-      used.calls -= 1;
-    }
+    return await (this.#callers.get(address) ?? this.#add(address)).call(name, ask, options);
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#callers.values()].map(({ caller }) => caller.close()));
+    await Promise.all([...this.#callers.values()].map((caller) => caller.close()));
   }
 
-  async #add(address: string): Promise<{ caller: TapeCaller; calls: number }> {
+  #add(address: string): TapeCaller {
     if (this.#callers.size >= limits.librariesMax) {
-      const idle = [...this.#callers].find(([, { calls }]) => calls === 0);
+      const idle = [...this.#callers].find(([, { busy }]) => !busy);
       if (idle === undefined)
         throw new MidmirrorError('unavailable', `${limits.librariesMax} tape libraries are in use already`, {
-          hint: 'try again when one of their jobs has ended: `mim tape jobs`',
+          hint: 'try again when one of their jobs or restores has ended: `mim tape jobs`',
         });
       this.#callers.delete(idle[0]);
-      void idle[1].caller.close();
+      void idle[1].close();
     }
-    const added = { caller: this.#open(address), calls: 0 };
+    const added = this.#open(address);
     this.#callers.set(address, added);
     return added;
   }

@@ -12,6 +12,8 @@ export const limits = {
   /** How often schedules are looked at, and pins that are no longer wanted. */
   tickMs: 5000,
   jobsListedMax: 1000,
+  /** Archives of a planned restore are kept by retention for so long after it was planned, or one of them was read. */
+  restoreHeldMs: 24 * 3_600_000,
   addressCharactersMax: 1024,
   barcodesMax: 1000,
   recipientsMax: 16,

@@ -19,9 +19,9 @@ runService('tape-archiver', process.env, options, async (edges) => {
     reached: (place) => reached(`tape:${place}`),
     defaultLibrary: config.MIM_TAPE_LIBRARY,
     openLibrary: tapeProcesses(config, log),
-    pointUri: (volume, seq) => {
+    pointUri: (volumeId, seq) => {
       const nbd = cluster.nodes('mapping-index').find((each) => each.nbd !== null)?.nbd;
-      if (nbd != null) return exportUri(nbd, `${volume}@seq:${seq}`);
+      if (nbd != null) return exportUri(nbd, `${volumeId}@seq:${seq}`);
       throw new MidmirrorError('unavailable', 'no mapping-index is there', {
         hint: 'see whether its process runs and reaches NATS; /readyz of its metrics address tells',
       });

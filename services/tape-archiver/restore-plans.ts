@@ -2,6 +2,7 @@
 import { MidmirrorError } from '@midmirror/basis';
 import {
   type CatalogReader,
+  fromNs,
   snapshotByNumber,
   tapeArchivesOf,
   type TapeArchiveRow,
@@ -15,6 +16,9 @@ import { type Archive, archiveOf, type Lacking } from './core/archive.ts';
 import { type Asked, chooseChain, type Chosen, type NotChosen, volumeIdOf } from './core/choose-chain.ts';
 import type { Libraries } from './libraries.ts';
 import type { WriteJobs } from './write-job.ts';
+
+/** Of a long chain that lacks much. */
+const LACKING_TOLD = 8;
 
 type Wish = Requests['tape-archiver.restore-plan']['ask'];
 
@@ -44,10 +48,18 @@ export class RestorePlans {
     const asked = archive === null ? await this.#askedOf(volume, volumeId, at!) : { archive };
     const own = rows.filter((row) => row.volume_id === volumeId);
     const byTime = asked !== 'latest' && 'timeNs' in asked;
-    const known = byTime ? await this.#writes.learnUntil(own) : own;
+    const known = byTime ? await this.#learnt(own, asked.timeNs) : own;
     const chosen = chooseChain(known.map(archiveOf), volumeId, asked);
     if (chosen.archive === null) throw unavailable(volume, archive ?? at!, chosen);
     return await this.#told(chosen, new Map(known.map((row) => [row.id, row])));
+  }
+
+  /** `own`: newest first. With the time of the next write where it decides: of the last point before. */
+  async #learnt(own: readonly TapeArchiveRow[], timeNs: bigint): Promise<TapeArchiveRow[]> {
+    const last = own.find((row) => fromNs(row.time_ns) <= timeNs)?.time_ns;
+    const learnt = await this.#writes.learnUntil(own.filter(({ time_ns }) => time_ns === last));
+    const byId = new Map(learnt.map((row) => [row.id, row]));
+    return own.map((row) => byId.get(row.id) ?? row);
   }
 
   async #askedOf(volume: string, volumeId: string, at: string): Promise<Asked> {
@@ -174,7 +186,9 @@ function unavailable(volume: string, text: string, { lacking, before, after }: N
 }
 
 function lackingText(lacking: readonly Lacking[]): string {
-  return lacking.map(({ archive, why }) => `${archive} (${why})`).join(', ');
+  const told = lacking.slice(0, LACKING_TOLD).map(({ archive, why }) => `${archive} (${why})`);
+  const more = lacking.length - told.length;
+  return `${told.join(', ')}${more === 0 ? '' : ` and ${more} more`}`;
 }
 
 /** To be pasted. */

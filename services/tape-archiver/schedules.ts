@@ -1,6 +1,6 @@
 // Tapes by schedule, and which of them go by the policy. Looks now and then at each volume's policy; what is due is in
 // the catalogue, so a restart changes nothing.
-import { messageOf, MidmirrorError } from '@midmirror/basis';
+import { isUnavailable, messageOf, MidmirrorError } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
 import { fromNs, tapeArchivesOf, toNs, unpinPoint, type VolumeRow, volumeById } from '@midmirror/catalog';
 import type { Requests } from '@midmirror/events';
@@ -9,9 +9,10 @@ import type { Archives } from './archives.ts';
 import type { TapeArchiverContext } from './context.ts';
 import { archiveOf } from './core/archive.ts';
 import { retain } from './core/retention.ts';
-import { isDue, kindOf } from './core/schedule.ts';
-import type { Jobs } from './jobs.ts';
+import { isDue, kindOf, newestScheduled, type NextTape } from './core/schedule.ts';
+import type { Jobs, NewJob } from './jobs.ts';
 import type { Libraries } from './libraries.ts';
+import type { PlannedRestores } from './planned-restores.ts';
 import type { WriteJobs } from './write-job.ts';
 
 export class Schedules {
@@ -20,6 +21,7 @@ export class Schedules {
   readonly #writes: WriteJobs;
   readonly #jobs: Jobs;
   readonly #archives: Archives;
+  readonly #restores: PlannedRestores;
   /** What went wrong last with a volume's schedule: told once. */
   readonly #told = new Map<string, string>();
   /** Since when each schedule holds, as last seen. */
@@ -27,13 +29,20 @@ export class Schedules {
 
   constructor(
     context: TapeArchiverContext,
-    parts: { libraries: Libraries; writes: WriteJobs; jobs: Jobs; archives: Archives },
+    parts: {
+      libraries: Libraries;
+      writes: WriteJobs;
+      jobs: Jobs;
+      archives: Archives;
+      restores: PlannedRestores;
+    },
   ) {
     this.#context = context;
     this.#libraries = parts.libraries;
     this.#writes = parts.writes;
     this.#jobs = parts.jobs;
     this.#archives = parts.archives;
+    this.#restores = parts.restores;
   }
 
   /** Null: the volume has none, or was not looked at yet. */
@@ -47,11 +56,11 @@ export class Schedules {
     const ids = new Set(volumes.map(({ id }) => id));
     for (const known of [this.#told, this.#since])
       for (const id of known.keys()) if (!ids.has(id)) known.delete(id);
-    const policies = new Map(volumes.map(({ id, policy }) => [id, parsePolicy(JSON.parse(policy))]));
-    await this.#letGoOfBases(policies);
+    const policies = new Map<string, VolumePolicy>();
     for (const volume of volumes) {
-      const policy = policies.get(volume.id)!;
       try {
+        const policy = parsePolicy(JSON.parse(volume.policy));
+        policies.set(volume.id, policy);
         await this.#writeIfDue(volume, policy);
         this.#told.delete(volume.id);
       } catch (error) {
@@ -62,6 +71,7 @@ export class Schedules {
         this.#told.set(volume.id, reason);
       }
     }
+    await this.#letGoOfBases(policies);
   }
 
   /** What the policy lets go of is erased from its media. */
@@ -81,13 +91,13 @@ export class Schedules {
     return answer;
   }
 
-  /** Null: it is gone. Else why it can't go now: its cartridge is elsewhere, protected or locked. */
+  /** Null: it is gone. Else why it can't go now: its cartridge is elsewhere, protected, locked or damaged. */
   async #dropOf(id: string): Promise<string | null> {
     try {
       await this.#archives.forget(id, { erase: true, force: false });
       return null;
     } catch (error) {
-      if (!(error instanceof MidmirrorError) || error.code !== 'conflict') throw error;
+      if (!(error instanceof MidmirrorError) || isUnavailable(error)) throw error;
       this.#context.log(`retention of tapes: ${messageOf(error)}`);
       return messageOf(error);
     }
@@ -100,7 +110,8 @@ export class Schedules {
       .where('volume_id', '=', volumeId)
       .where('state', 'in', ['queued', 'running'])
       .execute();
-    return new Set(jobs.flatMap((job) => [job.archive_id, job.parent_id]).filter((id) => id !== null));
+    const needed = jobs.flatMap((job) => [job.archive_id, job.parent_id]).filter((id) => id !== null);
+    return new Set([...needed, ...this.#restores.of(volumeId)]);
   }
 
   async #writeIfDue(volume: VolumeRow, policy: VolumePolicy): Promise<void> {
@@ -108,23 +119,13 @@ export class Schedules {
     if (policy.tapeAt === null) return;
     const nowNs = clock.nowNs();
     const sinceNs = await this.#holdsSince(volume.id, policy.tapeAt, nowNs);
-    const jobs = await catalog.db
-      .selectFrom('tape_job')
-      .select(['created_ns', 'state'])
-      .where('volume_id', '=', volume.id)
-      .where('task', '=', 'write')
-      .where('cause', '=', 'schedule')
-      .orderBy('created_ns', 'desc')
-      .limit(1)
-      .execute();
-    const last = jobs[0];
-    if (last?.state === 'queued' || last?.state === 'running') return;
-    if (!isDue(policy.tapeAt, last === undefined ? null : fromNs(last.created_ns), sinceNs, nowNs)) return;
+    if (await this.#isUnderWay(volume.id)) return;
+    const lastNs = await this.#lastJobNs(volume.id, nowNs);
+    if (!isDue(policy.tapeAt, lastNs, sinceNs, nowNs)) return;
     const { seq } = await ask(bus, 'ingest.publish', { volumeId: volume.id });
     const archives = (await tapeArchivesOf(catalog.db, volume.id)).map(archiveOf);
-    const newest = archives.find(({ cause, lost }) => cause === 'schedule' && !lost);
     // Nothing has been written to the volume: the next time counts again.
-    if (newest?.seq === seq) return await this.#beginAnew(volume.id, policy.tapeAt, nowNs);
+    if (newestScheduled(archives)?.seq === seq) return await this.#beginAnew(volume.id, policy.tapeAt, nowNs);
     const library = this.#libraries.addressOf(policy.tapeLibrary);
     const held = await catalog.db
       .selectFrom('pin')
@@ -133,25 +134,56 @@ export class Schedules {
       .where('holder', '=', 'tape')
       .execute();
     const next = kindOf(archives, policy, { seqsOnDisk: new Set(held.map((pin) => pin.seq)), library });
-    const job = await this.#writes.planned(
-      {
-        volumeId: volume.id,
-        kind: next.kind,
-        at: `seq:${seq}`,
-        from: next.parent?.id ?? null,
-        library,
-        zstdLevel: policy.tapeZstdLevel,
-        recipients: policy.tapeRecipients,
-        barcodes: null,
-      },
-      'schedule',
-    );
+    const wish = {
+      volumeId: volume.id,
+      at: `seq:${seq}`,
+      library,
+      zstdLevel: policy.tapeZstdLevel,
+      recipients: policy.tapeRecipients,
+      barcodes: null,
+    };
+    const plan = ({ kind, parent }: Pick<NextTape, 'kind' | 'parent'>): Promise<NewJob> =>
+      this.#writes.planned({ ...wish, kind, from: parent?.id ?? null }, 'schedule');
+    let why = next.kind === 'image' ? next.why : null;
+    const job = await plan(next).catch((error: unknown) => {
+      // What has changed since the last tape can't be told.
+      if (next.parent === null || !(error instanceof MidmirrorError) || error.code !== 'point-unavailable')
+        throw error;
+      why = messageOf(error);
+      return plan({ kind: 'image', parent: null });
+    });
     await this.#jobs.add(job);
-    if (next.kind === 'image')
-      this.#context.log(`volume ${volume.name}: an image by its schedule: ${next.why}`);
+    if (why !== null) this.#context.log(`volume ${volume.name}: an image by its schedule: ${why}`);
   }
 
-  /** Since when this schedule is the volume's. */
+  async #isUnderWay(volumeId: string): Promise<boolean> {
+    const job = await this.#scheduledJobs(volumeId)
+      .where('state', 'in', ['queued', 'running'])
+      .limit(1)
+      .executeTakeFirst();
+    return job !== undefined;
+  }
+
+  /** Of one that a clock made that was ahead then, nothing follows. */
+  async #lastJobNs(volumeId: string, nowNs: bigint): Promise<bigint | null> {
+    const job = await this.#scheduledJobs(volumeId)
+      .where('created_ns', '<=', toNs(nowNs))
+      .orderBy('created_ns', 'desc')
+      .limit(1)
+      .executeTakeFirst();
+    return job === undefined ? null : fromNs(job.created_ns);
+  }
+
+  #scheduledJobs(volumeId: string) {
+    return this.#context.catalog.db
+      .selectFrom('tape_job')
+      .select('created_ns')
+      .where('volume_id', '=', volumeId)
+      .where('task', '=', 'write')
+      .where('cause', '=', 'schedule');
+  }
+
+  /** Since when this schedule is the volume's; now, when a clock that was ahead said later. */
   async #holdsSince(volumeId: string, cron: string, nowNs: bigint): Promise<bigint> {
     const { db } = this.#context.catalog;
     const row = await db
@@ -159,7 +191,7 @@ export class Schedules {
       .selectAll()
       .where('volume_id', '=', volumeId)
       .executeTakeFirst();
-    if (row?.cron !== cron) {
+    if (row?.cron !== cron || fromNs(row.since_ns) > nowNs) {
       await this.#beginAnew(volumeId, cron, nowNs);
       return nowNs;
     }

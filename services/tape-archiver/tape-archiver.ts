@@ -10,6 +10,7 @@ import { Shelf } from './import-shelf.ts';
 import { Jobs } from './jobs.ts';
 import { Libraries } from './libraries.ts';
 import { limits } from './limits.ts';
+import { PlannedRestores } from './planned-restores.ts';
 import { RestorePlans } from './restore-plans.ts';
 import { Schedules } from './schedules.ts';
 import { reportTapes } from './tape-metrics.ts';
@@ -24,6 +25,7 @@ export class TapeArchiver {
   readonly #verifies: VerifyJobs;
   readonly #shelf: Shelf;
   readonly #plans: RestorePlans;
+  readonly #restores = new PlannedRestores();
   readonly #jobs: Jobs;
   readonly #schedules: Schedules;
   readonly #responders: Responder[] = [];
@@ -50,6 +52,7 @@ export class TapeArchiver {
       writes: this.#writes,
       jobs: this.#jobs,
       archives: this.#archives,
+      restores: this.#restores,
     });
   }
 
@@ -114,13 +117,21 @@ export class TapeArchiver {
       await call(library, 'eject', how);
       return { library };
     });
-    on('tape-archiver.restore-plan', (asked) => this.#plans.planned(asked));
+    on('tape-archiver.restore-plan', async (asked) => {
+      const plan = await this.#plans.planned(asked);
+      this.#restores.hold(
+        plan.volume.id,
+        plan.chain.map((link) => link.archive),
+      );
+      return plan;
+    });
     on('tape-archiver.read', async ({ archive }) => {
       const row = await tapeArchiveOf(catalog.db, archive);
       if (row.lost_reason !== null)
         throw new MidmirrorError('conflict', `archive ${row.name} is lost: ${row.lost_reason}`, {
           hint: '`mim tape verify` reads it again, and finds it if it is right after all',
         });
+      this.#restores.read(row.volume_id);
       const parts = (await tapePartsOf(catalog.db, [row.id])).get(row.id)!;
       const places = parts.map(({ barcode, position, bytes, sha256 }) => ({
         ...{ barcode, position, bytes, sha256 },

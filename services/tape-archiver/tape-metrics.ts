@@ -1,6 +1,6 @@
 // What the tape archiver tells of tapes and jobs when somebody looks. Five statements for all volumes together.
 import type { Clock } from '@midmirror/basis';
-import { type CatalogReader, fromNs } from '@midmirror/catalog';
+import { type CatalogReader, fromNs, toNs } from '@midmirror/catalog';
 import { parsePolicy } from '@midmirror/policy';
 import type { Report } from '@midmirror/telemetry';
 import { firstRunNs } from './core/schedule.ts';
@@ -37,13 +37,13 @@ export async function reportTapes(
     .execute();
   const tallies = await talliesByName(db);
   const failed = await lastFailedOf(db);
-  const lastWrites = await lastWriteByVolume(db);
+  const nowNs = clock.nowNs();
+  const lastWrites = await lastWriteByVolume(db, nowNs);
   const waiting = await waitingByState(db);
   for (const state of WAITING) report('midmirror_tape_jobs', { state }, waiting.get(state) ?? 0);
   // Archives outlive their volumes, and may be all that is left of one.
   for (const name of new Set([...volumes.map((row) => row.name), ...tallies.keys()]))
     reportArchives(report, name, tallies.get(name) ?? emptyTally());
-  const nowNs = clock.nowNs();
   for (const { id, name, policy } of volumes) {
     const volume = { volume: name };
     report('midmirror_tape_job_failed', volume, failed.has(id) ? 1 : 0);
@@ -120,13 +120,14 @@ async function lastFailedOf(db: CatalogReader): Promise<Set<string>> {
   return new Set(rows.map(({ volume_id }) => volume_id));
 }
 
-/** When the last job that has written a tape was made, whoever wanted it. */
-async function lastWriteByVolume(db: CatalogReader): Promise<Map<string, bigint>> {
+/** When the last job that has written a tape was made, whoever wanted it; what a clock made that was ahead does not count. */
+async function lastWriteByVolume(db: CatalogReader, nowNs: bigint): Promise<Map<string, bigint>> {
   const rows = await db
     .selectFrom('tape_job')
     .select((e) => ['volume_id', e.fn.max('created_ns').as('created_ns')])
     .where('task', '=', 'write')
     .where('state', '=', 'done')
+    .where('created_ns', '<=', toNs(nowNs))
     .groupBy('volume_id')
     .execute();
   return new Map(rows.map(({ volume_id, created_ns }) => [volume_id, fromNs(created_ns)]));

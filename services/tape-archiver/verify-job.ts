@@ -2,7 +2,14 @@
 import { randomBytes } from 'node:crypto';
 import { isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
-import { tapeArchiveOf, type TapeArchiveRow, type TapeJobRow, tapePartsOf, toNs } from '@midmirror/catalog';
+import {
+  fromNs,
+  tapeArchiveOf,
+  type TapeArchiveRow,
+  type TapeJobRow,
+  tapePartsOf,
+  toNs,
+} from '@midmirror/catalog';
 import { type Archives, tellOf } from './archives.ts';
 import type { TapeArchiverContext } from './context.ts';
 import type { Ending, JobRun, NewJob } from './jobs.ts';
@@ -38,7 +45,7 @@ export class VerifyJobs {
       library: row.library,
       cause: 'requested',
       options: {},
-      pinned: (await this.#nameOnDisk(row)) !== null,
+      pinned: { point: (await this.#isOnDisk(row)) ? row.seq : null, parent: null },
     };
   }
 
@@ -47,12 +54,12 @@ export class VerifyJobs {
     const row = await tapeArchiveOf(catalog.db, job.archive_id);
     const parts = (await tapePartsOf(catalog.db, [row.id])).get(row.id)!;
     await this.#archives.refuseAbsent(row, parts, false);
-    const volume = await this.#nameOnDisk(row);
+    const isOnDisk = await this.#isOnDisk(row);
     const order = {
       label: { archiveId: row.id, name: row.name, layers: JSON.parse(row.layers) as string[] },
       parts: parts.map(({ barcode, position, bytes, sha256 }) => ({ barcode, position, bytes, sha256 })),
       sha256: row.sha256,
-      uri: volume === null ? null : pointUri(volume, row.seq),
+      uri: isOnDisk ? pointUri(row.volume_id, row.seq) : null,
     };
     let verified: VerifiedArchive;
     try {
@@ -85,22 +92,22 @@ export class VerifyJobs {
     };
   }
 
-  /** The name of its volume, when that still has the archive's point. */
-  async #nameOnDisk({ volume_id, seq }: Pick<TapeArchiveRow, 'volume_id' | 'seq'>): Promise<string | null> {
+  /** Whether its volume still has its point: that write, and not another of the same number. */
+  async #isOnDisk({ volume_id, seq, time_ns }: TapeArchiveRow): Promise<boolean> {
     const { catalog, bus } = this.#context;
     const volume = await catalog.db
       .selectFrom('volume')
-      .select('name')
+      .select('id')
       .where('id', '=', volume_id)
       .where('state', '=', 'active')
       .executeTakeFirst();
-    if (volume === undefined) return null;
+    if (volume === undefined) return false;
     try {
-      await ask(bus, 'mapping-index.resolve', { volumeId: volume_id, at: `seq:${seq}` });
-      return volume.name;
+      const { timeNs } = await ask(bus, 'mapping-index.resolve', { volumeId: volume_id, at: `seq:${seq}` });
+      return BigInt(timeNs) === fromNs(time_ns);
     } catch (error) {
       if (isUnavailable(error) || !(error instanceof MidmirrorError)) throw error;
-      return null;
+      return false;
     }
   }
 }

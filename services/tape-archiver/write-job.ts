@@ -1,11 +1,12 @@
 // Writing an archive: asked for by people or a schedule, done by the tape process, and then known to the catalogue.
 import { randomBytes } from 'node:crypto';
-import { isUnavailable, MidmirrorError } from '@midmirror/basis';
+import { MidmirrorError } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
 import {
   type CatalogReader,
   type CatalogTransaction,
   fromNs,
+  gapsOf,
   pinPoint,
   snapshotOfSeq,
   tapeArchiveOf,
@@ -13,7 +14,6 @@ import {
   type TapeArchiveRow,
   tapeBasePinId,
   type TapeJobRow,
-  tapeJobPinId,
   toNs,
   unpinPoint,
   type VolumeRow,
@@ -64,7 +64,7 @@ export class WriteJobs {
       library,
       cause,
       options: { zstdLevel, recipients, barcodes } satisfies WriteOptions,
-      pinned: true,
+      pinned: { point: point.seq, parent: parent?.seq ?? null },
     };
   }
 
@@ -91,11 +91,10 @@ export class WriteJobs {
   async perform(job: TapeJobRow, { signal, onProgress }: JobRun): Promise<Ending> {
     const order = await this.#orderOf(job);
     const written = await this.#libraries.call(job.library, 'write', order, { signal, onProgress });
-    const untilNs = await this.#untilOf(job.volume_id, job.seq);
+    const untilNs = await this.#untilOf(job.volume_id, job.seq, job.time_ns);
     return async (tx) => {
       const row = rowOf(job, order, written, untilNs, this.#context.clock.nowNs());
       await storeArchive(tx, row, written.parts);
-      await unpinPoint(tx, tapeJobPinId(job.id));
       await this.#moveBase(tx, row);
       await tellOf(this.#context, tx, job.volume_id, 'tape.written', {
         archive: row.id,
@@ -109,19 +108,26 @@ export class WriteJobs {
     };
   }
 
-  /** When the first write after a point was made; null: there is none yet, or nobody knows any more. */
-  async #untilOf(volumeId: string, seq: number): Promise<string | null> {
-    const { catalog, bus } = this.#context;
+  /** Until when the volume was as at a point that is on disk; null: it still is, or nobody knows any more. */
+  async #untilOf(volumeId: string, seq: number, timeNs: string): Promise<string | null> {
+    const { catalog } = this.#context;
+    // The primary went on without us from there.
+    const gap = (await gapsOf(catalog.db, volumeId)).find(({ fromSeq }) => fromSeq === seq);
+    if (gap !== undefined) return toNs(gap.fromNs + 1n);
     const snapshot = await snapshotOfSeq(catalog.db, volumeId, seq);
+    if (snapshot !== undefined && snapshot.time_ns !== timeNs) return null;
     if (snapshot?.until_ns != null) return snapshot.until_ns;
+    if ((await this.#timeOnDisk(volumeId, seq)) !== timeNs) return null;
+    return await this.#timeOnDisk(volumeId, seq + 1);
+  }
+
+  /** Null: it is no point on disk, or that can't be told now: an archive is found by its number without it. */
+  async #timeOnDisk(volumeId: string, seq: number): Promise<string | null> {
     try {
-      const next = await ask(bus, 'mapping-index.resolve', { volumeId, at: `seq:${seq + 1}` });
-      return toNs(BigInt(next.timeNs));
+      const point = await ask(this.#context.bus, 'mapping-index.resolve', { volumeId, at: `seq:${seq}` });
+      return toNs(BigInt(point.timeNs));
     } catch (error) {
-      const isUnknown =
-        error instanceof MidmirrorError && (error.code === 'point-unavailable' || error.code === 'not-found');
-      // Without it the archive is there all the same, and found by its number.
-      if (isUnknown || isUnavailable(error)) return null;
+      if (error instanceof MidmirrorError) return null;
       throw error;
     }
   }
@@ -139,9 +145,12 @@ export class WriteJobs {
     return learnt;
   }
 
-  async #untilIfKnown(db: CatalogReader, { volume_id, seq }: TapeArchiveRow): Promise<string | null> {
+  async #untilIfKnown(
+    db: CatalogReader,
+    { volume_id, seq, time_ns }: TapeArchiveRow,
+  ): Promise<string | null> {
     const volume = await db.selectFrom('volume').select('id').where('id', '=', volume_id).executeTakeFirst();
-    return volume === undefined ? null : await this.#untilOf(volume_id, seq);
+    return volume === undefined ? null : await this.#untilOf(volume_id, seq, time_ns);
   }
 
   async #parentOf(volume: VolumeRow, from: string | null, seq: number): Promise<TapeArchiveRow> {
@@ -152,10 +161,7 @@ export class WriteJobs {
         'bad-request',
         `archive ${parent.name} is of another volume than ${volume.name}`,
       );
-    if (parent.lost_reason !== null)
-      throw new MidmirrorError('conflict', `archive ${parent.name} is lost: ${parent.lost_reason}`, {
-        hint: 'write an image, or a difference from another archive',
-      });
+    refuseLost(parent);
     if (parent.seq > seq)
       throw new MidmirrorError(
         'bad-request',
@@ -166,7 +172,7 @@ export class WriteJobs {
       throw new MidmirrorError('conflict', `archive ${parent.name} has this point already: write ${seq}`, {
         hint: 'there is nothing that a difference could hold',
       });
-    await ask(this.#context.bus, 'mapping-index.resolve', {
+    const there = await ask(this.#context.bus, 'mapping-index.resolve', {
       volumeId: volume.id,
       at: `seq:${parent.seq}`,
     }).catch((cause: unknown) => {
@@ -177,6 +183,7 @@ export class WriteJobs {
         { hint: 'write an image; only the point of the newest tape is kept for differences', cause },
       );
     });
+    refuseOtherWrite(parent, BigInt(there.timeNs));
     return parent;
   }
 
@@ -196,6 +203,7 @@ export class WriteJobs {
     const volume = await volumeById(catalog.db, job.volume_id);
     const { zstdLevel, recipients, barcodes } = JSON.parse(job.options) as WriteOptions;
     const parent = job.parent_id === null ? null : await tapeArchiveOf(catalog.db, job.parent_id);
+    if (parent !== null) refuseLost(parent);
     return {
       archive: job.archive_id,
       volume: { id: volume.id, name: volume.name, sizeBytes: volume.size_bytes },
@@ -211,7 +219,8 @@ export class WriteJobs {
             },
       created: printTime(clock.nowNs()),
       ...{ zstdLevel, recipients, barcodes },
-      uri: pointUri(volume.name, job.seq),
+      uri: pointUri(volume.id, job.seq),
+      archivesThere: await archivesIn(catalog.db, job.library),
     };
   }
 
@@ -228,11 +237,39 @@ export class WriteJobs {
     if (held !== undefined && held.seq >= row.seq) return;
     await unpinPoint(tx, id);
     if (parsePolicy(JSON.parse(volume.policy)).tapeHoldBaseSeconds === 0) return;
-    await pinPoint(tx, {
-      ...{ id, volumeId: volume.id, seq: row.seq, holder: 'tape' },
-      sinceNs: this.#context.clock.nowNs(),
+    const pin = { id, volumeId: volume.id, seq: row.seq, holder: 'tape' };
+    await pinPoint(tx, { ...pin, sinceNs: this.#context.clock.nowNs() }).catch((error: unknown) => {
+      // Its pin was lost with an earlier catalogue: the archive is good, and an image follows it.
+      if (!(error instanceof MidmirrorError) || error.code !== 'point-unavailable') throw error;
     });
   }
+}
+
+async function archivesIn(db: CatalogReader, library: string): Promise<number> {
+  const row = await db
+    .selectFrom('tape_archive')
+    .select((e) => e.fn.countAll().as('n'))
+    .where('library', '=', library)
+    .executeTakeFirst();
+  return Number(row?.n ?? 0);
+}
+
+function refuseLost({ name, lost_reason }: TapeArchiveRow): void {
+  if (lost_reason === null) return;
+  throw new MidmirrorError('conflict', `archive ${name} is lost: ${lost_reason}`, {
+    hint: 'write an image, or a difference from another archive',
+  });
+}
+
+/** Numbers come again when a volume was brought back from an older copy of the pool; times do not. */
+function refuseOtherWrite({ name, seq, time_ns }: TapeArchiveRow, onDiskNs: bigint): void {
+  const onTapeNs = fromNs(time_ns);
+  if (onTapeNs === onDiskNs) return;
+  throw new MidmirrorError(
+    'point-unavailable',
+    `write ${seq} of archive ${name} was made at ${printTime(onTapeNs)}; write ${seq} on disk, at ${printTime(onDiskNs)}, is another one: the volume has been brought back from an older copy`,
+    { hint: 'write an image' },
+  );
 }
 
 function rowOf(

@@ -5,7 +5,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, w
 import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 import { openMirror } from '@midmirror/mirror-files';
-import { makeImage, place, tool } from '../../libs/mirror-files/test/images.ts';
+import { makeImage, place, tool, unmount } from '../../libs/mirror-files/test/images.ts';
 import { cleanEnvironment, succeed, withAppliance } from '../appliance/appliance-process.ts';
 import { MountedDisk } from '../replicator/mounted-disk.ts';
 import { FilesUnderTest } from './files-under-test.ts';
@@ -195,7 +195,7 @@ for (const kind of ['xfs', 'btrfs'] as const)
       tool('mount', '-o', 'loop', image, point);
       writeFileSync(`${point}/etc/hosts`, 'changed');
       rmSync(`${point}/big.bin`);
-      tool('umount', point);
+      unmount(point, image);
       await files.overwrite('db', image);
       await appliance.post('/volumes/db/marks', { name: 'after', kind: 'application' });
       for (const order of [

@@ -98,6 +98,7 @@ export class TapeWriter {
       recipients: [],
       uri: this.uri(point.seq),
       barcodes: null,
+      archivesThere: 0,
       ...more,
     };
   }

@@ -9,11 +9,15 @@ import { natsHeaders } from './nats-message.ts';
 import type { NatsLink } from './nats-link.ts';
 
 const STATUS = 'mim-status';
+/** Of an answer that is too large for one message: its number, from 0. */
+const PART = 'mim-part';
 const QUEUE = 'midmirror';
 const NO_RESPONDERS = 503;
 
 interface Asked {
   subject: string;
+  /** Of an answer that comes in several messages. */
+  parts: Uint8Array[];
   /** Heard of: the silence begins anew. */
   alive(): void;
   end(answer: unknown, error: MidmirrorError | null): void;
@@ -107,7 +111,7 @@ export class NatsRequests {
       limits.silenceMsMax,
       `${subject}: nothing is heard of who was to answer; it may have died, or have done it`,
     );
-    this.#asked.set(reply, { subject, alive: () => silence.refresh(), end });
+    this.#asked.set(reply, { subject, parts: [], alive: () => silence.refresh(), end });
     try {
       nc.publish(subject, JSON.stringify(ask), { reply, headers: natsHeaders({ ...context }) });
       return await promise;
@@ -130,7 +134,18 @@ export class NatsRequests {
     }
     const status = msg.headers?.get(STATUS);
     if (status === 'working') return asked.alive();
-    const body = msg.data.length === 0 ? undefined : msg.json<unknown>();
+    if (status === 'part' || asked.parts.length > 0) {
+      // One may be lost with a connection.
+      if (msg.headers?.get(PART) !== String(asked.parts.length)) {
+        asked.end(null, new MidmirrorError('unavailable', `${asked.subject}: a part of the answer is lost`));
+        return;
+      }
+      asked.parts.push(msg.data);
+      asked.alive();
+      if (status === 'part') return;
+    }
+    const data = asked.parts.length === 0 ? msg.data : Buffer.concat(asked.parts);
+    const body: unknown = data.length === 0 ? undefined : JSON.parse(Buffer.from(data).toString());
     if (status === 'done') asked.end(body, null);
     else asked.end(null, errorOf(body as ErrorBody));
   }
@@ -191,12 +206,24 @@ interface ErrorBody {
 
 /** A lost connection loses the answer: who asked hears nothing and gives up. */
 function send(msg: Msg, status: 'working' | 'done' | 'failed', body?: unknown): void {
-  const shown = status === 'failed' ? bodyOf(body) : body;
+  const bytes = Buffer.from(JSON.stringify(status === 'failed' ? bodyOf(body) : body) ?? '');
   try {
-    msg.respond(JSON.stringify(shown) ?? '', { headers: natsHeaders({ [STATUS]: status }) });
+    if (bytes.length > limits.answerPartBytesMax) sendParts(msg, status, bytes);
+    else msg.respond(bytes, { headers: natsHeaders({ [STATUS]: status }) });
   } catch (error) {
-    // An answer that is too large for a message; a second failure is that of a closed connection.
+    // An answer that is too large; a second failure is that of a closed connection.
     if (status === 'done') send(msg, 'failed', new MidmirrorError('io', `no answer: ${messageOf(error)}`));
+  }
+}
+
+function sendParts(msg: Msg, status: string, bytes: Uint8Array): void {
+  if (bytes.length > limits.answerBytesMax)
+    throw new MidmirrorError('io', `it has ${bytes.length} bytes; ${limits.answerBytesMax} are possible`);
+  const partBytes = limits.answerPartBytesMax;
+  for (let at = 0, part = 0; at < bytes.length; at += partBytes, part += 1) {
+    const isLast = at + partBytes >= bytes.length;
+    const headers = natsHeaders({ [STATUS]: isLast ? status : 'part', [PART]: String(part) });
+    msg.respond(bytes.subarray(at, at + partBytes), { headers });
   }
 }
 

@@ -285,6 +285,19 @@ export function busContract(name: string, make: () => Promise<BusUnderTest>): vo
     await any.stop();
   });
 
+  withBus(
+    'an answer may be larger than a message of the server, with characters cut anywhere',
+    async (under) => {
+      const bytes = (count: number): unknown => ({ text: 'xé'.repeat(count / 3) });
+      under.bus.respond('mim.request.test.large', async (count) => bytes(count as number));
+      for (const count of [500_000, 3_000_000, 9_000_000])
+        assert.deepEqual(await under.bus.request('mim.request.test.large', count), bytes(count));
+      // Several at one time don't mix.
+      const both = [2_000_001, 2_500_002].map((count) => under.bus.request('mim.request.test.large', count));
+      assert.deepEqual(await Promise.all(both), [bytes(2_000_001), bytes(2_500_002)]);
+    },
+  );
+
   withBus('a request carries its trace', async (under) => {
     const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
     under.bus.respond('mim.request.test.trace', async (_ask, context) => context);

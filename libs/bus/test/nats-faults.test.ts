@@ -48,6 +48,15 @@ function tell(nats: NatsUnderTest, bus: Bus, id: string): Promise<void> {
   return nats.catalog.transaction((tx) => bus.publishIn(tx, TIMELINE, EVENT, envelope(id)));
 }
 
+withNats('an answer beyond all bounds is refused, not cut', async (nats) => {
+  const bus = await nats.readyBus();
+  bus.respond('mim.request.test.huge', async () => ({ text: 'x'.repeat(17 << 20) }));
+  await assert.rejects(
+    bus.request('mim.request.test.huge', {}),
+    /no answer: it has \d+ bytes; 16777216 are possible/,
+  );
+});
+
 withNats('a server killed again and again under load: nothing lost, nothing doubled', async (nats) => {
   const bus = await nats.readyBus();
   const ids = Array.from({ length: 600 }, (_, i) => `m${i}`);

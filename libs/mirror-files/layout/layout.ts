@@ -2,8 +2,10 @@
 import { MidmirrorError, printBytes } from '@midmirror/basis';
 import { limits } from '../limits.ts';
 import { printName } from '../names.ts';
+import { readNtfsVolume } from './ntfs-volume.ts';
 import { readPartitionTable, type ReadBytes } from './partition-table.ts';
 import { identify } from './superblocks.ts';
+import { isXfsUnclean } from './xfs-log.ts';
 
 export type TableKind = 'none' | 'mbr' | 'gpt';
 
@@ -60,13 +62,18 @@ export async function readLayout(read: ReadBytes, sizeBytes: number): Promise<La
     name: string | null,
   ): Promise<void> => {
     const part = { number, startBytes, sizeBytes: length };
-    const found = identify(await read(startBytes, Math.min(length, limits.superblockBytes)));
+    const first = await read(startBytes, Math.min(length, limits.superblockBytes));
+    const found = identify(first);
     if (found === null) {
       // A disk with a table is no file system as a whole; that is nothing to tell.
       if (number > 0 || layout.table === 'none')
         layout.others.push({ ...part, kind: 'unknown', label: name, uuid: null });
       return;
     }
+    if (found.holds === 'files' && found.kind === 'ntfs')
+      Object.assign(found, await readNtfsVolume(first, read, startBytes, length));
+    if (found.holds === 'files' && found.kind === 'xfs')
+      found.unclean = await isXfsUnclean(first, read, startBytes, length);
     const { holds, label, uuid } = found;
     const known = { ...part, label: label ?? name, uuid };
     if (holds === 'files') layout.fileSystems.push({ ...known, kind: found.kind, unclean: found.unclean });

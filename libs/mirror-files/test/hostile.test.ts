@@ -4,18 +4,22 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
+  closeSync,
   existsSync,
+  fsyncSync,
   lstatSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   truncateSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { test } from 'node:test';
 import { type MirrorFiles, openMirror, type OpenOptions, thisMachine } from '../index.ts';
 import { listAll, readAll } from './contract.ts';
-import { makeImage, place, tool, withFolder, withServed } from './images.ts';
+import { makeImage, place, tool, unmount, withFolder, withServed } from './images.ts';
 
 const WAYS = ['nbdfuse', 'debugfs'] as const;
 
@@ -234,6 +238,35 @@ test('a journal that was not replayed: a mirror shows the disk as it lies, a clo
     });
   }));
 
+for (const kind of ['xfs', 'btrfs'] as const)
+  test(`a file that only the log has is not there, and is after a replay (${kind})`, () =>
+    withFolder(async (folder) => {
+      const image = makeImage(folder, kind);
+      const point = `${folder}/point`;
+      const cut = `${folder}/cut.img`;
+      mkdirSync(point);
+      tool('mount', '-t', kind, '-o', 'loop', image, point);
+      try {
+        const file = openSync(`${point}/etc/late`, 'w');
+        writeSync(file, 'late');
+        fsyncSync(file);
+        closeSync(file);
+        // As the power goes now.
+        tool('cp', '--sparse=always', image, cut);
+      } finally {
+        unmount(point, image);
+      }
+      await withMirror(folder, cut, {}, async (mirror) => {
+        assert.equal(mirror.fileSystems[0]!.unclean, true);
+        const tree = await mirror.tree();
+        await assert.rejects(readAll(tree, '/etc/late'), { code: 'not-found' });
+        assert.equal((await readAll(tree, '/etc/hosts')).length, 20);
+      });
+      await withMirror(folder, cut, { replay: true }, async (mirror) => {
+        assert.equal((await readAll(await mirror.tree(), '/etc/late')).toString(), 'late');
+      });
+    }));
+
 test('a clone may be written by programs, by other users too, and holds it afterwards', () =>
   withFolder(async (folder) => {
     const image = smallExt4(folder, (source) => {
@@ -263,6 +296,34 @@ test('a clone may be written by programs, by other users too, and holds it after
         message: /it can not be written/,
       }),
     );
+  }));
+
+test('programs that read a disk in place of root run as nobody, with bounded memory and the disk alone', () =>
+  withFolder(async (folder) => {
+    chmodSync(folder, 0o711);
+    const script = 'echo "is $(id -u):$(id -G), $(ulimit -v) KiB, $(wc -c < /proc/self/fd/3)" >&2';
+    writeFileSync(`${folder}/debugfs`, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    const image = smallExt4(folder, (source) => writeFileSync(`${source}/f`, 'x'));
+    const machine = thisMachine();
+    const find = (program: Parameters<typeof machine.find>[0]): string | null =>
+      program === 'debugfs' ? `${folder}/debugfs` : machine.find(program);
+    const mayRead = (user: number, path: string): boolean =>
+      spawnSync('setpriv', [`--reuid=${user}`, `--regid=${user}`, '--clear-groups', 'wc', '-c', path], {
+        cwd: '/',
+      }).status === 0;
+    for (const hasFuse of [true, false]) {
+      const options = {
+        ways: ['debugfs'] as const,
+        machine: { ...machine, find, hasFuse },
+        openToUsers: true,
+      };
+      await withMirror(folder, image, options, async (mirror) => {
+        await assert.rejects(mirror.tree(), { hint: /is 65534:65534, 4194304 KiB, 16777216\)/ });
+        const [session] = readdirSync(`${folder}/state`).filter((name) => !name.includes('.'));
+        const path = `${folder}/state/${session}/${hasFuse ? 'part-0/nbd' : 'part-0.img'}`;
+        assert.deepEqual([mayRead(65_534, path), mayRead(12_345, path)], [true, false]);
+      });
+    }
   }));
 
 test('one of several partitions, by each way; the disk as a file', () =>

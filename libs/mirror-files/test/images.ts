@@ -139,8 +139,15 @@ function fillMounted(image: string, kind: Kind, source: string, point: string): 
   try {
     tool('cp', '-a', `${source}/.`, point);
   } finally {
-    tool('umount', point);
+    unmount(point, image);
   }
+}
+
+/** Until it is so for all: a program in a mount namespace of its own, begun meanwhile, has a copy of each mount. */
+export function unmount(point: string, image: string): void {
+  tool('umount', point);
+  const deadline = performance.now() + 20_000;
+  while (tool('losetup', '--associated', image) !== '' && performance.now() < deadline) tool('sleep', '0.05');
 }
 
 /** Puts one file's bytes into another at an offset. */
@@ -163,11 +170,12 @@ export async function withServed(
 ): Promise<void> {
   const socket = `${folder}/nbd-${Math.random().toString(36).slice(2, 8)}.sock`;
   const { writable = false, filters = [] } = options;
-  const args = ['-f', '-U', socket, ...(writable ? [] : ['-r']), ...filters, 'file', image];
+  const ready = `${socket}.pid`;
+  const args = ['-f', '-U', socket, '-P', ready, ...(writable ? [] : ['-r']), ...filters, 'file', image];
   const server = spawn('nbdkit', args, { stdio: ['ignore', 'ignore', 'inherit'] });
   const over = new Promise((resolve) => server.on('close', resolve));
   try {
-    while (!existsSync(socket)) {
+    while (!existsSync(ready)) {
       assert.equal(server.exitCode, null, 'nbdkit serves the image (`npm test` installs it)');
       await pause(10);
     }

@@ -34,9 +34,9 @@ loop=$(losetup --find --show ${readonly:+--read-only} "$point/nbd")
 undo() {
   rm -f "$sys/pid"; echo 0 > "$sys/size"
   rm -f "$device"
+  # Either goes once nothing uses it any more, which we need not wait for.
   losetup --detach "$loop"
-  for _ in $(seq 100); do fusermount3 -u "$point" 2>/dev/null && break; sleep 0.05; done
-  wait $server
+  fusermount3 -u -z "$point"
   rmdir "$point"
   exit 0
 }

@@ -5,7 +5,7 @@ import { limits } from '../limits.ts';
 import type { Entry, EntryKind, ReadRange } from '../mirror-files.ts';
 import { decodeName } from '../names.ts';
 import { notFound, type Path, printPath } from '../paths.ts';
-import { run, stream } from '../programs.ts';
+import { DISK, type Reader, runReader, streamReader } from '../programs.ts';
 import { damagedEntry, type RawTree } from './raw-tree.ts';
 
 const ROOT_INODE = 2;
@@ -24,29 +24,29 @@ interface Inode {
 /** Names of a folder to the numbers of their inodes. */
 type Folder = ReadonlyMap<string, number>;
 
-export async function debugfsTree(program: string, file: string): Promise<RawTree> {
-  const tree = new DebugfsTree(program, file);
+export async function debugfsTree(reader: Reader): Promise<RawTree> {
+  const tree = new DebugfsTree(reader);
   await tree.entry([]);
   return tree;
 }
 
 class DebugfsTree implements RawTree {
   readonly directory = null;
-  readonly #program: string;
-  readonly #file: string;
+  readonly #reader: Reader;
   readonly #folders = new Map<number, Folder>();
   /** A mirror does not change: what was read once stays right. */
   readonly #known = new Map<number, Inode>();
+  /** Why an inode was not told. */
+  #said = '';
 
-  constructor(program: string, file: string) {
-    this.#program = program;
-    this.#file = file;
+  constructor(reader: Reader) {
+    this.#reader = reader;
   }
 
   async entry(path: Path): Promise<Entry> {
     const number = await this.#find(path);
     const inode = (await this.#inodes([number])).get(number);
-    if (inode === undefined) throw damaged(path);
+    if (inode === undefined) throw damaged(path, this.#said);
     return entryOf(path.at(-1) ?? '/', inode);
   }
 
@@ -111,7 +111,10 @@ class DebugfsTree implements RawTree {
   async #inodes(numbers: readonly number[]): Promise<ReadonlyMap<number, Inode>> {
     const unknown = numbers.filter((number) => !this.#known.has(number));
     if (unknown.length > 0) {
-      const { stdout } = await this.#ask(unknown.map((number) => `inode_dump <${number}>`).join('\n'));
+      const { stdout, stderr } = await this.#ask(
+        unknown.map((number) => `inode_dump <${number}>`).join('\n'),
+      );
+      this.#said = stderr;
       if (this.#known.size > limits.inodesKeptMax) this.#known.clear();
       for (const [number, inode] of parseInodes(stdout.toString('latin1'))) this.#known.set(number, inode);
     }
@@ -120,7 +123,7 @@ class DebugfsTree implements RawTree {
 
   /** Commands by its input; what it prints begins after the echo of the first. */
   async #ask(commands: string, options: readonly string[] = []): Promise<{ stdout: Buffer; stderr: string }> {
-    const { stdout, stderr } = await run(this.#program, [...options, '-f', '-', this.#file], {
+    const { stdout, stderr } = await runReader(this.#reader, [...options, '-f', '-', DISK], {
       input: `${commands}\n`,
       stdoutBytesMax: limits.listingBytesMax,
     });
@@ -132,7 +135,7 @@ class DebugfsTree implements RawTree {
 
   async *#cat(path: Path, number: number, sizeBytes: number): AsyncGenerator<Buffer> {
     let left = sizeBytes;
-    for await (const part of stream(this.#program, ['-R', `cat <${number}>`, this.#file], (_, stderr) => {
+    for await (const part of streamReader(this.#reader, ['-R', `cat <${number}>`, DISK], (_, stderr) => {
       if (left > 0) throw damaged(path, trouble(stderr));
     })) {
       left -= part.length;

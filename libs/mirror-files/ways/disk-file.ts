@@ -36,7 +36,7 @@ export function whyNoKernelNbd(machine: Machine): string | null {
 
 /** The whole disk by FUSE, from the appliance itself. */
 export async function fuseDisk({ session, machine, uri, writable }: DiskPlace): Promise<string> {
-  return await fuse(session, machine, 'disk', uri, writable);
+  return await fuse(session, machine, 'disk', uri, writable ? [] : ['--readonly']);
 }
 
 async function fuse(
@@ -44,12 +44,11 @@ async function fuse(
   machine: Machine,
   name: string,
   uri: string,
-  writable: boolean,
+  options: readonly string[],
 ): Promise<string> {
   const point = `${session.folder}/${name}`;
   await fs.mkdir(point);
-  const args = [...(writable ? [] : ['--readonly']), point, uri];
-  const server = session.serve(required(machine, 'nbdfuse'), args);
+  const server = session.serve(required(machine, 'nbdfuse'), [...options, point, uri]);
   const errors = collectErrors(server);
   const file = `${point}/nbd`;
   let over = false;
@@ -120,35 +119,49 @@ async function sectors({ blockFolder }: Machine, name: string): Promise<number> 
   return Number(await fs.readFile(`${blockFolder}/${name}/size`, 'utf8').catch(() => '0'));
 }
 
+/** Who reads a hostile disk in root's place: `nobody`. */
+const NOBODY = 65_534;
+
+/** A partition as an open file that begins with it, for programs that read it in our place. */
 export interface PartFile {
-  path: string;
-  close(): Promise<void>;
+  disk: number;
+  /** Who reads it; null: this user. */
+  user: number | null;
+  /** The file. What it is on goes with the session. */
+  closeFile(): Promise<void>;
+  /** After that. */
+  closeServer(): Promise<void>;
 }
 
-/** A partition as a file that begins with it: by FUSE where that may be used, else copied. */
+/** By FUSE where that may be used, else copied. */
 export async function partFile(place: DiskPlace, startBytes: number, sizeBytes: number): Promise<PartFile> {
   const { session, machine, device, uri } = place;
+  const user = machine.isRoot ? NOBODY : null;
+  const opened = async (path: string, closeServer: () => Promise<void>): Promise<PartFile> => {
+    const file = await fs.open(path, 'r');
+    return { disk: file.fd, user, closeFile: () => file.close(), closeServer };
+  };
   const name = `part-${startBytes}`;
   if (whyNoFuse(machine) !== null) {
     const path = `${session.folder}/${name}.img`;
     await copyPart(device, startBytes, sizeBytes, path);
-    return { path, close: async () => {} };
+    if (user !== null) await fs.chown(path, user, user);
+    return await opened(path, async () => {});
   }
+  // Nobody else may read it, though FUSE lets others in then: the file is theirs alone, and its rights are asked for.
+  const rights = ['allow_other', 'default_permissions', `uid=${user}`, `gid=${user}`, 'umask=0277'];
+  const forUser = user === null ? [] : rights.flatMap((right) => ['-o', right]);
+  const options = ['--readonly', ...forUser];
   if (startBytes === 0 && sizeBytes === device.sizeBytes)
-    return { path: await fuse(session, machine, name, uri, false), close: async () => {} };
-  const server = await serveWindow(device, startBytes, sizeBytes, `${session.folder}/${name}.sock`);
-  const close = (): Promise<void> => server.close(0);
+    return await opened(await fuse(session, machine, name, uri, options), async () => {});
+  const socket = `${session.folder}/${name}.sock`;
+  const server = await serveWindow(device, startBytes, sizeBytes, socket);
+  const closeServer = (): Promise<void> => server.close(0);
   try {
-    const path = await fuse(
-      session,
-      machine,
-      name,
-      `nbd+unix:///?socket=${session.folder}/${name}.sock`,
-      false,
-    );
-    return { path, close };
+    const path = await fuse(session, machine, name, `nbd+unix:///?socket=${socket}`, options);
+    return await opened(path, closeServer);
   } catch (error) {
-    await close();
+    await closeServer();
     throw error;
   }
 }

@@ -6,7 +6,7 @@ import { limits } from '../limits.ts';
 import type { Entry, EntryKind, ReadRange } from '../mirror-files.ts';
 import { decodeName, encodeName } from '../names.ts';
 import { notFound, type Path, printPath } from '../paths.ts';
-import { failed, stream } from '../programs.ts';
+import { DISK, failed, type Reader, streamReader } from '../programs.ts';
 import type { RawTree } from './raw-tree.ts';
 
 /** What it calls them. */
@@ -33,13 +33,17 @@ export function sevenZipKnows(kind: FileSystemKind): boolean {
   return TYPES[kind] !== undefined;
 }
 
-export async function sevenZipTree(program: string, kind: FileSystemKind, file: string): Promise<RawTree> {
+export async function sevenZipTree(reader: Reader, kind: FileSystemKind): Promise<RawTree> {
   const type = `-t${TYPES[kind]!}`;
   const index = new Index();
   const errors: string[] = [];
-  const listing = stream(program, ['l', '-slt', '-ba', '-sccUTF-8', type, '--', file], (status, stderr) => {
-    if (status !== 0) errors.push(failed(program, status, stderr));
-  });
+  const listing = streamReader(
+    reader,
+    ['l', '-slt', '-ba', '-sccUTF-8', type, '--', DISK],
+    (status, stderr) => {
+      if (status !== 0) errors.push(failed(reader.program, status, stderr));
+    },
+  );
   let bytes = 0;
   for await (const part of listing) {
     bytes += part.length;
@@ -50,7 +54,7 @@ export async function sevenZipTree(program: string, kind: FileSystemKind, file: 
   // Status 1 and 2 may be of one bad file among many; one that shows nothing at all can't be read.
   if (errors.length > 0 && index.count === 0)
     throw new MidmirrorError('corrupt', `7z can't read it: ${errors[0]}`);
-  return new SevenZipTree(program, type, file, index.root);
+  return new SevenZipTree(reader, type, index.root);
 }
 
 function tooMany(): MidmirrorError {
@@ -164,15 +168,13 @@ function timeOf(text: string): number | null {
 
 class SevenZipTree implements RawTree {
   readonly directory = null;
-  readonly #program: string;
+  readonly #reader: Reader;
   readonly #type: string;
-  readonly #file: string;
   readonly #root: Node;
 
-  constructor(program: string, type: string, file: string, root: Node) {
-    this.#program = program;
+  constructor(reader: Reader, type: string, root: Node) {
+    this.#reader = reader;
     this.#type = type;
-    this.#file = file;
     this.#root = root;
   }
 
@@ -195,10 +197,10 @@ class SevenZipTree implements RawTree {
         hint: 'it is damaged at this point, or has a name that 7z does not give back',
       });
     // Without wildcards, as one name and nothing else.
-    const args = ['x', '-so', '-spd', '-sccUTF-8', this.#type, `-i!${name}`, '--', this.#file];
+    const args = ['x', '-so', '-spd', '-sccUTF-8', this.#type, `-i!${name}`, '--', DISK];
     let at = 0;
-    const bytes = stream(this.#program, args, (status, stderr) => {
-      if (status !== 0) throw broken(failed(this.#program, status, stderr));
+    const bytes = streamReader(this.#reader, args, (status, stderr) => {
+      if (status !== 0) throw broken(failed(this.#reader.program, status, stderr));
       if (at < entry.sizeBytes) throw broken(`7z gives ${at} of ${entry.sizeBytes} bytes`);
     });
     for await (const part of bytes) {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type AddressInfo, type Socket } from 'node:net';
 import { test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { framed, unframed } from '@midmirror/api';
 import { MidmirrorError } from '@midmirror/basis';
 import { answer, type Bus } from '@midmirror/bus';
@@ -401,6 +402,45 @@ test('no tape process is an error status; so is one reading too many; a client t
         );
         leaving.abort();
         await until(() => closed === limits.tapeReadsMax);
+      }),
+  );
+});
+
+/** Waits until it has been the same for a while. */
+async function settled(count: () => number): Promise<number> {
+  for (let before = -1; before !== count(); ) {
+    before = count();
+    await pause(300);
+  }
+  return count();
+}
+
+test('no more is taken from the tape process than the client takes; and a stop does not wait for one that rests', async () => {
+  const total = 256 << 20;
+  let given = 0;
+  const give = async (socket: Socket): Promise<void> => {
+    const frame = Buffer.alloc(4 + (1 << 20));
+    frame.writeUInt32BE(1 << 20);
+    for (; given < total && !socket.destroyed; given += 1 << 20)
+      await new Promise<void>((resolve) => void socket.write(frame, () => resolve()));
+  };
+  await withTape(
+    (socket) => void give(socket),
+    (port) =>
+      withConsole(neighbours, async ({ catalog, bus, get }) => {
+        await store(catalog, shelf());
+        played(bus, port);
+        const reader = (await get('/tapes/a1/bytes')).body!.getReader();
+        let taken = 0;
+        const take = async (bytes: number): Promise<void> => {
+          while (taken < bytes) taken += (await reader.read()).value!.length;
+        };
+        await take(1 << 20);
+        // What two sockets and their streams hold.
+        const before = await settled(() => given);
+        assert.ok(before < 64 << 20, `${before} bytes were given to one that took ${taken}`);
+        await take(before + (16 << 20));
+        assert.ok(given > before);
       }),
   );
 });

@@ -97,7 +97,7 @@ test('what needs the point on disk says that it is on tape only, and what to do'
   });
 });
 
-test('a point that neither has is told with what both have; tapes that can not be asked change nothing', async () => {
+test('a point that neither has is told with what both have, or that the tapes could not be asked', async () => {
   await withStandIn(async (standIn) => {
     standIn.chain = await twoArchives();
     withDisk(standIn);
@@ -111,7 +111,41 @@ test('a point that neither has is told with what both have; tapes that can not b
     standIn.calls.set('GET /tape-restore', () => {
       throw new MidmirrorError('unavailable', 'nobody answers tape-archiver.restore-plan');
     });
-    await standIn.fails(3, /seq:999 is not kept on disk\n.*the earliest is seq:1000\n$/, ...words);
+    await standIn.fails(
+      3,
+      /seq:999 is not kept on disk\n.*the earliest is seq:1000; whether it is on tape is not known: nobody answers/,
+      ...words,
+    );
+    // The volume is gone, and its tapes may be there.
+    standIn.calls.delete('GET /volumes/db');
+    standIn.calls.delete('GET /volumes/db/resolve');
+    const gone = ['restore', 'db', '--at', 'seq:1', '--to', `${standIn.folder}/db.img`];
+    await standIn.fails(1, /whether it is on tape is not known/, ...gone);
+    standIn.calls.set('GET /tape-restore', () => {
+      throw new MidmirrorError('bad-request', 'there are tapes of 2 volumes that were named "db"', {
+        hint: 'give the id instead of the name',
+      });
+    });
+    await standIn.fails(1, /tapes of 2 volumes .*give the id instead of the name/, ...gone);
+  });
+});
+
+test('latest that the disk can not give is not the newest on tape, which is older', async () => {
+  await withStandIn(async (standIn) => {
+    standIn.chain = await twoArchives();
+    withDisk(standIn);
+    standIn.calls.set('GET /volumes/db/resolve', () => {
+      throw new MidmirrorError('point-unavailable', 'latest is within a gap', {
+        hint: 'it began at seq:1000',
+      });
+    });
+    const words = ['restore', 'db', '--at', 'latest', '--to', `${standIn.folder}/db.img`, '--yes'];
+    await standIn.fails(
+      3,
+      /latest is within a gap\n.*seq:1000; `mim tape restore db --at latest` takes/,
+      ...words,
+    );
+    assert.equal(existsSync(`${standIn.folder}/db.img`), false);
   });
 });
 

@@ -22,6 +22,18 @@ export function entropyBits(bytes: Uint8Array): number {
   return bytes.length === 0 ? 0 : Math.log2(bytes.length) - sum / bytes.length;
 }
 
+/**
+ * How far from even the values are. Of random bytes 255 in the mean, whatever their number, which one block says nothing
+ * about, and some hundreds together do: gzip has 290 and more, zstd 280, JPEG more; only xz is as even.
+ */
+export function chiSquare(bytes: Uint8Array): number {
+  COUNTS.fill(0);
+  for (let i = 0; i < bytes.length; i += 1) COUNTS[bytes[i]!]! += 1;
+  let squares = 0;
+  for (let value = 0; value < 256; value += 1) squares += COUNTS[value]! * COUNTS[value]!;
+  return (squares * 256) / bytes.length - bytes.length;
+}
+
 export function classOf(block: Uint8Array): BlockClass {
   if (isZero(block)) return BlockClass.empty;
   return entropyBits(block) >= DENSE_BITS ? BlockClass.dense : BlockClass.plain;

@@ -1,10 +1,10 @@
 // Whether the writes to a disk look like somebody encrypting its files: plain data that becomes dense in place, or is
 // trimmed while as much dense data comes, at a rate that this disk has not known. New dense data alone, as an archive
-// that is unpacked or a film that is copied, is none. Pure: the caller gives the writes and their times, live or from
-// the journal, and what the disk held before.
+// that is unpacked or a film that is copied, is none; where it takes the place of deleted files, it is told by being
+// less even than encrypted data, and by going elsewhere too. Pure: the caller gives the writes and their times.
 import { assert, printBytes } from '@midmirror/basis';
 import { type EntropyLimits, entropyLimits } from '../limits.ts';
-import { BlockClass, BlockClasses, classOf } from './block-classes.ts';
+import { BlockClass, BlockClasses, chiSquare, classOf } from './block-classes.ts';
 
 export interface EntropyVerdict {
   verdict: 'good' | 'bad';
@@ -23,11 +23,16 @@ export interface EntropyFacts {
   overwrittenBytes: number;
   /** Plain data that there was. */
   plainBytes: number;
-  /** What has turned, of the plain data: 0 to 1. */
+  /** What has turned, of the plain data: 0 to 1; and of all that was newly dense. */
   turnedShare: number;
+  inPlaceShare: number;
+  /** Of what was newly dense; 255 is random, as encrypted data is. */
+  chiSquareMean: number;
   /** The most that turned in so long a time before, as a share too. */
   usualShare: number;
 }
+
+const FADING = ['written', 'dense', 'turned', 'overwritten', 'lost', 'fresh', 'chiSquares'] as const;
 
 /** Counts that fade: of what was added a horizon ago, 1/e is left. In blocks. */
 class Fading {
@@ -39,6 +44,8 @@ class Fading {
   /** Plain data that was trimmed or zeroed, and dense data where nothing was. */
   lost = 0;
   fresh = 0;
+  /** Of what was newly dense, summed up. */
+  chiSquares = 0;
   /** The most that turned: in the time before the last, in the last, and now. A time is as long as the horizon. */
   usual = 0;
   #last = 0;
@@ -57,8 +64,7 @@ class Fading {
     const passedMs = Math.max(0, timeMs - this.#sinceMs);
     if (passedMs === 0) return;
     const kept = Math.exp(-passedMs / this.horizonMs);
-    for (const name of ['written', 'dense', 'turned', 'overwritten', 'lost', 'fresh'] as const)
-      this[name] *= kept;
+    for (const name of FADING) this[name] *= kept;
     this.#sinceMs = timeMs;
     for (; timeMs - this.#epochMs >= this.horizonMs; this.#epochMs += this.horizonMs) {
       this.usual = Math.max(this.usual * usualKept, this.#last);
@@ -80,6 +86,16 @@ class Fading {
 
   get turnedInAll(): number {
     return this.turned + Math.min(this.lost, this.fresh);
+  }
+
+  get inPlaceShare(): number {
+    const newlyDense = this.turned + this.fresh;
+    return newlyDense === 0 ? 0 : this.turnedInAll / newlyDense;
+  }
+
+  get chiSquareMean(): number {
+    const newlyDense = this.turned + this.fresh;
+    return newlyDense === 0 ? 0 : this.chiSquares / newlyDense;
   }
 }
 
@@ -110,13 +126,16 @@ export class EntropyWatch {
     this.#each(startBytes, bytes, (index, block) => {
       const now = classOf(block);
       const before = this.#blocks.put(index, now);
+      const newlyDense = now === BlockClass.dense && before !== BlockClass.dense;
+      const chi = newlyDense ? Math.min(chiSquare(block), this.#limits.chiSquareCounted) : 0;
       for (const fading of this.#fading) {
         fading.written += 1;
         if (before === BlockClass.plain || before === BlockClass.dense) fading.overwritten += 1;
-        if (now === BlockClass.dense) {
-          fading.dense += 1;
+        if (now === BlockClass.dense) fading.dense += 1;
+        if (newlyDense) {
+          fading.chiSquares += chi;
           if (before === BlockClass.plain) fading.turned += 1;
-          else if (before !== BlockClass.dense) fading.fresh += 1;
+          else fading.fresh += 1;
         } else if (now === BlockClass.empty && before === BlockClass.plain) fading.lost += 1;
       }
     });
@@ -168,12 +187,15 @@ export class EntropyWatch {
   }
 
   #isTooMuch(fading: Fading): boolean {
-    const { blockBytes, turnedBytesMin, turnedShareMin, unusualFactor } = this.#limits;
+    const { blockBytes, turnedBytesMin, turnedShareMin, unusualFactor, inPlaceShareMin } = this.#limits;
+    const { chiSquareRandomMax, compressedShareMin } = this.#limits;
     const turned = fading.turnedInAll;
+    const shareMin = fading.chiSquareMean <= chiSquareRandomMax ? turnedShareMin : compressedShareMin;
     return (
       turned * blockBytes * this.#blocks.stride >= turnedBytesMin &&
-      turned >= turnedShareMin * this.#plainBefore(fading) &&
-      turned >= unusualFactor * fading.usual
+      turned >= shareMin * this.#plainBefore(fading) &&
+      turned >= unusualFactor * fading.usual &&
+      fading.inPlaceShare >= inPlaceShareMin
     );
   }
 
@@ -194,6 +216,8 @@ export class EntropyWatch {
       overwrittenBytes: bytes(fading.overwritten),
       plainBytes: bytes(plain),
       turnedShare: share(fading.turnedInAll),
+      inPlaceShare: fading.inPlaceShare,
+      chiSquareMean: fading.chiSquareMean,
       usualShare: share(fading.usual),
     };
   }

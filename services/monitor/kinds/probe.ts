@@ -41,7 +41,8 @@ export async function probe<Settings>(
 function seenThrough(result: CheckResult, input: CheckInput, doorway: Doorway | null): ProbeResult {
   if (doorway === null) return { ...result, read: null };
   const read = input.files === undefined && input.file === undefined ? doorway.read : null;
-  if (doorway.failure === null || result.verdict === 'cannot-tell') return { ...result, read };
+  // One that was stopped, or never ran, has a reason of its own.
+  if (doorway.failure === null || result.exitStatus === null) return { ...result, read };
   // Programs take a failed read for damage.
   const reason = `what it was to check could not be read: ${doorway.failure}`;
   return { ...result, verdict: 'cannot-tell', reason, read };

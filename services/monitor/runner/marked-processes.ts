@@ -36,11 +36,14 @@ async function marked(pid: number, mark: Buffer): Promise<MarkedProcess | null> 
 /** Kills them until there are none. The pids that are left: they are in the kernel, and end when it lets them. */
 export async function killMarked(runId: string): Promise<number[]> {
   let left: MarkedProcess[] = [];
+  let seenNone = 0;
   for (let i = 0; i < runnerLimits.killTimesMax; i += 1) {
     left = await markedProcesses(runId);
-    if (left.length === 0) return [];
     for (const { pid } of left) killIfThere(pid);
-    await pause(runnerLimits.killAgainMs);
+    // One that is just becoming another program has no environment for a moment.
+    seenNone = left.length === 0 ? seenNone + 1 : 0;
+    if (seenNone === 2) return [];
+    await pause(left.length === 0 ? runnerLimits.killAgainMs / 2 : runnerLimits.killAgainMs);
   }
   return left.map(({ pid }) => pid);
 }

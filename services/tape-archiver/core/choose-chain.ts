@@ -1,6 +1,7 @@
 // Which archives a restore takes. Only exact points are given: what no tape holds is refused with the nearest that can
 // be had. Archives of volumes that share a name but not the id are never mixed. Pure.
 import { MidmirrorError } from '@midmirror/basis';
+import { printTime } from '@midmirror/point';
 import { type Archive, byIdOf, type Chain, chainOf, type Lacking } from './archive.ts';
 
 /** A mark is asked for by its write. `archive`: id or name. `latest`: the newest that can be restored. */
@@ -27,7 +28,7 @@ interface Offer extends Chain {
   archive: Archive;
 }
 
-/** `archives`: of any volumes; only those of this one are looked at. */
+/** `archives`: of any volumes; only those of this one are looked at. Throws `bad-request` when a number means several writes. */
 export function chooseChain(
   archives: readonly Archive[],
   volumeId: string,
@@ -35,18 +36,19 @@ export function chooseChain(
 ): Chosen | NotChosen {
   const own = archives.filter((archive) => archive.volumeId === volumeId);
   const byId = byIdOf(own);
-  const offers = own.map((archive) => ({ archive, ...chainOf(archive, byId) }));
-  const usable = offers.filter(({ lacking }) => lacking.length === 0);
-  if (asked === 'latest') return latest(offers, usable);
+  const offerOf = (archive: Archive): Offer => ({ archive, ...chainOf(archive, byId) });
+  if (asked === 'latest') return latest(own, offerOf);
   const wanted = wantedOf(own, asked);
-  const found = best(usable.filter(({ archive }) => wanted.has(archive)));
+  const offers = [...wanted].map(offerOf);
+  const found = best(offers.filter(isUsable));
   if (found !== null) return { archive: found.archive, chain: found.archives, passedOver: null };
-  const nearest = best(offers.filter(({ archive }) => wanted.has(archive)));
+  const before = own.filter((archive) => side(archive, asked, wanted) < 0);
+  const after = own.filter((archive) => side(archive, asked, wanted) > 0);
   return {
     archive: null,
-    lacking: nearest?.lacking ?? [],
-    before: lastOf(usable, (archive) => side(archive, asked, wanted) < 0),
-    after: firstOf(usable, (archive) => side(archive, asked, wanted) > 0),
+    lacking: best(offers)?.lacking ?? [],
+    before: firstUsable(before.toSorted(newestFirst), offerOf)?.archive ?? null,
+    after: firstUsable(after.toSorted(newestFirst).reverse(), offerOf)?.archive ?? null,
   };
 }
 
@@ -75,11 +77,12 @@ export function volumeIdOf(
   );
 }
 
-function latest(offers: readonly Offer[], usable: readonly Offer[]): Chosen | NotChosen {
-  const newest = best(atNewest(offers));
-  const found = best(atNewest(usable));
+function latest(own: readonly Archive[], offerOf: (archive: Archive) => Offer): Chosen | NotChosen {
+  const inOrder = own.toSorted(newestFirst);
+  const newest = best(inOrder.slice(0, sameEnd(inOrder, 0)).map(offerOf));
+  const found = firstUsable(inOrder, offerOf);
   if (found === null) return { archive: null, lacking: newest?.lacking ?? [], before: null, after: null };
-  const isOlder = newest !== null && newest.archive.seq > found.archive.seq;
+  const isOlder = newest !== null && newest.archive.timeNs > found.archive.timeNs;
   return {
     archive: found.archive,
     chain: found.archives,
@@ -87,9 +90,34 @@ function latest(offers: readonly Offer[], usable: readonly Offer[]): Chosen | No
   };
 }
 
-function atNewest(offers: readonly Offer[]): Offer[] {
-  const seq = offers.reduce((most, { archive }) => Math.max(most, archive.seq), -1);
-  return offers.filter(({ archive }) => archive.seq === seq);
+function isUsable({ lacking }: Offer): boolean {
+  return lacking.length === 0;
+}
+
+/** By time: numbers come again when a volume was brought back from an older copy. */
+function newestFirst(a: Archive, b: Archive): number {
+  return a.timeNs === b.timeNs ? b.seq - a.seq : a.timeNs < b.timeNs ? 1 : -1;
+}
+
+/** The best of the first point that can be restored. No chain is looked at beyond that. */
+function firstUsable(inOrder: readonly Archive[], offerOf: (archive: Archive) => Offer): Offer | null {
+  for (let from = 0, to = 0; from < inOrder.length; from = to) {
+    to = sameEnd(inOrder, from);
+    const found = best(inOrder.slice(from, to).map(offerOf).filter(isUsable));
+    if (found !== null) return found;
+  }
+  return null;
+}
+
+/** Where those of the same point end. */
+function sameEnd(inOrder: readonly Archive[], from: number): number {
+  let to = from;
+  while (to < inOrder.length && isSamePoint(inOrder[to]!, inOrder[from]!)) to += 1;
+  return to;
+}
+
+function isSamePoint(a: Archive, b: Archive): boolean {
+  return a.seq === b.seq && a.timeNs === b.timeNs;
 }
 
 /** What lacks least, then the shortest chain, then the fewest bytes. */
@@ -108,20 +136,38 @@ function best(offers: readonly Offer[]): Offer | null {
 function wantedOf(own: readonly Archive[], asked: Exclude<Asked, 'latest'>): Set<Archive> {
   if ('archive' in asked)
     return new Set(own.filter(({ id, name }) => id === asked.archive || name === asked.archive));
-  const seq = 'seq' in asked ? asked.seq : seqAt(own, asked.timeNs);
-  return new Set(own.filter((archive) => archive.seq === seq));
+  if ('timeNs' in asked) {
+    const held = heldAt(own, asked.timeNs);
+    return new Set(held === null ? [] : own.filter((archive) => isSamePoint(archive, held)));
+  }
+  const wanted = own.filter(({ seq }) => seq === asked.seq);
+  refuseSeveral(wanted, asked.seq);
+  return new Set(wanted);
 }
 
-/** The point that the volume was at then: from its time until the next write. Null: no tape says so. */
-function seqAt(own: readonly Archive[], timeNs: bigint): number | null {
+function refuseSeveral(wanted: readonly Archive[], seq: number): void {
+  const other = wanted.find((archive) => !isSamePoint(archive, wanted[0]!));
+  if (other === undefined) return;
+  const [a, b] = [wanted[0]!, other].map(({ name, timeNs }) => `${name} (${printTime(timeNs)})`);
+  throw new MidmirrorError(
+    'bad-request',
+    `write ${seq} is on tape more than once, and not the same: ${a}, ${b}; the volume was brought back from an older copy between them`,
+    { hint: 'ask by the time, or for one of them with --archive' },
+  );
+}
+
+/** One of the point that the volume was at then: from its time until the next write. Null: no tape says so. */
+function heldAt(own: readonly Archive[], timeNs: bigint): Archive | null {
   // One that was written before the next write came does not know of it; another tape of the same point may.
-  const untilOf = new Map<number, bigint>();
-  for (const { seq, untilNs } of own) if (untilNs !== null) untilOf.set(seq, untilNs);
-  const held = own.find(({ seq, timeNs: fromNs }) => {
-    const untilNs = untilOf.get(seq);
+  const untilOf = new Map<string, bigint>();
+  const keyOf = ({ seq, timeNs: fromNs }: Archive): string => `${seq} ${fromNs}`;
+  for (const archive of own) if (archive.untilNs !== null) untilOf.set(keyOf(archive), archive.untilNs);
+  const held = own.find((archive) => {
+    const untilNs = untilOf.get(keyOf(archive));
+    const { timeNs: fromNs } = archive;
     return timeNs === fromNs || (timeNs > fromNs && untilNs !== undefined && timeNs < untilNs);
   });
-  return held?.seq ?? null;
+  return held ?? null;
 }
 
 /** Whether an archive is of a point before (-1) or after (1) what is asked; 0: of that, or nobody knows. */
@@ -130,14 +176,4 @@ function side(archive: Archive, asked: Exclude<Asked, 'latest'>, wanted: Readonl
   const [known] = wanted;
   const seq = 'seq' in asked ? asked.seq : known?.seq;
   return seq === undefined ? 0 : Math.sign(archive.seq - seq);
-}
-
-function lastOf(usable: readonly Offer[], isBefore: (archive: Archive) => boolean): Archive | null {
-  return best(atNewest(usable.filter(({ archive }) => isBefore(archive))))?.archive ?? null;
-}
-
-function firstOf(usable: readonly Offer[], isAfter: (archive: Archive) => boolean): Archive | null {
-  const later = usable.filter(({ archive }) => isAfter(archive));
-  const seq = later.reduce((least, { archive }) => Math.min(least, archive.seq), Number.POSITIVE_INFINITY);
-  return best(later.filter(({ archive }) => archive.seq === seq))?.archive ?? null;
 }

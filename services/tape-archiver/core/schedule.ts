@@ -34,7 +34,7 @@ export function kindOf(
   const image = (why: string): NextTape => ({ kind: 'image', parent: null, why });
   const differences = policy.tapeDifferencesPerImage;
   if (differences === 0) return image('the policy wants images only');
-  const parent = newestUsable(newestFirst.filter(isScheduled), newestFirst);
+  const parent = newestScheduled(newestFirst);
   if (parent === undefined) return image('no tape of the schedule is there that can be restored');
   if (parent.chain.length >= differences)
     return image(`${differences} differences have followed the last one`);
@@ -43,11 +43,9 @@ export function kindOf(
   return { kind: 'difference', parent };
 }
 
-function isScheduled({ cause }: Archive): boolean {
-  return cause === 'schedule';
-}
-
-function newestUsable(newestFirst: readonly Archive[], all: readonly Archive[]): Archive | undefined {
-  const byId = byIdOf(all);
-  return newestFirst.find((archive) => chainOf(archive, byId).lacking.length === 0);
+/** Of those that the schedule wrote, the newest that can be restored. */
+export function newestScheduled(newestFirst: readonly Archive[]): Archive | undefined {
+  const byId = byIdOf(newestFirst);
+  const isUsable = (archive: Archive): boolean => chainOf(archive, byId).lacking.length === 0;
+  return newestFirst.find((archive) => archive.cause === 'schedule' && isUsable(archive));
 }

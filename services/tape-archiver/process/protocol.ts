@@ -19,6 +19,8 @@ export interface WriteOrder {
   uri: string;
   /** Only these cartridges, in this order; null: any. */
   barcodes: readonly string[] | null;
+  /** That the catalogue has in this library. One that is empty nevertheless is not the one that it was. */
+  archivesThere: number;
 }
 
 export interface PlannedArchive {

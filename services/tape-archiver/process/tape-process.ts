@@ -35,6 +35,10 @@ export class TapeProcess {
     return this.#options.library;
   }
 
+  get busy(): boolean {
+    return this.#child?.busy ?? false;
+  }
+
   /** Of the child; null: none is running. */
   get pid(): number | null {
     return this.#child?.pid ?? null;
@@ -151,6 +155,10 @@ class TapeChild {
     return this.#pending.size;
   }
 
+  get busy(): boolean {
+    return this.#pending.size > 0 || this.#readings > 0;
+  }
+
   call(name: TapeCall, ask: unknown, options: CallOptions): Promise<unknown> {
     const id = this.#nextId;
     this.#nextId += 1;
@@ -210,7 +218,7 @@ class TapeChild {
   }
 
   #told(): void {
-    this.#watch.busy(this.#pending.size > 0 || this.#readings > 0);
+    this.#watch.busy(this.busy);
   }
 
   #gone(why: string): void {

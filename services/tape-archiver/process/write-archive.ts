@@ -32,9 +32,9 @@ export async function planOrder(
   order: WriteOrder,
   { library, signal, report }: Pick<WriteEdges, 'library' | 'signal' | 'report'>,
 ): Promise<PlannedArchive> {
+  const isNew = await needsFirst(library, order);
   return await withPoint(order, signal, report, async ({ source, ranges, plan }) => {
     const { dataBytes, zeroBytes, tarBytes, manifest } = plan;
-    const isNew = await needsFirst(library, order);
     const bytes = bytesOnTape(plan);
     const { places, lackingBytes } = isNew ? placesOnFirst(bytes) : await placesOf(library, order, bytes);
     return {
@@ -56,9 +56,9 @@ export async function writeOrder(order: WriteOrder, edges: WriteEdges): Promise<
     const adopted = await adopt(before, order, edges);
     if (adopted !== null) return adopted;
   }
+  const isNew = await needsFirst(library, order);
   return await withPoint(order, signal, report, async ({ source, plan }) => {
-    if (await needsFirst(library, order))
-      await library.add({ barcode: limits.firstBarcode, capacityBytes: limits.firstCartridgeBytes });
+    if (isNew) await library.add({ barcode: limits.firstBarcode, capacityBytes: limits.firstCartridgeBytes });
     else if (before === null) await refuseLack(library, order, plan);
     return await writePlanned(plan, source, order, edges);
   });
@@ -148,9 +148,21 @@ async function archiveThere(library: TapeLibrary, { archive }: WriteOrder): Prom
   return archivesOn(await library.list()).find(({ archiveId }) => archiveId === archive) ?? null;
 }
 
-/** A directory or bucket without a cartridge gets one by itself. */
-async function needsFirst(library: TapeLibrary, { barcodes }: WriteOrder): Promise<boolean> {
-  return barcodes === null && !library.url.startsWith('tape:') && (await library.list()).length === 0;
+/** A directory or bucket without a cartridge gets one by itself, unless it should have some: its disk may not be mounted. */
+async function needsFirst(
+  library: TapeLibrary,
+  { barcodes, archivesThere }: Pick<WriteOrder, 'barcodes' | 'archivesThere'>,
+): Promise<boolean> {
+  if (library.url.startsWith('tape:') || (await library.list()).length > 0) return false;
+  if (archivesThere > 0)
+    throw new MidmirrorError(
+      'unavailable',
+      `${library.url} is empty, and ${archivesThere} archives should be in it: its disk may not be mounted`,
+      {
+        hint: 'mount it; when it is empty for good, `mim tape cartridge add <barcode> --capacity 1TiB` begins it anew',
+      },
+    );
+  return barcodes === null;
 }
 
 function placesOnFirst(bytes: number): {
@@ -185,7 +197,7 @@ async function refuseLack(library: TapeLibrary, order: WriteOrder, plan: Archive
 
 function withAddHint(error: MidmirrorError): MidmirrorError {
   return new MidmirrorError('no-space', error.message, {
-    hint: 'add a cartridge (`mim tape cartridge add <barcode> --capacity 1TiB`), import one, or forget archives with --erase',
+    hint: 'free space on its disk if that is full; else add a cartridge (`mim tape cartridge add <barcode> --capacity 1TiB`), import one, or forget archives with --erase',
     details: error.details,
     cause: error,
   });

@@ -13,14 +13,16 @@ export interface FoundFileSystem {
 
 const SECTOR_BYTES = 512;
 
-/** Throws an Error that names a missing tool. */
-export function findFileSystems(path: string, sizeBytes: number): FoundFileSystem[] {
+/** `only`: this partition; null: all. Throws an Error that names a missing tool. */
+export function findFileSystems(path: string, sizeBytes: number, only: number | null): FoundFileSystem[] {
   const whole = probe(path, 0, sizeBytes);
   if (whole['PTTYPE'] === undefined || whole['TYPE'] !== undefined)
-    return [found(0, whole, 0, sizeBytes)].filter(({ type }) => type !== null);
-  return partitionsOf(path).map(({ number, startBytes, lengthBytes }) =>
-    found(number, probe(path, startBytes, lengthBytes), startBytes, lengthBytes),
-  );
+    return only !== null || whole['TYPE'] === undefined ? [] : [found(0, whole, 0, sizeBytes)];
+  return partitionsOf(path)
+    .filter(({ number }) => only === null || number === only)
+    .map(({ number, startBytes, lengthBytes }) =>
+      found(number, probe(path, startBytes, lengthBytes), startBytes, lengthBytes),
+    );
 }
 
 function found(
@@ -50,7 +52,7 @@ function probe(path: string, startBytes: number, lengthBytes: number): Record<st
 
 function partitionsOf(path: string): { number: number; startBytes: number; lengthBytes: number }[] {
   const columns = ['--raw', '--noheadings', '--output', 'NR,START,SECTORS'];
-  const end = runTool('partx', ['--show', ...columns, path]);
+  const end = runTool('partx', [...columns, path]);
   if (end === null) throw new Error('partx is not on this machine; install util-linux');
   if (end.status !== 0) throw new Error(`partx can't read the partition table: ${end.said}`);
   return end.answer
