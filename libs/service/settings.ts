@@ -1,5 +1,6 @@
 // What the appliance and each of its services are told by the environment; names, defaults and bounds. One table for
 // all processes, so that one environment serves them all.
+import { resolve } from 'node:path';
 import type { NatsBusOptions } from '@midmirror/bus';
 import { MidmirrorError } from '@midmirror/basis';
 import { bytes, type Listen, listen, off, readSettings, text, whole } from '@midmirror/runtime';
@@ -61,6 +62,9 @@ const settings = {
   MIM_TAPE_IDENTITY: text(''),
   /** Where tape processes wait for the console to fetch an archive. */
   MIM_TAPE_HOST: text('127.0.0.1'),
+  /** `http://…` or `https://…` that is told of condemned points and lost tapes; and the file of the secret that signs it. */
+  MIM_WEBHOOK_URL: text(''),
+  MIM_WEBHOOK_SECRET: text(''),
   /** The CLI's; allowed here so that a shell may export it for both. */
   MIM_API: text(''),
   /** Of `mim restore` likewise: where records of restores to devices and NBD exports are. */
@@ -122,4 +126,32 @@ export function natsStreamLimits(config: Config): Partial<NatsBusOptions> {
     journalBytesMax: config.MIM_NATS_JOURNAL_BYTES,
     timelineBytesMax: config.MIM_NATS_TIMELINE_BYTES,
   };
+}
+
+/** Null: nobody is told. Throws `bad-request` naming the variable. The file is not looked at here. */
+export function webhookOptions({
+  MIM_WEBHOOK_URL,
+  MIM_WEBHOOK_SECRET,
+}: Config): { url: string; secretFile: string } | null {
+  if (MIM_WEBHOOK_URL === '' && MIM_WEBHOOK_SECRET === '') return null;
+  if (MIM_WEBHOOK_URL === '' || MIM_WEBHOOK_SECRET === '') {
+    const [set, missing] =
+      MIM_WEBHOOK_URL === ''
+        ? (['MIM_WEBHOOK_SECRET', 'MIM_WEBHOOK_URL'] as const)
+        : (['MIM_WEBHOOK_URL', 'MIM_WEBHOOK_SECRET'] as const);
+    throw new MidmirrorError('bad-request', `${set} is set and ${missing} is not`, {
+      hint: 'what is told is signed: give the address, and a file with a secret that its receiver knows, or none',
+    });
+  }
+  const url = URL.canParse(MIM_WEBHOOK_URL) ? new URL(MIM_WEBHOOK_URL) : null;
+  if (url === null || !['http:', 'https:'].includes(url.protocol))
+    throw new MidmirrorError(
+      'bad-request',
+      'MIM_WEBHOOK_URL is not an address that begins with http:// or https://',
+    );
+  if (url.username !== '' || url.password !== '')
+    throw new MidmirrorError('bad-request', 'MIM_WEBHOOK_URL has a user in it (an "@"), which is not taken', {
+      hint: 'the receiver knows us by the signature (MIM_WEBHOOK_SECRET)',
+    });
+  return { url: url.href, secretFile: resolve(MIM_WEBHOOK_SECRET) };
 }

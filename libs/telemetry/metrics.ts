@@ -319,6 +319,68 @@ export const metrics = {
     labels: ['volume'],
   },
 
+  // Checks of past points.
+  midmirror_checks: {
+    kind: 'gauge',
+    unit: '{check}',
+    help: 'Checks that the volume has.',
+    labels: ['volume'],
+  },
+  midmirror_check_last_good_timestamp_seconds: {
+    kind: 'gauge',
+    unit: 's',
+    help: 'Time of the newest point that the check found nothing wrong with; 0: there is none.',
+    labels: ['volume', 'check'],
+  },
+  midmirror_check_condemned: {
+    kind: 'gauge',
+    unit: '1',
+    help: '1: of the points that the check could tell of, the newest is bad; 0: it is good, or there is none.',
+    labels: ['volume', 'check'],
+  },
+  midmirror_check_cannot_tell: {
+    kind: 'gauge',
+    unit: '1',
+    help: '1: the check could not tell of its newest point, or its last job failed; 0: neither. Cancelled jobs do not count.',
+    labels: ['volume', 'check'],
+  },
+  midmirror_check_overdue_seconds: {
+    kind: 'gauge',
+    unit: 's',
+    help: 'For how long the check has been due by its schedule and has not ended; 0: it is not due. Without a schedule not told.',
+    labels: ['volume', 'check'],
+  },
+  midmirror_check_interval_seconds: {
+    kind: 'gauge',
+    unit: 's',
+    help: 'How often it is due (every). Not told of checks at snapshots, or without a schedule.',
+    labels: ['volume', 'check'],
+  },
+  midmirror_check_probes_total: {
+    kind: 'counter',
+    unit: '{probe}',
+    help: 'Points that checks were run on since the process began, by what they said.',
+    labels: ['verdict'],
+  },
+  midmirror_check_reused_total: {
+    kind: 'counter',
+    unit: '{verdict}',
+    help: 'Verdicts of other points that held, so that no check was run, since the process began.',
+    labels: [],
+  },
+  midmirror_check_jobs: {
+    kind: 'gauge',
+    unit: '{job}',
+    help: 'Walks and searches that wait, and those under way.',
+    labels: ['state'],
+  },
+  midmirror_webhook_waiting_seconds: {
+    kind: 'gauge',
+    unit: 's',
+    help: 'For how long a message has waited for the receiver of MIM_WEBHOOK_URL; 0: none waits, or none is set.',
+    labels: [],
+  },
+
   // The replicator on a host.
   midmirror_replicator_mode: {
     kind: 'gauge',

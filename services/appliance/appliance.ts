@@ -19,6 +19,7 @@ import {
   serviceLimits,
   tellOfServers,
   VERSION,
+  webhookOptions,
 } from '@midmirror/service';
 import { Synchronizer } from '@midmirror/synchronizer';
 import { TapeArchiver, tapeProcesses } from '@midmirror/tape-archiver';
@@ -45,6 +46,7 @@ export async function startAppliance(config: Config, edges: ApplianceEdges): Pro
   const { clock, log, reached, telemetry } = edges;
   let started = false;
   telemetry.ready(() => (started ? [] : ['the appliance is starting']));
+  const webhook = webhookOptions(config);
   const dataDirectory = resolve(config.MIM_DATA_DIR);
   const poolDirectory = `${dataDirectory}/pool`;
   const files = nodeFiles();
@@ -114,6 +116,7 @@ export async function startAppliance(config: Config, edges: ApplianceEdges): Pro
     closing.push(() => tapes.stop());
     const monitor = new Monitor({
       ...shared,
+      webhook,
       stateDirectory: `${dataDirectory}/monitor`,
       exportUri: (name) => exportUri(nbdUri, name),
     });

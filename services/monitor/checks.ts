@@ -88,7 +88,9 @@ export function readyOf({ kind, settings }: VolumeCheckRow): ReadyCheck {
   return readyCheck(kind, JSON.parse(settings));
 }
 
-export function scheduleOf(row: VolumeCheckRow): { schedule: CheckSchedule; due: DueState } | null {
+export function scheduleOf(
+  row: Pick<VolumeCheckRow, 'schedule' | 'due'>,
+): { schedule: CheckSchedule; due: DueState } | null {
   if (row.schedule === null || row.due === null) return null;
   return { schedule: JSON.parse(row.schedule) as CheckSchedule, due: JSON.parse(row.due) as DueState };
 }

@@ -3,6 +3,7 @@ import type { Clock } from '@midmirror/basis';
 import type { Bus } from '@midmirror/bus';
 import type { Catalog } from '@midmirror/catalog';
 import type { Telemetry } from '@midmirror/telemetry';
+import type { WebhookOptions } from './webhook.ts';
 
 export interface MonitorContext {
   catalog: Catalog;
@@ -14,6 +15,8 @@ export interface MonitorContext {
   exportUri: (name: string) => string;
   /** Where checks run and mirrors are mounted; of this process alone. */
   stateDirectory: string;
+  /** Who is told of condemned points and lost tapes; null: nobody. */
+  webhook: WebhookOptions | null;
 }
 
 export const SOURCE = '/midmirror/monitor';

@@ -125,3 +125,22 @@ export const monitorLimits = {
   /** A probe whose appliance is away is tried again so often. */
   attemptsMax: 60,
 } as const;
+
+export interface WebhookLimits {
+  /** Of one request, until its answer. */
+  answerMsMax: number;
+  /** Until the next attempt: twice as long each time. There is no last one. */
+  againMsMin: number;
+  againMsMax: number;
+  /** Events that are not told, until the position is stored. */
+  passedOverMax: number;
+  reasonCharactersMax: number;
+}
+
+export const webhookLimits: WebhookLimits = {
+  answerMsMax: 10_000,
+  againMsMin: 1000,
+  againMsMax: 60_000,
+  passedOverMax: 100,
+  reasonCharactersMax: 2000,
+};

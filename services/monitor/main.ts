@@ -7,15 +7,17 @@ enableCompileCache();
 const { MidmirrorError } = await import('@midmirror/basis');
 const { joinCluster } = await import('@midmirror/cluster');
 const { exportUri } = await import('@midmirror/nbd');
-const { runService } = await import('@midmirror/service');
+const { runService, webhookOptions } = await import('@midmirror/service');
 const { Monitor } = await import('./monitor.ts');
 
 const options = { job: true, withoutNats: 'stops', withoutPostgres: 'stops' } as const;
 runService('monitor', process.env, options, async (edges) => {
+  const webhook = webhookOptions(edges.config);
   const cluster = joinCluster(edges, { nbd: null });
   const monitor = new Monitor({
     ...edges,
     stateDirectory: `${resolve(edges.config.MIM_DATA_DIR)}/monitor`,
+    webhook,
     exportUri: (name) => {
       const nbd = cluster.nodes('mapping-index').find((each) => each.nbd !== null)?.nbd;
       if (nbd != null) return exportUri(nbd, name);
@@ -26,7 +28,7 @@ runService('monitor', process.env, options, async (edges) => {
   });
   await monitor.start();
   return {
-    says: {},
+    says: webhook === null ? {} : { webhook: new URL(webhook.url).origin },
     async stop() {
       await monitor.stop();
       await cluster.stop();

@@ -16,6 +16,7 @@ import {
 } from '@midmirror/catalog';
 import type { RequestName, Requests, ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
 import { CheckJobs } from './check-jobs.ts';
+import { reportChecks } from './check-metrics.ts';
 import { Checks, scheduleOf } from './checks.ts';
 import type { MonitorContext } from './context.ts';
 import { startBisect } from './core/bisect.ts';
@@ -28,10 +29,12 @@ import { removeClones } from './reach.ts';
 import { cleanUpRuns } from './runner/begun-runs.ts';
 import { findIsolation } from './runner/isolation.ts';
 import { mirrorsOf, tasksOf, type Walk } from './tasks.ts';
+import { forgetWebhook, Webhook } from './webhook.ts';
 
 export class Monitor {
   readonly #context: MonitorContext;
   readonly #checks: Checks;
+  readonly #webhook: Webhook | null;
   readonly #responders: Responder[] = [];
   readonly #stop = new AbortController();
   readonly #lookingSinceMs = Date.now();
@@ -42,6 +45,7 @@ export class Monitor {
   constructor(context: MonitorContext) {
     this.#context = context;
     this.#checks = new Checks(context);
+    this.#webhook = context.webhook === null ? null : new Webhook(context, context.webhook);
   }
 
   /** Resolves when bus and catalogue are there, however long that takes, and what an earlier process left is undone. */
@@ -56,8 +60,11 @@ export class Monitor {
     );
     this.#jobs = jobs;
     this.#answer(jobs);
+    this.#webhook?.start();
+    this.#tellOfIt(prober);
     const begin = async (): Promise<void> => {
       await bus.ready();
+      if (this.#webhook === null) await forgetWebhook(this.#context);
       await removeClones(this.#context);
       await jobs.resume();
     };
@@ -72,7 +79,16 @@ export class Monitor {
     this.#stop.abort();
     if (this.#timer !== null) clearInterval(this.#timer);
     const stopping = this.#responders.map((responder) => responder.stop());
-    await Promise.all([this.#jobs?.stop(), this.#tick, ...stopping]);
+    await Promise.all([this.#webhook?.stop(), this.#jobs?.stop(), this.#tick, ...stopping]);
+  }
+
+  #tellOfIt({ counts }: Prober): void {
+    const { telemetry, catalog, clock } = this.#context;
+    telemetry.observe((report) => reportChecks(report, catalog.db, clock, counts));
+    telemetry.observe(async (report) => {
+      if (this.#webhook === null) report('midmirror_webhook_waiting_seconds', {}, 0);
+      else await this.#webhook.report(report);
+    });
   }
 
   #answer(jobs: CheckJobs): void {

@@ -10,6 +10,7 @@ import {
   verdictsOf,
 } from '@midmirror/catalog';
 import { printTime } from '@midmirror/point';
+import { noProbes, type ProbeCounts } from './check-metrics.ts';
 import { readyOf } from './checks.ts';
 import { SOURCE, type MonitorContext } from './context.ts';
 import type { ByteRange } from './core/read-set.ts';
@@ -30,6 +31,7 @@ export class Prober {
   readonly #context: MonitorContext;
   readonly #isolation: Isolation;
   readonly #slots = new Slots(monitorLimits.slotsMax);
+  readonly counts: ProbeCounts = noProbes();
 
   constructor(context: MonitorContext, isolation: Isolation) {
     this.#context = context;
@@ -67,6 +69,8 @@ export class Prober {
       at_ns: toNs(this.#context.clock.nowNs()),
     };
     await this.#store(row);
+    if (said.reused_seq === null) this.counts.probes[said.verdict as Verdict] += 1;
+    else this.counts.reused += 1;
     return said.verdict as Verdict;
   }
 

@@ -25,6 +25,7 @@ const FAULTS: Fault[] = [
   'mapping-index',
   'synchronizer',
   'tape-archiver',
+  'monitor',
   'console',
   'nats',
   'postgres',

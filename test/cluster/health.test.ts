@@ -10,7 +10,7 @@ import { type ClusterUnderTest, eventually, FailoverGuest, withCluster } from '.
 const SIZE_BYTES = 4 << 20;
 const SETTINGS = { MIM_SEGMENT_BYTES: '36MiB', MIM_LEASE_MS: '3000' };
 const ANSWER_MS_MAX = 30_000;
-const ALL = ['ingest-1', 'ingest-2', 'mapping-index', 'synchronizer', 'tape-archiver', 'console'];
+const ALL = ['ingest-1', 'ingest-2', 'mapping-index', 'synchronizer', 'tape-archiver', 'monitor', 'console'];
 
 function metricsOf(cluster: ClusterUnderTest, service: string): string {
   return cluster.local.service(service).says.get('metrics (HTTP)')!;
@@ -58,7 +58,7 @@ test('NATS and PostgreSQL go away and come back: each process says so, and guest
     await allWell(cluster);
 
     await cluster.local.nats.kill();
-    await allSay(cluster, 'bus', /^NATS is away: /, ['synchronizer', 'tape-archiver', 'console']);
+    await allSay(cluster, 'bus', /^NATS is away: /, ['synchronizer', 'tape-archiver', 'monitor', 'console']);
     await guest.write(16, ANSWER_MS_MAX);
     await cluster.local.nats.restart();
     await allWell(cluster);
@@ -68,6 +68,7 @@ test('NATS and PostgreSQL go away and come back: each process says so, and guest
       'mapping-index',
       'synchronizer',
       'tape-archiver',
+      'monitor',
       'console',
     ]);
     await guest.write(16, ANSWER_MS_MAX);

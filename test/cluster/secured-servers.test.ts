@@ -16,8 +16,8 @@ import { eventually } from './cluster-under-test.ts';
 const ANSWER_MS_MAX = 30_000;
 const SIZE_BYTES = 1 << 20;
 const JOURNAL_BYTES = 3 << 20;
-/** An ingest, mapping-index, synchronizer, tape-archiver, console. */
-const SERVICES = 5;
+/** An ingest, mapping-index, synchronizer, tape-archiver, monitor, console. */
+const SERVICES = 6;
 const REFUSED = /NATS at tls:.* it refuses who connects: .*MIM_NATS_CREDS.*it is tried again$/;
 
 interface Secured {

@@ -26,7 +26,7 @@ interface Compose {
   volumes: Record<string, null>;
 }
 
-const OURS = ['ingest', 'synchronizer', 'mapping-index', 'tape-archiver', 'console'];
+const OURS = ['ingest', 'synchronizer', 'mapping-index', 'tape-archiver', 'monitor', 'console'];
 const OTHERS = ['nats', 'postgres', 'otel-collector', 'prometheus', 'grafana'];
 
 function read(path: string): string {

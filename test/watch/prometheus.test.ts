@@ -46,7 +46,10 @@ test('every query of the dashboard and of the alerts returns data of a running a
         const library = ['--library', policy.tapeLibrary];
         const tape = await appliance.mim('tape', 'write', 'db', '--image', '--at', 'snap:1', ...library);
         assert.equal(tape.status, 0, tape.stderr);
-        await everyQueryAnswers(prometheus, ['db'], { replicators: true, tapes: true });
+        const check = ['--name', 'all', '--program', '/bin/true', '--every', '1h'];
+        const added = await appliance.mim('check', 'add', 'db', 'command', ...check);
+        assert.equal(added.status, 0, added.stderr);
+        await everyQueryAnswers(prometheus, ['db'], { replicators: true, tapes: true, checks: true });
         await past.close();
       } finally {
         await loaded;

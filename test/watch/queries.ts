@@ -11,6 +11,9 @@ const COMPARISON = /\s*[<>]=?\s*[\d.]+$/;
 /** What says nothing of a volume that has neither tape nor schedule. */
 const TOLD_WITH_TAPES = /^midmirror_tape_(?:last_written_timestamp|overdue)_seconds$/;
 
+/** Of each check alone. */
+const TOLD_WITH_CHECKS = /^midmirror_check_(?:last_good_\w+|condemned|cannot_tell|overdue_\w+|interval_\w+)$/;
+
 /** Of alerts that are not of a volume, or not of that alone. */
 const LEGENDS: Readonly<Record<string, string>> = {
   MidmirrorDown: '{{instance}}',
@@ -19,6 +22,11 @@ const LEGENDS: Readonly<Record<string, string>> = {
   MidmirrorNotReplicating: '{{volume}} {{instance}}',
   MidmirrorReplicatorBehind: '{{volume}} {{instance}}',
   MidmirrorGuestsWait: '{{volume}} {{instance}} {{reason}}',
+  MidmirrorCondemned: '{{volume}} {{check}}',
+  MidmirrorNoGoodPoint: '{{volume}} {{check}}',
+  MidmirrorCheckLate: '{{volume}} {{check}}',
+  MidmirrorCheckCannotTell: '{{volume}} {{check}}',
+  MidmirrorWebhookAway: 'receiver',
 };
 
 interface WantedQuery {
@@ -35,15 +43,18 @@ export async function everyQueryAnswers(
     replicators: boolean;
     /** Each of them has a tape, and a schedule for more. */
     tapes: boolean;
+    /** Each of them has a check by time that has found a point good. */
+    checks: boolean;
   },
 ): Promise<void> {
   const all = await wantedQueries(prometheus, volumes);
   const wanted = all.filter(
     ({ expression }) =>
       (of.replicators || !isOfAll(expression, /^midmirror_replicator_/)) &&
-      (of.tapes || !isOfAll(expression, TOLD_WITH_TAPES)),
+      (of.tapes || !isOfAll(expression, TOLD_WITH_TAPES)) &&
+      (of.checks || !namesIn(expression).some((name) => TOLD_WITH_CHECKS.test(name))),
   );
-  assert.ok(wanted.length > all.length - 20 && wanted.length > 40, `${wanted.length} of ${all.length}`);
+  assert.ok(wanted.length > all.length - 30 && wanted.length > 40, `${wanted.length} of ${all.length}`);
   const deadline = Date.now() + DATA_MS_MAX;
   for (const query of wanted) {
     for (;;) {
@@ -82,8 +93,12 @@ async function wantedQueries(
 
 /** No other metric answers any part of it. */
 function isOfAll(expression: string, metrics: RegExp): boolean {
-  const names = expression.match(/\bmidmirror_\w+/g) ?? [];
+  const names = namesIn(expression);
   return names.length > 0 && names.every((name) => metrics.test(name));
+}
+
+function namesIn(expression: string): readonly string[] {
+  return expression.match(/\bmidmirror_\w+/g) ?? [];
 }
 
 /** Null: nothing. */

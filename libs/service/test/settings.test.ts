@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { nbdAddressFor } from '../advertise.ts';
-import { natsOptions, natsStreamLimits, readConfig } from '../settings.ts';
+import { natsOptions, natsStreamLimits, readConfig, webhookOptions } from '../settings.ts';
 
 test('the README tells the defaults', () => {
   const readme = readFileSync(new URL('../../../README.md', import.meta.url), 'utf8');
@@ -60,4 +60,24 @@ test('who listens on all addresses is reached by the name of the machine', () =>
   assert.deepEqual(nbdAddressFor(all, null, 'box'), { host: 'box', port: 5 });
   assert.deepEqual(nbdAddressFor(all, { host: 'lb', port: 6 }, 'box'), { host: 'lb', port: 6 });
   assert.deepEqual(nbdAddressFor({ path: '/s' }, null, 'box'), { path: '/s' });
+});
+
+test('a webhook has an address and a file with its secret, or is not there', () => {
+  const told = (url: string, secret: string) =>
+    webhookOptions(readConfig('monitor', { MIM_WEBHOOK_URL: url, MIM_WEBHOOK_SECRET: secret }));
+  assert.equal(webhookOptions(readConfig('monitor', {})), null);
+  assert.deepEqual(told('https://a.example/x?y=1', '/run/secret'), {
+    ...{ url: 'https://a.example/x?y=1', secretFile: '/run/secret' },
+  });
+  assert.throws(() => told('https://a.example', ''), /MIM_WEBHOOK_URL is set and MIM_WEBHOOK_SECRET is not/);
+  assert.throws(() => told('', '/run/secret'), /MIM_WEBHOOK_SECRET is set and MIM_WEBHOOK_URL is not/);
+  for (const url of ['a.example', 'ftp://a.example', 'file:///x'])
+    assert.throws(() => told(url, '/s'), /MIM_WEBHOOK_URL is not an address that begins with http/);
+  assert.throws(
+    () => told('https://me:opensesame@a.example', '/s'),
+    ({ message, hint }) => {
+      assert.match(message, /MIM_WEBHOOK_URL has a user in it/);
+      return !`${message} ${hint}`.includes('opensesame');
+    },
+  );
 });

@@ -1,0 +1,76 @@
+// What a receiver is told of an event: what happened where and when, and what to do next.
+import { type CatalogReader, fromNs } from '@midmirror/catalog';
+import { type DomainEvent, eventId } from '@midmirror/events';
+import { printTime } from '@midmirror/point';
+import { webhookLimits } from './limits.ts';
+
+export type ToldEvent = Extract<DomainEvent, { type: 'mirror.condemned' | 'tape.lost' }>;
+
+/** Times are RFC 3339 in UTC. */
+export interface Notice {
+  /** The same each time that it is told. */
+  id: string;
+  type: ToldEvent['type'];
+  time: string;
+  /** Its name; of a volume that is gone its id. */
+  volume: string;
+  check: string | null;
+  archive: string | null;
+  /** Null: the archive is not known any more. */
+  point: { seq: number; time: string } | null;
+  reason: string;
+  /** A command; null: nothing can be done any more. */
+  next: string | null;
+}
+
+export async function noticeOf(db: CatalogReader, event: ToldEvent): Promise<Notice> {
+  const { reason } = event.data;
+  const told = {
+    ...{ id: eventId(event), type: event.type, time: printTime(BigInt(event.timeNs)) },
+    reason: reason.slice(0, webhookLimits.reasonCharactersMax),
+  };
+  const volume = await nameOf(db, event.volumeId);
+  return event.type === 'mirror.condemned'
+    ? { ...told, ...ofCheck(event.volumeId, volume, event.data) }
+    : { ...told, ...(await ofArchive(db, event.volumeId, volume, event.data.archive)) };
+}
+
+type Rest = Omit<Notice, 'id' | 'type' | 'time' | 'reason'>;
+
+function ofCheck(
+  volumeId: string,
+  volume: string | null,
+  { check, seq, pointNs }: Extract<ToldEvent, { type: 'mirror.condemned' }>['data'],
+): Rest {
+  return {
+    ...{ volume: volume ?? volumeId, check, archive: null },
+    point: { seq, time: printTime(BigInt(pointNs)) },
+    next: volume === null ? null : `mim bisect ${volume} --check ${check} --bad seq:${seq}`,
+  };
+}
+
+async function ofArchive(
+  db: CatalogReader,
+  volumeId: string,
+  volume: string | null,
+  id: string,
+): Promise<Rest> {
+  const row = await db
+    .selectFrom('tape_archive')
+    .select(['name', 'volume_name', 'seq', 'time_ns'])
+    .where('id', '=', id)
+    .executeTakeFirst();
+  if (row === undefined)
+    return { volume: volume ?? volumeId, check: null, archive: id, point: null, next: null };
+  return {
+    ...{ volume: row.volume_name, check: null, archive: row.name },
+    point: { seq: row.seq, time: printTime(fromNs(row.time_ns)) },
+    next: `mim tape verify ${row.name}`,
+  };
+}
+
+/** Null: the volume is gone. */
+async function nameOf(db: CatalogReader, volumeId: string): Promise<string | null> {
+  const row = await db.selectFrom('volume').select('name').where('id', '=', volumeId).executeTakeFirst();
+  return row?.name ?? null;
+}
