@@ -15,7 +15,7 @@ import {
   volumeById,
 } from '@midmirror/catalog';
 import type { RequestName, Requests, ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
-import { CheckJobs } from './check-jobs.ts';
+import { CheckJobs, type JobWish } from './check-jobs.ts';
 import { Checks, scheduleOf } from './checks.ts';
 import type { MonitorContext } from './context.ts';
 import { startBisect } from './core/bisect.ts';
@@ -24,7 +24,7 @@ import type { Verdict } from './core/verdict.ts';
 import { startWalk } from './core/walk.ts';
 import { bisectLimits, monitorLimits } from './limits.ts';
 import { Prober } from './prober.ts';
-import { removeClones } from './reach.ts';
+import { removeClones, undoMounts } from './reach.ts';
 import { cleanUpRuns } from './runner/begun-runs.ts';
 import { findIsolation } from './runner/isolation.ts';
 import { mirrorsOf, tasksOf, type Walk } from './tasks.ts';
@@ -49,6 +49,7 @@ export class Monitor {
     const { bus, log, stateDirectory } = this.#context;
     const { signal } = this.#stop;
     for (const line of await cleanUpRuns(`${stateDirectory}/runs`)) log(line);
+    await undoMounts(this.#context);
     const isolation = await findIsolation();
     const prober = new Prober(this.#context, isolation);
     const jobs = new CheckJobs(this.#context, prober, tasksOf(this.#context), (row, end) =>
@@ -86,6 +87,7 @@ export class Monitor {
     });
     on('monitor.remove-check', async ({ volumeId, name }) => {
       await this.#checks.remove(volumeId, name);
+      await jobs.cancelOf(volumeId, name);
       return { removed: true };
     });
     on('monitor.certify', async (wish) => ({ job: await this.#certify(jobs, wish) }));
@@ -218,18 +220,22 @@ export class Monitor {
       snapshots: closed,
     };
     const { due: wanted, state } = dueNow(schedule, due, now);
-    if (JSON.stringify(state) !== JSON.stringify(due))
-      await catalog.db
+    if (JSON.stringify(state) === JSON.stringify(due)) return;
+    const wishes: JobWish[] = [];
+    for (const { at } of wanted) {
+      const seq = at === 'latest' ? await this.#latest(volume) : at.seq;
+      const walk: Walk = { walk: startWalk({ from: seq, to: seq, every: 1 }), at: seq, latest: seq };
+      wishes.push({ state: walk, probesMax: 1, cause: 'schedule' });
+    }
+    // Together: cut off in between, a run would be lost, or made twice.
+    await jobs.addAll('certify', volume, check.name, wishes, async (tx) => {
+      await tx
         .updateTable('volume_check')
         .set({ due: JSON.stringify(state) })
         .where('volume_id', '=', volume.id)
         .where('name', '=', check.name)
         .execute();
-    for (const { at } of wanted) {
-      const seq = at === 'latest' ? await this.#latest(volume) : at.seq;
-      const walk: Walk = { walk: startWalk({ from: seq, to: seq, every: 1 }), at: seq, latest: seq };
-      await jobs.add('certify', volume, check.name, { state: walk, probesMax: 1, cause: 'schedule' });
-    }
+    });
   }
 
   /** What the check's owner wants done when a point is condemned: once for each last good point. */

@@ -2,6 +2,7 @@
 import { isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
 import { ask, tell } from '@midmirror/bus';
 import {
+  type CatalogTransaction,
   fromNs,
   toNs,
   type VerdictRow,
@@ -65,7 +66,7 @@ export class Prober {
       check_key: checkKey,
       at_ns: toNs(this.#context.clock.nowNs()),
     };
-    await this.#store(row);
+    await this.#store(row, check);
     return said.verdict as Verdict;
   }
 
@@ -164,9 +165,10 @@ export class Prober {
     }
   }
 
-  async #store(row: VerdictRow): Promise<void> {
+  async #store(row: VerdictRow, check: VolumeCheckRow): Promise<void> {
     const { catalog, bus, clock } = this.#context;
     await catalog.transaction(async (tx) => {
+      await refuseUnlessThere(tx, check);
       const before = await tx
         .selectFrom('verdict')
         .select('verdict')
@@ -194,6 +196,18 @@ export class Prober {
       );
     });
   }
+}
+
+/** It may have been taken away since, and another one have its name by now. */
+async function refuseUnlessThere(tx: CatalogTransaction, check: VolumeCheckRow): Promise<void> {
+  const now = await tx
+    .selectFrom('volume_check')
+    .select('created_ns')
+    .where('volume_id', '=', check.volume_id)
+    .where('name', '=', check.name)
+    .executeTakeFirst();
+  if (now?.created_ns !== check.created_ns)
+    throw new MidmirrorError('not-found', `check "${check.name}" was taken away while it ran`);
 }
 
 /** What was read badly may have been taken for damage. */
