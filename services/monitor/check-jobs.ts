@@ -101,21 +101,23 @@ export class CheckJobs {
     also: (tx: CatalogTransaction) => Promise<void>,
   ): Promise<ToldCheckJob[]> {
     const { catalog, clock } = this.#context;
-    const rows = wishes.map(({ state, probesMax, cause }): CheckJobRow => ({
-      id: randomBytes(6).toString('hex'),
-      task,
-      volume_id: volume.id,
-      volume_name: volume.name,
-      check_name: check,
-      probes_max: probesMax,
-      state: JSON.stringify(state),
-      cause,
-      status: 'queued',
-      created_ns: toNs(clock.nowNs()),
-      ended_ns: null,
-      result: null,
-      error: null,
-    }));
+    const rows = wishes.map(
+      ({ state, probesMax, cause }): CheckJobRow => ({
+        id: randomBytes(6).toString('hex'),
+        task,
+        volume_id: volume.id,
+        volume_name: volume.name,
+        check_name: check,
+        probes_max: probesMax,
+        state: JSON.stringify(state),
+        cause,
+        status: 'queued',
+        created_ns: toNs(clock.nowNs()),
+        ended_ns: null,
+        result: null,
+        error: null,
+      }),
+    );
     await catalog.transaction(async (tx) => {
       if (rows.length > 0) await refuseTooMany(tx);
       for (const row of rows) await tx.insertInto('check_job').values(row).execute();
@@ -148,7 +150,8 @@ export class CheckJobs {
   async cancelOf(volumeId: string, check: string): Promise<void> {
     const rows = await this.#unended(volumeId, check).execute();
     const running = rows.map(({ id }) => this.#running.get(id)).filter((each) => each !== undefined);
-    for (const { cancel } of running) cancel.abort(new MidmirrorError('conflict', 'its check was taken away'));
+    for (const { cancel } of running)
+      cancel.abort(new MidmirrorError('conflict', 'its check was taken away'));
     await Promise.all(running.map(({ ended }) => ended));
   }
 

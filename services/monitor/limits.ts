@@ -103,7 +103,8 @@ export const monitorLimits = {
   nthMax: 10_000,
   /** Earlier verdicts that a probe is held against. */
   earlierMax: 1000,
-  /** Extents that differ between two points, of one question; with more than these nothing is reused. */
+  /** Extents that differ between two points, as they are first asked for; with more than these nothing is reused. */
+  changesFirst: 64,
   changesMax: 10_000,
   /** Writes that are told on either side of the first bad one. */
   neighbours: 2,

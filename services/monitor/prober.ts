@@ -14,7 +14,7 @@ import { printTime } from '@midmirror/point';
 import { readyOf } from './checks.ts';
 import { SOURCE, type MonitorContext } from './context.ts';
 import type { ByteRange } from './core/read-set.ts';
-import { holdsFor, nearestVerdicts, type EarlierVerdict } from './core/reuse.ts';
+import { type EarlierVerdict, holdsFor, nearestVerdicts, type Probe } from './core/reuse.ts';
 import type { Verdict } from './core/verdict.ts';
 import type { ReadyCheck } from './kinds/all-kinds.ts';
 import { monitorLimits } from './limits.ts';
@@ -78,7 +78,7 @@ export class Prober {
     seq: number,
   ): Promise<Said | null> {
     if (!ready.steady) return null;
-    const { catalog, bus } = this.#context;
+    const { catalog } = this.#context;
     const rows = await verdictsOf(catalog.db, volume.id, {
       check: check.name,
       limit: monitorLimits.earlierMax,
@@ -92,8 +92,7 @@ export class Prober {
     }));
     const probe = { seq, checkKey, steady: ready.steady };
     for (const each of nearestVerdicts(earlier, probe)) {
-      const changed = each.seq === seq ? [] : await this.#changed(bus, volume.id, each.seq, seq);
-      if (changed === null || !holdsFor(each, probe, changed)) continue;
+      if (each.seq !== seq && (await this.#hasChanged(volume.id, each, probe))) continue;
       const { row } = each as (typeof earlier)[number];
       return {
         verdict: row.verdict,
@@ -107,26 +106,26 @@ export class Prober {
     return null;
   }
 
-  /** Null: it is not known, or too much. */
-  async #changed(
-    bus: MonitorContext['bus'],
-    volumeId: string,
-    from: number,
-    to: number,
-  ): Promise<ByteRange[] | null> {
+  /**
+   * Whether anything that it has read may differ. Asked for piece by piece: where all is different the first piece tells.
+   */
+  async #hasChanged(volumeId: string, earlier: EarlierVerdict, probe: Probe): Promise<boolean> {
+    const { bus } = this.#context;
+    const [from, to] = [`seq:${earlier.seq}`, `seq:${probe.seq}`];
+    let known = 0;
     try {
-      const wanted = {
-        volumeId,
-        from: `seq:${from}`,
-        to: `seq:${to}`,
-        limit: monitorLimits.changesMax,
-        after: 0,
-      };
-      const { extents, next } = await ask(bus, 'mapping-index.changes', wanted);
-      if (next !== null) return null;
-      return extents.map(({ offset, length }) => ({ startBytes: offset, lengthBytes: length }));
+      for (let after = 0, limit: number = monitorLimits.changesFirst; ; limit *= 2) {
+        const wanted = { volumeId, from, to, limit: Math.min(limit, monitorLimits.changesMax), after };
+        const { extents, next } = await ask(bus, 'mapping-index.changes', wanted);
+        const changed = extents.map(({ offset, length }) => ({ startBytes: offset, lengthBytes: length }));
+        if (!holdsFor(earlier, probe, changed)) return true;
+        known += extents.length;
+        if (next === null) return false;
+        if (known >= monitorLimits.changesMax) return true;
+        after = next;
+      }
     } catch (error) {
-      if (error instanceof MidmirrorError && error.code === 'point-unavailable') return null;
+      if (error instanceof MidmirrorError && error.code === 'point-unavailable') return true;
       throw error;
     }
   }

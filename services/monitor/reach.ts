@@ -102,9 +102,10 @@ async function mountedFiles(mirror: MirrorFiles): Promise<string> {
   for (const { number } of mirror.fileSystems) {
     const tree = await mirror.tree(number);
     if (tree.directory === null)
-      throw new MidmirrorError('io', 'its file systems can be read here and not mounted', {
-        hint: tree.passedOver.map(({ way, why }) => `${way}: ${why}`).join('; '),
-      });
+      throw new MidmirrorError(
+        'io',
+        `a ${tree.fileSystem.kind} of the disk can't be mounted on the monitor's machine: ${tree.passedOver.map(({ way, why }) => `${way}: ${why}`).join('; ')}`,
+      );
     directories.push(tree.directory);
   }
   return directories.length === 1 ? directories[0]! : dirname(directories[0]!);

@@ -13,6 +13,8 @@ import {
 import { setTimeout as pause } from 'node:timers/promises';
 import { type ApplianceProcess, succeed } from '../appliance/appliance-process.ts';
 
+/** Of each ext4 here. */
+export const BLOCK_BYTES = 4096;
 const POLL_MS = 20;
 const WAIT_MS_MAX = 30_000;
 
@@ -29,9 +31,19 @@ export async function ext4Image(
   truncateSync(image, sizeBytes);
   // Nothing is left to do for the kernel once it is mounted.
   const lazy = ['-E', 'lazy_itable_init=0,lazy_journal_init=0'];
-  await succeed('mkfs.ext4', ['-q', '-F', ...lazy, '-d', source, image]);
+  await succeed('mkfs.ext4', ['-q', '-F', '-b', String(BLOCK_BYTES), ...lazy, '-d', source, image]);
   rmSync(source, { recursive: true });
   return image;
+}
+
+/** Where the block with an inode is in an ext4, and the inode in that. */
+export async function inodePlace(
+  image: string,
+  inode: number,
+): Promise<{ blockStart: number; offsetInBlock: number }> {
+  const said = await succeed('debugfs', ['-R', `imap <${inode}>`, image]);
+  const [, block, offset] = /located at block (\d+), offset 0x([0-9a-f]+)/.exec(said)!;
+  return { blockStart: Number(block) * BLOCK_BYTES, offsetInBlock: Number.parseInt(offset!, 16) };
 }
 
 /** A volume of the image's size with its bytes. */

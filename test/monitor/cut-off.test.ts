@@ -38,9 +38,7 @@ const NEEDS: Readonly<Record<string, object>> = {
 };
 
 async function begin(appliance: ApplianceProcess, check: string): Promise<ShownJob> {
-  return (
-    await appliance.post<{ job: ShownJob }>('/volumes/db/certifications', { check, at: 'latest' })
-  ).job;
+  return (await appliance.post<{ job: ShownJob }>('/volumes/db/certifications', { check, at: 'latest' })).job;
 }
 
 const isThere = (folder: string, check: string) =>
@@ -71,7 +69,10 @@ test('killed in the middle of probes: the next one finds nothing of them, and ma
       }
       const before = leftOf(dataDirectory);
       for (const what of ['mount ', 'loop device', 'process ', `${dataDirectory}/monitor/runs/`])
-        assert.ok(before.some((each) => each.startsWith(what)), `${what} in ${before.join('\n')}`);
+        assert.ok(
+          before.some((each) => each.startsWith(what)),
+          `${what} in ${before.join('\n')}`,
+        );
       const clones = await clonesOf(appliance);
       assert.equal(clones.length, 2);
       appliance.kill();

@@ -13,12 +13,17 @@ export interface FoundFileSystem {
 
 const SECTOR_BYTES = 512;
 
-/** Throws an Error that names a missing tool. */
-export function findFileSystems(path: string, sizeBytes: number): FoundFileSystem[] {
+/** `partition`: only there, and the others are not looked at; null: all. Throws an Error that names a missing tool. */
+export function findFileSystems(
+  path: string,
+  sizeBytes: number,
+  partition: number | null,
+): FoundFileSystem[] {
   const whole = probe(path, 0, sizeBytes);
   if (whole['PTTYPE'] === undefined || whole['TYPE'] !== undefined)
-    return [found(0, whole, 0, sizeBytes)].filter(({ type }) => type !== null);
-  return partitionsOf(path).map(({ number, startBytes, lengthBytes }) =>
+    return [found(0, whole, 0, sizeBytes)].filter(({ type }) => type !== null && partition === null);
+  const wanted = partitionsOf(path).filter(({ number }) => partition === null || number === partition);
+  return wanted.map(({ number, startBytes, lengthBytes }) =>
     found(number, probe(path, startBytes, lengthBytes), startBytes, lengthBytes),
   );
 }
@@ -50,7 +55,8 @@ function probe(path: string, startBytes: number, lengthBytes: number): Record<st
 
 function partitionsOf(path: string): { number: number; startBytes: number; lengthBytes: number }[] {
   const columns = ['--raw', '--noheadings', '--output', 'NR,START,SECTORS'];
-  const end = runTool('partx', ['--show', ...columns, path]);
+  // `--show` goes with `--raw` in some versions only, and is what it does without.
+  const end = runTool('partx', [...columns, path]);
   if (end === null) throw new Error('partx is not on this machine; install util-linux');
   if (end.status !== 0) throw new Error(`partx can't read the partition table: ${end.said}`);
   return end.answer

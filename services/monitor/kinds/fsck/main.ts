@@ -22,9 +22,7 @@ process.exit(status);
 async function checkDisk(): Promise<number> {
   const disk = await reachDisk(task, null);
   const sizeBytes = sizeOf(disk.path);
-  const all = findFileSystems(disk.path, sizeBytes).filter(
-    ({ partition }) => task.partition === null || partition === task.partition,
-  );
+  const all = findFileSystems(disk.path, sizeBytes, task.partition);
   const verdicts: Checked['verdict'][] = [];
   for (const found of all) {
     const checked = await checkOne(found, disk, sizeBytes);
