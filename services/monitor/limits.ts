@@ -46,6 +46,8 @@ export const runnerLimits = {
   outputEndMsMax: 2000,
   /** Of one question to the machine about what it has. */
   probeMsMax: 10_000,
+  /** So long what a program has said of its version is not asked for again: a search makes many probes. */
+  versionAgeMsMax: 10_000,
   /** Of what the system takes, without its terminator. */
   socketPathBytesMax: 107,
   /** Of what a check has read, as told with its verdict. */
