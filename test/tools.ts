@@ -8,6 +8,7 @@ const TOOLS: Readonly<Record<string, string>> = {
   nbdinfo: 'libnbd-bin',
   nbdcopy: 'libnbd-bin',
   nbdfuse: 'nbdfuse',
+  clamscan: 'clamav',
   fusermount3: 'fuse3',
   'qemu-img': 'qemu-utils',
   'qemu-io': 'qemu-utils',
