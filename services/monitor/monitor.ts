@@ -210,14 +210,15 @@ export class Monitor {
     { schedule, due }: NonNullable<ReturnType<typeof scheduleOf>>,
   ): Promise<void> {
     const { catalog, clock } = this.#context;
-    const closed = (await snapshotsOf(catalog.db, volume.id))
-      .filter(({ state, seq }) => state === 'closed' && seq > due.lastSnapshotSeq)
-      .map(({ seq, time_ns }) => ({ seq, closedAtMs: Number(fromNs(time_ns) / 1_000_000n) }))
+    // Also the open one: what syncs still add to is how it is kept, not what it shows.
+    const snapshots = (await snapshotsOf(catalog.db, volume.id))
+      .filter(({ seq }) => seq > due.lastSnapshotSeq)
+      .map(({ seq, opened_ns }) => ({ seq, madeAtMs: Number(fromNs(opened_ns) / 1_000_000n) }))
       .sort((a, b) => a.seq - b.seq);
     const now = {
       nowMs: Number(clock.nowNs() / 1_000_000n),
       lookingSinceMs: this.#lookingSinceMs,
-      snapshots: closed,
+      snapshots,
     };
     const { due: wanted, state } = dueNow(schedule, due, now);
     if (JSON.stringify(state) === JSON.stringify(due)) return;

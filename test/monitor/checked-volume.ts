@@ -102,22 +102,34 @@ export async function jobs(appliance: ApplianceProcess): Promise<ShownJob[]> {
   return (await appliance.get<{ jobs: ShownJob[] }>('/check-jobs')).jobs;
 }
 
-/** One point by one check: what it says, and the verdict that is kept. */
+/** One point by one check: the verdict that is kept. */
 export async function certify(
   appliance: ApplianceProcess,
   volume: string,
   check: string,
   at = 'latest',
 ): Promise<ShownVerdict> {
-  const ran = await appliance.mim('--json', 'certify', volume, '--check', check, '--at', at);
-  assert.ok(ran.status === 0 || ran.status === 1, ran.stderr);
-  const { job } = JSON.parse(ran.stdout) as { job: ShownJob };
+  const { job } = await appliance.post<{ job: ShownJob }>(`/volumes/${volume}/certifications`, { check, at });
+  const { end } = await ended(appliance, job.job);
+  const { seq } = await appliance.get<{ seq: number }>(
+    `/volumes/${volume}/resolve?at=${encodeURIComponent(at)}`,
+  );
   const all = await verdicts(appliance, volume, check);
-  const seq = job.end!.lastGood?.seq ?? job.end!.firstBad?.seq;
-  const found = seq === undefined ? all[0] : all.find((each) => each.seq === seq);
-  assert.ok(found, JSON.stringify({ job, all }));
-  assert.equal(ran.status, found.verdict === 'bad' ? 1 : 0);
+  const found = all.find((each) => each.seq === seq);
+  assert.ok(found, JSON.stringify({ end, all }));
+  const told = { good: 'certified', bad: 'condemned', 'cannot-tell': 'cannot-tell' }[found.verdict];
+  assert.equal(end?.kind, told);
   return found;
+}
+
+/** Fails unless it is done. */
+export async function ended(appliance: ApplianceProcess, job: string): Promise<ShownJob> {
+  const last = await until(`the end of job ${job}`, async () => {
+    const { job: now } = await appliance.get<{ job: ShownJob }>(`/check-jobs/${job}`);
+    return now.status !== 'queued' && now.status !== 'running' && now;
+  });
+  assert.equal(last.status, 'done', last.error?.message);
+  return last;
 }
 
 /** Polls; fails after half a minute. */
