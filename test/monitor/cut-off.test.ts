@@ -117,6 +117,19 @@ test('a check that hangs, is cancelled, is taken away, or loses its volume', () 
     }
     await isClean(appliance, dataDirectory);
 
+    // One that began while another had its files mounted holds none of them back.
+    const mounted = await begin(appliance, 'files');
+    await isThere(folder, 'files');
+    const longer = await begin(appliance, 'disk');
+    await isThere(folder, 'disk');
+    await appliance.delete(`/check-jobs/${mounted.job}`);
+    const held = () => leftOf(dataDirectory).filter((each) => each.includes('/monitor/mounts/'));
+    await until('unmounted files', () => held().length === 0).catch(() => {});
+    assert.deepEqual(held(), []);
+    await appliance.delete(`/check-jobs/${longer.job}`);
+    for (const need of ['files', 'disk']) rmSync(`${folder}/${need}.there`);
+    await isClean(appliance, dataDirectory);
+
     // Its time is over: it can't tell.
     const added = await appliance.mim(
       ...['check', 'add', 'db', 'command', '--name', 'slow', '--program', path, '--set', 'timeSeconds=1'],
