@@ -9,6 +9,7 @@ import {
   fromNs,
   lastGoodOf,
   snapshotsOf,
+  type VerdictRow,
   verdictsOf,
   type VolumeCheckRow,
   type VolumeRow,
@@ -16,7 +17,7 @@ import {
 } from '@midmirror/catalog';
 import type { RequestName, Requests, ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
 import { CheckJobs, type JobWish } from './check-jobs.ts';
-import { Checks, scheduleOf } from './checks.ts';
+import { Checks, readyOf, scheduleOf } from './checks.ts';
 import type { MonitorContext } from './context.ts';
 import { startBisect } from './core/bisect.ts';
 import { dueNow } from './core/due.ts';
@@ -132,7 +133,7 @@ export class Monitor {
     // Only every write of the window is a moment: before it there are snapshots alone.
     const low = Math.max(good, volume.mim_seq);
     if (good < volume.mim_seq) await this.#refuseBeforeWindow(volume, good, bad, snapshots);
-    const earlier = await verdictsOf(db, volume.id, { check: check.name, limit: monitorLimits.earlierMax });
+    const earlier = await this.#stillTold(volume, check);
     const state = startBisect({
       ...{ good: low, bad, goodKnown: false, badKnown: false },
       coarse: snapshots.map(({ seq }) => seq),
@@ -141,6 +142,16 @@ export class Monitor {
         .map(({ seq, verdict }) => ({ seq, verdict: verdict as Verdict })),
     });
     return await jobs.add('bisect', volume, check.name, { state, probesMax: wish.jobs, cause: 'requested' });
+  }
+
+  /** Verdicts that the check would give again: not those of other signatures, nor of one that is not steady. */
+  async #stillTold(volume: VolumeRow, check: VolumeCheckRow): Promise<VerdictRow[]> {
+    const ready = readyOf(check);
+    if (!ready.steady) return [];
+    const checkKey = await ready.checkKey();
+    const of = { check: check.name, limit: monitorLimits.earlierMax };
+    const rows = await verdictsOf(this.#context.catalog.db, volume.id, of);
+    return rows.filter(({ check_key }) => check_key === checkKey);
   }
 
   /** Between snapshots no single write can be told. */

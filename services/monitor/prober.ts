@@ -8,7 +8,6 @@ import {
   type VerdictRow,
   type VolumeCheckRow,
   type VolumeRow,
-  verdictsOf,
 } from '@midmirror/catalog';
 import { printTime } from '@midmirror/point';
 import { readyOf } from './checks.ts';
@@ -78,11 +77,7 @@ export class Prober {
     seq: number,
   ): Promise<Said | null> {
     if (!ready.steady) return null;
-    const { catalog } = this.#context;
-    const rows = await verdictsOf(catalog.db, volume.id, {
-      check: check.name,
-      limit: monitorLimits.earlierMax,
-    });
+    const rows = await this.#nearest(volume, check, checkKey, seq);
     const earlier = rows.map((row): EarlierVerdict & { row: VerdictRow } => ({
       seq: row.seq,
       verdict: row.verdict as Verdict,
@@ -104,6 +99,25 @@ export class Prober {
       };
     }
     return null;
+  }
+
+  /** One of a time not after the moment, and one after it: all others have more that differs. */
+  async #nearest(
+    volume: VolumeRow,
+    check: VolumeCheckRow,
+    checkKey: string,
+    seq: number,
+  ): Promise<VerdictRow[]> {
+    const of = this.#context.catalog.db
+      .selectFrom('verdict')
+      .selectAll()
+      .where('volume_id', '=', volume.id)
+      .where('check_name', '=', check.name)
+      .where('check_key', '=', checkKey)
+      .where('verdict', '!=', 'cannot-tell')
+      .limit(1);
+    const before = await of.where('seq', '<=', seq).orderBy('seq', 'desc').execute();
+    return [...before, ...(await of.where('seq', '>', seq).orderBy('seq').execute())];
   }
 
   /**
