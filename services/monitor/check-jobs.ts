@@ -34,6 +34,13 @@ export interface TaskPorts<State> {
   signal: AbortSignal;
 }
 
+export interface JobWish {
+  /** Of the task. */
+  state: unknown;
+  probesMax: number;
+  cause: string;
+}
+
 export interface JobView {
   volume: VolumeRow;
   check: VolumeCheckRow;
@@ -82,30 +89,44 @@ export class CheckJobs {
     task: ToldCheckJob['task'],
     volume: VolumeRow,
     check: string,
-    { state, probesMax, cause }: { state: unknown; probesMax: number; cause: string },
+    wish: JobWish,
   ): Promise<ToldCheckJob> {
+    return (await this.addAll(task, volume, check, [wish], async () => {}))[0]!;
+  }
+
+  /** All of them with what `also` stores, or nothing. */
+  async addAll(
+    task: ToldCheckJob['task'],
+    volume: VolumeRow,
+    check: string,
+    wishes: readonly JobWish[],
+    also: (tx: CatalogTransaction) => Promise<void>,
+  ): Promise<ToldCheckJob[]> {
     const { catalog, clock } = this.#context;
-    const row: CheckJobRow = {
-      id: randomBytes(6).toString('hex'),
-      task,
-      volume_id: volume.id,
-      volume_name: volume.name,
-      check_name: check,
-      probes_max: probesMax,
-      state: JSON.stringify(state),
-      cause,
-      status: 'queued',
-      created_ns: toNs(clock.nowNs()),
-      ended_ns: null,
-      result: null,
-      error: null,
-    };
+    const rows = wishes.map(
+      ({ state, probesMax, cause }): CheckJobRow => ({
+        id: randomBytes(6).toString('hex'),
+        task,
+        volume_id: volume.id,
+        volume_name: volume.name,
+        check_name: check,
+        probes_max: probesMax,
+        state: JSON.stringify(state),
+        cause,
+        status: 'queued',
+        created_ns: toNs(clock.nowNs()),
+        ended_ns: null,
+        result: null,
+        error: null,
+      }),
+    );
     await catalog.transaction(async (tx) => {
-      await refuseTooMany(tx);
-      await tx.insertInto('check_job').values(row).execute();
+      if (rows.length > 0) await refuseTooMany(tx);
+      for (const row of rows) await tx.insertInto('check_job').values(row).execute();
+      await also(tx);
     });
-    this.#begin(row.id, row.volume_id);
-    return this.#told(row);
+    for (const { id } of rows) this.#begin(id, volume.id);
+    return rows.map((row) => this.#told(row));
   }
 
   async list(job: string | null, limit: number): Promise<ToldCheckJob[]> {
@@ -127,16 +148,27 @@ export class CheckJobs {
     return this.#told(await this.#rowOf(id));
   }
 
+  /** Those of a check that was taken away. */
+  async cancelOf(volumeId: string, check: string): Promise<void> {
+    const rows = await this.#unended(volumeId, check).execute();
+    const running = rows.map(({ id }) => this.#running.get(id)).filter((each) => each !== undefined);
+    for (const { cancel } of running)
+      cancel.abort(new MidmirrorError('conflict', 'its check was taken away'));
+    await Promise.all(running.map(({ ended }) => ended));
+  }
+
   /** Whether one of a check is queued or under way. */
   async isBusy(volumeId: string, check: string): Promise<boolean> {
-    const row = await this.#context.catalog.db
+    return (await this.#unended(volumeId, check).limit(1).executeTakeFirst()) !== undefined;
+  }
+
+  #unended(volumeId: string, check: string) {
+    return this.#context.catalog.db
       .selectFrom('check_job')
       .select('id')
       .where('volume_id', '=', volumeId)
       .where('check_name', '=', check)
-      .where('status', 'in', ['queued', 'running'])
-      .executeTakeFirst();
-    return row !== undefined;
+      .where('status', 'in', ['queued', 'running']);
   }
 
   async stop(): Promise<void> {

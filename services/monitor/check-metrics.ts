@@ -127,22 +127,21 @@ async function dueSinceMs(
 ): Promise<number | null> {
   const nextMs = nextDueMs(schedule, due);
   if (nextMs !== null) return nextMs <= nowMs ? nextMs : null;
-  const closed = await db
+  const made = await db
     .selectFrom('snapshot')
-    .select(['seq', 'time_ns'])
+    .select(['seq', 'opened_ns'])
     .where('volume_id', '=', volumeId)
-    .where('state', '=', 'closed')
     .where('seq', '>', due.lastSnapshotSeq)
     .orderBy('seq')
     .execute();
-  const snapshots = closed.map(({ seq, time_ns }) => ({
+  const snapshots = made.map(({ seq, opened_ns }) => ({
     seq,
-    closedAtMs: Number(fromNs(time_ns) / 1_000_000n),
+    madeAtMs: Number(fromNs(opened_ns) / 1_000_000n),
   }));
   // As if somebody had looked all the time: the first that is due tells since when.
   const first = dueNow(schedule, due, { nowMs, lookingSinceMs: 0, snapshots }).due[0]?.at;
   if (first === undefined || first === 'latest') return null;
-  return snapshots.find(({ seq }) => seq === first.seq)?.closedAtMs ?? null;
+  return snapshots.find(({ seq }) => seq === first.seq)?.madeAtMs ?? null;
 }
 
 function secondsOf(ns: string): number {

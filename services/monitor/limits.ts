@@ -46,6 +46,8 @@ export const runnerLimits = {
   outputEndMsMax: 2000,
   /** Of one question to the machine about what it has. */
   probeMsMax: 10_000,
+  /** So long what a program has said of its version is not asked for again: a search makes many probes. */
+  versionAgeMsMax: 10_000,
   /** Of what the system takes, without its terminator. */
   socketPathBytesMax: 107,
   /** Of what a check has read, as told with its verdict. */
@@ -116,7 +118,8 @@ export const monitorLimits = {
   nthMax: 10_000,
   /** Earlier verdicts that a probe is held against. */
   earlierMax: 1000,
-  /** Extents that differ between two points, of one question; with more than these nothing is reused. */
+  /** Extents that differ between two points, as they are first asked for; with more than these nothing is reused. */
+  changesFirst: 64,
   changesMax: 10_000,
   /** Writes that are told on either side of the first bad one. */
   neighbours: 2,

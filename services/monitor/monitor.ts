@@ -9,15 +9,16 @@ import {
   fromNs,
   lastGoodOf,
   snapshotsOf,
+  type VerdictRow,
   verdictsOf,
   type VolumeCheckRow,
   type VolumeRow,
   volumeById,
 } from '@midmirror/catalog';
 import type { RequestName, Requests, ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
-import { CheckJobs } from './check-jobs.ts';
 import { reportChecks } from './check-metrics.ts';
-import { Checks, scheduleOf } from './checks.ts';
+import { CheckJobs, type JobWish } from './check-jobs.ts';
+import { Checks, readyOf, scheduleOf } from './checks.ts';
 import type { MonitorContext } from './context.ts';
 import { startBisect } from './core/bisect.ts';
 import { dueNow } from './core/due.ts';
@@ -25,7 +26,7 @@ import type { Verdict } from './core/verdict.ts';
 import { startWalk } from './core/walk.ts';
 import { bisectLimits, monitorLimits } from './limits.ts';
 import { Prober } from './prober.ts';
-import { removeClones } from './reach.ts';
+import { removeClones, undoMounts } from './reach.ts';
 import { cleanUpRuns } from './runner/begun-runs.ts';
 import { findIsolation } from './runner/isolation.ts';
 import { mirrorsOf, tasksOf, type Walk } from './tasks.ts';
@@ -53,6 +54,7 @@ export class Monitor {
     const { bus, log, stateDirectory } = this.#context;
     const { signal } = this.#stop;
     for (const line of await cleanUpRuns(`${stateDirectory}/runs`)) log(line);
+    await undoMounts(this.#context);
     const isolation = await findIsolation();
     const prober = new Prober(this.#context, isolation);
     const jobs = new CheckJobs(this.#context, prober, tasksOf(this.#context), (row, end) =>
@@ -102,6 +104,7 @@ export class Monitor {
     });
     on('monitor.remove-check', async ({ volumeId, name }) => {
       await this.#checks.remove(volumeId, name);
+      await jobs.cancelOf(volumeId, name);
       return { removed: true };
     });
     on('monitor.certify', async (wish) => ({ job: await this.#certify(jobs, wish) }));
@@ -146,7 +149,7 @@ export class Monitor {
     // Only every write of the window is a moment: before it there are snapshots alone.
     const low = Math.max(good, volume.mim_seq);
     if (good < volume.mim_seq) await this.#refuseBeforeWindow(volume, good, bad, snapshots);
-    const earlier = await verdictsOf(db, volume.id, { check: check.name, limit: monitorLimits.earlierMax });
+    const earlier = await this.#stillTold(volume, check);
     const state = startBisect({
       ...{ good: low, bad, goodKnown: false, badKnown: false },
       coarse: snapshots.map(({ seq }) => seq),
@@ -155,6 +158,16 @@ export class Monitor {
         .map(({ seq, verdict }) => ({ seq, verdict: verdict as Verdict })),
     });
     return await jobs.add('bisect', volume, check.name, { state, probesMax: wish.jobs, cause: 'requested' });
+  }
+
+  /** Verdicts that the check would give again: not those of other signatures, nor of one that is not steady. */
+  async #stillTold(volume: VolumeRow, check: VolumeCheckRow): Promise<VerdictRow[]> {
+    const ready = readyOf(check);
+    if (!ready.steady) return [];
+    const checkKey = await ready.checkKey();
+    const of = { check: check.name, limit: monitorLimits.earlierMax };
+    const rows = await verdictsOf(this.#context.catalog.db, volume.id, of);
+    return rows.filter(({ check_key }) => check_key === checkKey);
   }
 
   /** Between snapshots no single write can be told. */
@@ -224,28 +237,33 @@ export class Monitor {
     { schedule, due }: NonNullable<ReturnType<typeof scheduleOf>>,
   ): Promise<void> {
     const { catalog, clock } = this.#context;
-    const closed = (await snapshotsOf(catalog.db, volume.id))
-      .filter(({ state, seq }) => state === 'closed' && seq > due.lastSnapshotSeq)
-      .map(({ seq, time_ns }) => ({ seq, closedAtMs: Number(fromNs(time_ns) / 1_000_000n) }))
+    // Also the open one: what syncs still add to is how it is kept, not what it shows.
+    const snapshots = (await snapshotsOf(catalog.db, volume.id))
+      .filter(({ seq }) => seq > due.lastSnapshotSeq)
+      .map(({ seq, opened_ns }) => ({ seq, madeAtMs: Number(fromNs(opened_ns) / 1_000_000n) }))
       .sort((a, b) => a.seq - b.seq);
     const now = {
       nowMs: Number(clock.nowNs() / 1_000_000n),
       lookingSinceMs: this.#lookingSinceMs,
-      snapshots: closed,
+      snapshots,
     };
     const { due: wanted, state } = dueNow(schedule, due, now);
-    if (JSON.stringify(state) !== JSON.stringify(due))
-      await catalog.db
+    if (JSON.stringify(state) === JSON.stringify(due)) return;
+    const wishes: JobWish[] = [];
+    for (const { at } of wanted) {
+      const seq = at === 'latest' ? await this.#latest(volume) : at.seq;
+      const walk: Walk = { walk: startWalk({ from: seq, to: seq, every: 1 }), at: seq, latest: seq };
+      wishes.push({ state: walk, probesMax: 1, cause: 'schedule' });
+    }
+    // Together: cut off in between, a run would be lost, or made twice.
+    await jobs.addAll('certify', volume, check.name, wishes, async (tx) => {
+      await tx
         .updateTable('volume_check')
         .set({ due: JSON.stringify(state) })
         .where('volume_id', '=', volume.id)
         .where('name', '=', check.name)
         .execute();
-    for (const { at } of wanted) {
-      const seq = at === 'latest' ? await this.#latest(volume) : at.seq;
-      const walk: Walk = { walk: startWalk({ from: seq, to: seq, every: 1 }), at: seq, latest: seq };
-      await jobs.add('certify', volume, check.name, { state: walk, probesMax: 1, cause: 'schedule' });
-    }
+    });
   }
 
   /** What the check's owner wants done when a point is condemned: once for each last good point. */

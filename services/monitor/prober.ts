@@ -2,19 +2,19 @@
 import { isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
 import { ask, tell } from '@midmirror/bus';
 import {
+  type CatalogTransaction,
   fromNs,
   toNs,
   type VerdictRow,
   type VolumeCheckRow,
   type VolumeRow,
-  verdictsOf,
 } from '@midmirror/catalog';
 import { printTime } from '@midmirror/point';
 import { noProbes, type ProbeCounts } from './check-metrics.ts';
 import { readyOf } from './checks.ts';
 import { SOURCE, type MonitorContext } from './context.ts';
 import type { ByteRange } from './core/read-set.ts';
-import type { EarlierVerdict } from './core/reuse.ts';
+import { type EarlierVerdict, holdsFor, nearestVerdicts, type Probe } from './core/reuse.ts';
 import type { Verdict } from './core/verdict.ts';
 import type { ReadyCheck } from './kinds/all-kinds.ts';
 import { monitorLimits } from './limits.ts';
@@ -22,7 +22,6 @@ import { reach, type Reached } from './reach.ts';
 import type { CheckResult } from './runner/check-plan.ts';
 import type { Isolation } from './runner/isolation.ts';
 import { runCheck } from './runner/run-check.ts';
-import { knownVerdict } from './loops/known-verdict.ts';
 import { Slots } from './loops/slots.ts';
 
 type Said = Pick<VerdictRow, 'verdict' | 'reason' | 'output' | 'read_ranges' | 'reused_seq' | 'duration_ms'>;
@@ -68,7 +67,7 @@ export class Prober {
       check_key: checkKey,
       at_ns: toNs(this.#context.clock.nowNs()),
     };
-    await this.#store(row);
+    await this.#store(row, check);
     if (said.reused_seq === null) this.counts.probes[said.verdict as Verdict] += 1;
     else this.counts.reused += 1;
     return said.verdict as Verdict;
@@ -82,48 +81,69 @@ export class Prober {
     seq: number,
   ): Promise<Said | null> {
     if (!ready.steady) return null;
-    const rows = await verdictsOf(this.#context.catalog.db, volume.id, {
-      check: check.name,
-      limit: monitorLimits.earlierMax,
-    });
-    const earlier = rows.map(
-      (row): EarlierVerdict => ({
-        seq: row.seq,
-        verdict: row.verdict as Verdict,
-        checkKey: row.check_key,
-        read: row.read_ranges === null ? null : (JSON.parse(row.read_ranges) as ByteRange[]),
-      }),
-    );
+    const rows = await this.#nearest(volume, check, checkKey, seq);
+    const earlier = rows.map((row): EarlierVerdict & { row: VerdictRow } => ({
+      seq: row.seq,
+      verdict: row.verdict as Verdict,
+      checkKey: row.check_key,
+      read: row.read_ranges === null ? null : (JSON.parse(row.read_ranges) as ByteRange[]),
+      row,
+    }));
     const probe = { seq, checkKey, steady: ready.steady };
-    const holds = await knownVerdict(earlier, probe, (from, to) => this.#changed(volume, from, to));
-    if (holds === null) return null;
-    const row = rows.find((each) => each.seq === holds.seq)!;
-    return {
-      verdict: row.verdict,
-      reason: row.reason,
-      output: row.output,
-      read_ranges: row.read_ranges,
-      reused_seq: row.reused_seq ?? row.seq,
-      duration_ms: 0,
-    };
+    for (const each of nearestVerdicts(earlier, probe)) {
+      if (each.seq !== seq && (await this.#hasChanged(volume.id, each, probe))) continue;
+      const { row } = each as (typeof earlier)[number];
+      return {
+        verdict: row.verdict,
+        reason: row.reason,
+        output: row.output,
+        read_ranges: row.read_ranges,
+        reused_seq: row.reused_seq ?? row.seq,
+        duration_ms: 0,
+      };
+    }
+    return null;
   }
 
-  /** All of it when it is not known, or too much to tell. */
-  async #changed({ id, size_bytes }: VolumeRow, from: number, to: number): Promise<ByteRange[]> {
-    const all = [{ startBytes: 0, lengthBytes: size_bytes }];
+  /** One of a time not after the moment, and one after it: all others have more that differs. */
+  async #nearest(
+    volume: VolumeRow,
+    check: VolumeCheckRow,
+    checkKey: string,
+    seq: number,
+  ): Promise<VerdictRow[]> {
+    const of = this.#context.catalog.db
+      .selectFrom('verdict')
+      .selectAll()
+      .where('volume_id', '=', volume.id)
+      .where('check_name', '=', check.name)
+      .where('check_key', '=', checkKey)
+      .where('verdict', '!=', 'cannot-tell')
+      .limit(1);
+    const before = await of.where('seq', '<=', seq).orderBy('seq', 'desc').execute();
+    return [...before, ...(await of.where('seq', '>', seq).orderBy('seq').execute())];
+  }
+
+  /**
+   * Whether anything that it has read may differ. Asked for piece by piece: where all is different the first piece tells.
+   */
+  async #hasChanged(volumeId: string, earlier: EarlierVerdict, probe: Probe): Promise<boolean> {
+    const { bus } = this.#context;
+    const [from, to] = [`seq:${earlier.seq}`, `seq:${probe.seq}`];
+    let known = 0;
     try {
-      const wanted = {
-        volumeId: id,
-        from: `seq:${from}`,
-        to: `seq:${to}`,
-        limit: monitorLimits.changesMax,
-        after: 0,
-      };
-      const { extents, next } = await ask(this.#context.bus, 'mapping-index.changes', wanted);
-      if (next !== null) return all;
-      return extents.map(({ offset, length }) => ({ startBytes: offset, lengthBytes: length }));
+      for (let after = 0, limit: number = monitorLimits.changesFirst; ; limit *= 2) {
+        const wanted = { volumeId, from, to, limit: Math.min(limit, monitorLimits.changesMax), after };
+        const { extents, next } = await ask(bus, 'mapping-index.changes', wanted);
+        const changed = extents.map(({ offset, length }) => ({ startBytes: offset, lengthBytes: length }));
+        if (!holdsFor(earlier, probe, changed)) return true;
+        known += extents.length;
+        if (next === null) return false;
+        if (known >= monitorLimits.changesMax) return true;
+        after = next;
+      }
     } catch (error) {
-      if (error instanceof MidmirrorError && error.code === 'point-unavailable') return all;
+      if (error instanceof MidmirrorError && error.code === 'point-unavailable') return true;
       throw error;
     }
   }
@@ -162,9 +182,10 @@ export class Prober {
     }
   }
 
-  async #store(row: VerdictRow): Promise<void> {
+  async #store(row: VerdictRow, check: VolumeCheckRow): Promise<void> {
     const { catalog, bus, clock } = this.#context;
     await catalog.transaction(async (tx) => {
+      await refuseUnlessThere(tx, check);
       const before = await tx
         .selectFrom('verdict')
         .select('verdict')
@@ -192,6 +213,18 @@ export class Prober {
       );
     });
   }
+}
+
+/** It may have been taken away since, and another one have its name by now. */
+async function refuseUnlessThere(tx: CatalogTransaction, check: VolumeCheckRow): Promise<void> {
+  const now = await tx
+    .selectFrom('volume_check')
+    .select('created_ns')
+    .where('volume_id', '=', check.volume_id)
+    .where('name', '=', check.name)
+    .executeTakeFirst();
+  if (now?.created_ns !== check.created_ns)
+    throw new MidmirrorError('not-found', `check "${check.name}" was taken away while it ran`);
 }
 
 /** What was read badly may have been taken for damage. */

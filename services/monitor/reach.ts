@@ -1,11 +1,10 @@
 // How a check reaches a moment: a mirror or a clone of it through a doorway of its own, mounted where the check wants files.
 // Everything is undone when it ends, however that goes.
 import { randomBytes } from 'node:crypto';
-import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { MidmirrorError } from '@midmirror/basis';
+import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
-import { openMirror, type MirrorFiles } from '@midmirror/mirror-files';
+import { type MirrorFiles, openMirror, thisMachine, undoStale } from '@midmirror/mirror-files';
 import type { MonitorContext } from './context.ts';
 import type { ByteRange } from './core/read-set.ts';
 import type { CheckInput, Need } from './kinds/kind.ts';
@@ -32,8 +31,12 @@ export async function reach(
 ): Promise<Reached> {
   const writable = need === 'writable-disk' || need === 'writable-files';
   const undo: (() => Promise<unknown>)[] = [];
+  // What can't be undone keeps nothing else from it.
   const close = async (): Promise<void> => {
-    for (let act = undo.pop(); act !== undefined; act = undo.pop()) await act();
+    const failures: unknown[] = [];
+    for (let act = undo.pop(); act !== undefined; act = undo.pop())
+      await act().catch((error: unknown) => failures.push(error));
+    if (failures.length > 0) throw failures[0];
   };
   try {
     const name = writable ? await makeClone(context, volume.id, seq, undo) : `${volume.name}@seq:${seq}`;
@@ -50,17 +53,24 @@ export async function reach(
     };
     if (need === 'disk' || need === 'writable-disk')
       return Object.assign(facts, { input: { mirror: { uri: doorway.uri, writable } } });
-    const stateDirectory = `${context.stateDirectory}/mounts`;
-    await mkdir(stateDirectory, { recursive: true });
     const mirror = await openMirror(doorway.uri, {
-      ...{ stateDirectory, write: writable, openToUsers: true, tell: context.log },
+      ...{ stateDirectory: mountsOf(context), write: writable, openToUsers: true, tell: context.log },
     });
     undo.push(() => mirror.close());
     return Object.assign(facts, { input: { files: { path: await mountedFiles(mirror), writable } } });
   } catch (error) {
-    await close();
+    await close().catch((left: unknown) => context.log(`what a check has used is left: ${messageOf(left)}`));
     throw error;
   }
+}
+
+/** Mounts and what serves them, of a process that was killed. */
+export async function undoMounts(context: MonitorContext): Promise<void> {
+  await undoStale(mountsOf(context), thisMachine(), context.log);
+}
+
+function mountsOf({ stateDirectory }: MonitorContext): string {
+  return `${stateDirectory}/mounts`;
 }
 
 /** Clones that a process that was killed has left. */
@@ -92,9 +102,10 @@ async function mountedFiles(mirror: MirrorFiles): Promise<string> {
   for (const { number } of mirror.fileSystems) {
     const tree = await mirror.tree(number);
     if (tree.directory === null)
-      throw new MidmirrorError('io', 'its file systems can be read here and not mounted', {
-        hint: tree.passedOver.map(({ way, why }) => `${way}: ${why}`).join('; '),
-      });
+      throw new MidmirrorError(
+        'io',
+        `a ${tree.fileSystem.kind} of the disk can't be mounted on the monitor's machine: ${tree.passedOver.map(({ way, why }) => `${way}: ${why}`).join('; ')}`,
+      );
     directories.push(tree.directory);
   }
   return directories.length === 1 ? directories[0]! : dirname(directories[0]!);

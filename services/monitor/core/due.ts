@@ -16,9 +16,9 @@ export interface DueState {
   readonly snapshotsSince: number;
 }
 
-export interface ClosedSnapshot {
+export interface MadeSnapshot {
   seq: number;
-  closedAtMs: number;
+  madeAtMs: number;
 }
 
 export interface Due {
@@ -35,13 +35,13 @@ export function startSchedule(schedule: Schedule, nowMs: number, newestSnapshotS
 }
 
 /**
- * What is due by now, oldest first, and the state after it. `snapshots`: the closed ones, oldest first.
+ * What is due by now, oldest first, and the state after it. `snapshots`: oldest first.
  * `lookingSinceMs`: since when somebody has looked; what was due before is made up once.
  */
 export function dueNow(
   schedule: Schedule,
   state: DueState,
-  now: { nowMs: number; lookingSinceMs: number; snapshots: readonly ClosedSnapshot[] },
+  now: { nowMs: number; lookingSinceMs: number; snapshots: readonly MadeSnapshot[] },
 ): { due: Due[]; state: DueState } {
   if (schedule.kind === 'every') return dueByTime(schedule.everyMs, state, now.nowMs);
   const nth = schedule.kind === 'nth-snapshot' ? schedule.nth : 1;
@@ -68,18 +68,18 @@ function dueByTime(everyMs: number, state: DueState, nowMs: number): { due: Due[
 function dueBySnapshots(
   nth: number,
   state: DueState,
-  { lookingSinceMs, snapshots }: { lookingSinceMs: number; snapshots: readonly ClosedSnapshot[] },
+  { lookingSinceMs, snapshots }: { lookingSinceMs: number; snapshots: readonly MadeSnapshot[] },
 ): { due: Due[]; state: DueState } {
   let { lastSnapshotSeq, snapshotsSince } = state;
   let made: Due | null = null;
   const due: Due[] = [];
-  for (const { seq, closedAtMs } of snapshots) {
+  for (const { seq, madeAtMs } of snapshots) {
     if (seq <= lastSnapshotSeq) continue;
     lastSnapshotSeq = seq;
     snapshotsSince += 1;
     if (snapshotsSince < nth) continue;
     snapshotsSince = 0;
-    if (closedAtMs < lookingSinceMs) made = { at: { seq }, missed: made === null ? 0 : made.missed + 1 };
+    if (madeAtMs < lookingSinceMs) made = { at: { seq }, missed: made === null ? 0 : made.missed + 1 };
     else due.push({ at: { seq }, missed: 0 });
   }
   return {

@@ -1,4 +1,6 @@
 // The programs of our own kinds: TypeScript that Node runs in the check's process, told of its settings by its environment.
+import { getCompileCacheDir } from 'node:module';
+import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { CheckPlan } from '../runner/check-plan.ts';
 import type { CheckedMoment } from './kind.ts';
@@ -12,8 +14,14 @@ export function ownProgram(
   return {
     program: process.execPath,
     args: ['--disable-warning=ExperimentalWarning', fileURLToPath(new URL(file, base))],
-    environment: { MIM_CHECK_SETTINGS: JSON.stringify(settings) },
+    environment: { MIM_CHECK_SETTINGS: JSON.stringify(settings), ...compiledBefore() },
   };
+}
+
+/** Types taken off and code compiled once, not for each probe: most of the time of a small one. */
+function compiledBefore(): Record<string, string> {
+  const folder = getCompileCacheDir();
+  return folder === undefined ? {} : { NODE_COMPILE_CACHE: dirname(folder) };
 }
 
 export function momentEnvironment({ volume, check, seq, time }: CheckedMoment): Record<string, string> {

@@ -4,8 +4,20 @@ import { createHash } from 'node:crypto';
 import { readdir, stat } from 'node:fs/promises';
 import { runnerLimits } from '../limits.ts';
 
-/** What a program says of its version; `absent` when it is not there. */
+const told = new Map<string, { said: Promise<string>; atMs: number }>();
+
+/** What a program says of its version, or has said a moment ago; `absent` when it is not there. */
 export function versionOf(program: string, args: readonly string[]): Promise<string> {
+  const key = [program, ...args].join(' ');
+  const before = told.get(key);
+  if (before !== undefined && performance.now() - before.atMs < runnerLimits.versionAgeMsMax)
+    return before.said;
+  const said = askVersion(program, args);
+  told.set(key, { said, atMs: performance.now() });
+  return said;
+}
+
+function askVersion(program: string, args: readonly string[]): Promise<string> {
   return new Promise((resolve) => {
     execFile(program, args, { timeout: runnerLimits.probeMsMax }, (error, said, complaint) => {
       const text = `${said}${complaint}`.trim().split('\n')[0] ?? '';

@@ -7,6 +7,7 @@ import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { type NbdTarget, parseNbdUri, remoteExports, startNbdServer } from '@midmirror/nbd';
 import { type ByteRange, ReadSet } from '../core/read-set.ts';
 import { runnerLimits } from '../limits.ts';
+import { NAME } from './doorway-names.ts';
 
 export interface DoorwayOptions {
   /** Of the mirror or clone. */
@@ -27,7 +28,6 @@ export interface Doorway {
   close(): Promise<void>;
 }
 
-const NAME = 'mirror';
 const PART = /^mirror\/(\d+)\+(\d+)$/;
 
 export async function openDoorway({ uri, folder, writable }: DoorwayOptions): Promise<Doorway> {
@@ -54,11 +54,6 @@ export async function openDoorway({ uri, folder, writable }: DoorwayOptions): Pr
     },
     close: () => server.close(runnerLimits.doorwayCloseMsMax),
   };
-}
-
-/** The name of a part of the disk, as a URI of the same doorway. */
-export function partUri(doorwayUri: string, startBytes: number, lengthBytes: number): string {
-  return doorwayUri.replace(`/${NAME}?`, `/${NAME}/${startBytes}+${lengthBytes}?`);
 }
 
 interface Seen {

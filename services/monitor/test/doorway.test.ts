@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { connectNbd } from '@midmirror/nbd';
-import { openDoorway, partUri } from '../runner/doorway.ts';
+import { openDoorway } from '../runner/doorway.ts';
+import { partUri } from '../runner/doorway-names.ts';
 import { MemoryDisk, serving } from './recorded-disk.ts';
 import { withFolder } from './shell-check.ts';
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { type ClosedSnapshot, type DueState, dueNow, nextDueMs, startSchedule } from '../core/due.ts';
+import { type MadeSnapshot, type DueState, dueNow, nextDueMs, startSchedule } from '../core/due.ts';
 
 test('by time: due at once, then each interval; a pause of many intervals is made up once', () => {
   const schedule = { kind: 'every', everyMs: 60_000 } as const;
@@ -51,7 +51,7 @@ test('by snapshots: each nth once, in order; those closed while nobody looked on
       (nth, acts) => {
         const schedule =
           nth === 1 ? ({ kind: 'every-snapshot' } as const) : { kind: 'nth-snapshot' as const, nth };
-        const snapshots: ClosedSnapshot[] = [{ seq: 5, closedAtMs: 0 }];
+        const snapshots: MadeSnapshot[] = [{ seq: 5, madeAtMs: 0 }];
         let state = startSchedule(schedule, 1, 5);
         let lookingSinceMs: number | null = 1;
         let count = 0;
@@ -73,7 +73,7 @@ test('by snapshots: each nth once, in order; those closed while nobody looked on
         acts.forEach((act, i) => {
           const nowMs = 10 + i;
           if (act === 'snapshot') {
-            snapshots.push({ seq: 6 + i, closedAtMs: nowMs });
+            snapshots.push({ seq: 6 + i, madeAtMs: nowMs });
             count += 1;
             if (count % nth === 0) (lookingSinceMs === null ? missing : expected).push(6 + i);
           } else if (act === 'away') {

@@ -6,7 +6,6 @@ import { SeededRandom } from '@midmirror/basis';
 import { type BisectState, startBisect } from '../core/bisect.ts';
 import type { Verdict } from '../core/verdict.ts';
 import { startWalk, type WalkState } from '../core/walk.ts';
-import { knownVerdict } from '../loops/known-verdict.ts';
 import { runSearch } from '../loops/search-loop.ts';
 import { Slots } from '../loops/slots.ts';
 import { runWalk } from '../loops/walk-loop.ts';
@@ -86,27 +85,6 @@ test('a walk that is stopped goes on from the state that was kept', async () => 
     if (end !== null) assert.deepEqual(end, { kind: 'condemned', condemned: 7, firstBad: 6, restoreTo: 5 });
   }
   assert.deepEqual(probed, [1, 3, 5, 7, 6]);
-});
-
-test('an earlier verdict is found by the change map, which is asked for the nearest only', async () => {
-  const asked: [number, number][] = [];
-  const changes = async (
-    from: number,
-    to: number,
-  ): Promise<{ startBytes: number; lengthBytes: number }[]> => {
-    asked.push([from, to]);
-    return to > 150 ? [{ startBytes: 0, lengthBytes: 512 }] : [{ startBytes: 4096, lengthBytes: 512 }];
-  };
-  const read = [{ startBytes: 0, lengthBytes: 4096 }];
-  const earlier = [10, 90, 160, 300].map((seq) => ({ seq, verdict: 'good' as const, checkKey: 'k', read }));
-  const probe = { seq: 130, checkKey: 'k', steady: true };
-  assert.equal((await knownVerdict(earlier, probe, changes))?.seq, 90);
-  assert.deepEqual(asked, [
-    [130, 160],
-    [90, 130],
-  ]);
-  assert.equal(await knownVerdict(earlier, { ...probe, steady: false }, changes), null);
-  assert.equal(await knownVerdict(earlier, { ...probe, checkKey: 'other' }, changes), null);
 });
 
 test('slots are never more than there are; volumes take turns; who stops waiting leaves', async () => {

@@ -12,7 +12,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { isZero } from '@midmirror/basis';
-import { partUri } from '../../runner/doorway.ts';
+import { partUri } from '../../runner/doorway-names.ts';
 import { runTool, say } from '../tool.ts';
 import type { FsckTask } from './plan.ts';
 

@@ -1,0 +1,344 @@
+// `npm run bench:monitor [-- --size 1GiB --writes 1000000 --probes 12 --rounds 5 --seconds 5 --only probes,opening,bisect,walk --out
+// monitor-bench.json]`: fsck of an ext4, so many moments a minute, one at a time and several; what it takes to open and to
+// mount a mirror; the search for a bad write among many; and what a guest's writes are left with during a walk. Medians; no
+// bar is asserted here.
+import assert from 'node:assert/strict';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { setTimeout as pause } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { parseBytes, printBytes, SeededRandom } from '@midmirror/basis';
+import { openMirror } from '@midmirror/mirror-files';
+import { connectNbd } from '@midmirror/nbd';
+import { type ApplianceProcess, ROOT, succeed } from '../appliance/appliance-process.ts';
+import { BLOCK_BYTES, ext4Image, inodePlace, type ShownJob } from '../monitor/checked-volume.ts';
+import { imageWrites, play } from '../monitor/recorded-disk.ts';
+import { installTools } from '../tools.ts';
+import { Figures } from './figures.ts';
+import { type Measured, measure, median } from './measure.ts';
+import { startAppliance } from './servers.ts';
+
+const PARTS = ['probes', 'opening', 'bisect', 'walk'];
+const AT_ONCE = [1, 2, 4];
+const FILES = 2000;
+const FILE_BYTES = 16 << 10;
+/** An inode that is in use, among others that nobody touches. */
+const INODE = 500;
+const WRITES_AT_ONCE = 512;
+const POLL_MS = 5;
+
+const { values } = parseArgs({
+  options: {
+    size: { type: 'string', default: '1GiB' },
+    writes: { type: 'string', default: '1000000' },
+    probes: { type: 'string', default: '12' },
+    rounds: { type: 'string', default: '5' },
+    seconds: { type: 'string', default: '5' },
+    only: { type: 'string', default: PARTS.join(',') },
+    out: { type: 'string', default: 'monitor-bench.json' },
+  },
+});
+const sizeBytes = parseBytes(values.size, '--size');
+const [writes, probes, rounds, seconds] = [
+  Number(values.writes),
+  Number(values.probes),
+  Number(values.rounds),
+  Number(values.seconds),
+];
+const only = values.only.split(',');
+
+interface Extent {
+  start: number;
+  length: number;
+}
+
+class Bench {
+  readonly #server: Awaited<ReturnType<typeof startAppliance>>;
+  readonly #folder: string;
+  readonly #figures: Figures;
+  readonly #image: string;
+  #checks = 0;
+
+  constructor(
+    server: Awaited<ReturnType<typeof startAppliance>>,
+    folder: string,
+    figures: Figures,
+    image: string,
+  ) {
+    this.#server = server;
+    this.#folder = folder;
+    this.#figures = figures;
+    this.#image = image;
+  }
+
+  get #appliance(): ApplianceProcess {
+    return this.#server.appliance;
+  }
+
+  /** Each of a moment of its own, by a check that knows nothing yet. */
+  async probes(): Promise<void> {
+    const latest = await this.#fill('probes', probes);
+    process.stdout.write(`\nfsck of an ext4 of ${printBytes(sizeBytes)}, ${probes} moments\n`);
+    const took = await inTurn(
+      AT_ONCE.map((atOnce) => async () => {
+        const check = await this.#check('probes', 'fsck', {});
+        const wanted = Array.from({ length: probes }, (_, i) => latest - i);
+        const next = async (): Promise<void> => {
+          for (let seq = wanted.pop(); seq !== undefined; seq = wanted.pop())
+            await this.#certified('probes', check, `seq:${seq}`);
+        };
+        return await timed(() => Promise.all(Array.from({ length: atOnce }, next)));
+      }),
+    );
+    AT_ONCE.forEach((atOnce, i) =>
+      this.#figures.say(`probes a minute, ${atOnce} at one time`, (probes * 60) / took[i]!, ''),
+    );
+    AT_ONCE.slice(1).forEach((atOnce, i) =>
+      this.#figures.say(`  ${atOnce} at one time, to one after another`, took[0]! / took[i + 1]!, 'x'),
+    );
+    await this.#appliance.delete('/volumes/probes');
+  }
+
+  /** From nothing to a file of it that was read, and back. */
+  async opening(): Promise<void> {
+    const latest = await this.#fill('opening', 1);
+    process.stdout.write(`\nways to a moment of ${printBytes(sizeBytes)}\n`);
+    const uri = this.#server.uri(`opening@seq:${latest}`);
+    const stateDirectory = `${this.#folder}/mounts`;
+    const nothing = this.#program('nothing', 'exit 0');
+    const checks = [
+      await this.#check('opening', 'command', { program: nothing }),
+      await this.#check('opening', 'command', { program: nothing, as: 'files' }),
+      await this.#check('opening', 'command', { program: nothing, as: 'files', writable: true }),
+    ];
+    const [open, mounted, ...probed] = (await inTurn([
+      () =>
+        timed(async () => {
+          const client = await connectNbd(uri);
+          await client.read(0, BLOCK_BYTES);
+          await client.close();
+        }),
+      () =>
+        timed(async () => {
+          const mirror = await openMirror(uri, { stateDirectory });
+          try {
+            await (await mirror.tree()).stat('/f1');
+          } finally {
+            await mirror.close();
+          }
+        }),
+      ...checks.map((check) => () => timed(() => this.#certified('opening', check, `seq:${latest}`))),
+    ])) as [number, number, ...number[]];
+    const figures = this.#figures;
+    figures.say('a mirror is opened, read and closed', open * 1000, 'ms');
+    figures.say('a mirror is opened, mounted, looked at, unmounted and closed', mounted * 1000, 'ms');
+    for (const [i, what] of ['the disk', 'its files', 'a clone of its files'].entries())
+      figures.say(`a probe by a program that does nothing, with ${what}`, probed[i]! * 1000, 'ms');
+    await this.#appliance.delete('/volumes/opening');
+  }
+
+  /** Random writes to a large file of the disk, and among them one to an inode. */
+  async bisect(): Promise<void> {
+    const badBefore = new SeededRandom(7).below(writes);
+    const first = await this.#fill('bisect', 0);
+    await this.#writeFile('bisect', badBefore);
+    const { blockStart, offsetInBlock } = await inodePlace(this.#image, INODE);
+    const client = await connectNbd(this.#server.uri('bisect'));
+    const inodes = await client.read(blockStart, BLOCK_BYTES);
+    await client.write(blockStart, inodes.fill(0xa5, offsetInBlock, offsetInBlock + 128));
+    await client.close();
+    await this.#writeFile('bisect', writes - badBefore - 1);
+    process.stdout.write(`\nsearch among ${writes} writes by fsck of ${printBytes(sizeBytes)}\n`);
+    const made: number[] = [];
+    const took = await inTurn(
+      AT_ONCE.map((jobs) => async () => {
+        const check = await this.#check('bisect', 'fsck', {});
+        return await timed(async () => {
+          const begun = await this.#appliance.post<{ job: ShownJob }>('/volumes/bisect/bisections', {
+            ...{ check, good: `seq:${first}`, jobs },
+          });
+          const { end, probes: count } = await this.#ended(begun.job);
+          assert.equal(end?.firstBad?.seq, first + badBefore + 1);
+          if (jobs === 1) made.push(count);
+        });
+      }),
+      1,
+    );
+    const figures = this.#figures;
+    figures.say(`bisect, one probe after another`, took[0]!, 's', writes >= 1e6 ? '<= 60, goal 20' : '');
+    figures.say('  probes', median(made), '', `<= ${Math.ceil(Math.log2(writes)) + 2}`);
+    AT_ONCE.slice(1).forEach((jobs, i) => {
+      figures.say(`bisect --jobs ${jobs}`, took[i + 1]!, 's');
+      figures.say('  one after another, to that', took[0]! / took[i + 1]!, 'x');
+    });
+    await this.#appliance.delete('/volumes/bisect');
+  }
+
+  /** Of a volume while moments of it are checked by fsck, one after another. */
+  async walk(): Promise<void> {
+    const latest = await this.#fill('walk', probes);
+    await this.#appliance.post('/volumes', { name: 'written', sizeBytes });
+    const load = { rw: 'randwrite', blockBytes: 4096, depth: 32, fsync: 0, sizeBytes, seconds } as const;
+    const alone: Measured[] = [];
+    const beside: Measured[] = [];
+    let made = 0;
+    for (let round = 0; round <= rounds; round += 1) {
+      await succeed('sync', []);
+      const quiet = await measure(this.#server.uri('written'), this.#server.pid, load);
+      let ending = false;
+      const check = await this.#check('walk', 'fsck', {});
+      const walking = (async () => {
+        for (let i = 0; !ending; i += 1) {
+          // After the last moment by another check: none has been told to that one.
+          const by = i % probes === 0 && i > 0 ? await this.#check('walk', 'fsck', {}) : check;
+          await this.#certified('walk', by, `seq:${latest - (i % probes)}`);
+          made += 1;
+        }
+      })();
+      const busy = await measure(this.#server.uri('written'), this.#server.pid, load);
+      ending = true;
+      await walking;
+      if (round === 0) continue; // segments are new
+      alone.push(quiet);
+      beside.push(busy);
+    }
+    const of = (runs: readonly Measured[], pick: (each: Measured) => number): number =>
+      median(runs.map(pick));
+    const iops = ({ iops: each }: Measured): number => each;
+    const p99 = ({ p99Us }: Measured): number => p99Us;
+    process.stdout.write('\n4 KiB random writes of a guest, depth 32\n');
+    const figures = this.#figures;
+    figures.say('during a walk, to without', of(beside, iops) / of(alone, iops), 'x', '>= 0.7');
+    figures.say('  p99 of their latencies', of(beside, p99) / of(alone, p99), 'x');
+    figures.say('  writes a second without', of(alone, iops), '');
+    figures.say('  writes a second during a walk', of(beside, iops), '');
+    figures.say('  probes a minute meanwhile', (made * 60) / ((rounds + 1) * seconds), '');
+    for (const name of ['walk', 'written']) await this.#appliance.delete(`/volumes/${name}`);
+  }
+
+  /** A volume with the file system, on the MIM, and `more` writes to a file of it. The number of the last one. */
+  async #fill(name: string, more: number): Promise<number> {
+    await this.#appliance.post('/volumes', { name, sizeBytes });
+    await play(this.#server.uri(name), imageWrites(this.#image));
+    await this.#appliance.post(`/volumes/${name}/syncs`, { closeSnapshot: true });
+    // To what a check reads: else one moment would be as good as the other.
+    const client = await connectNbd(this.#server.uri(name));
+    const boot = Buffer.alloc(512);
+    for (let i = 1; i <= more; i += 1) {
+      boot.writeUInt32LE(i);
+      await client.write(0, boot);
+    }
+    await client.close();
+    return (await this.#appliance.get<{ seq: number }>(`/volumes/${name}/resolve?at=latest`)).seq;
+  }
+
+  async #writeFile(name: string, count: number): Promise<void> {
+    const extents = await this.#extents();
+    const random = new SeededRandom(count + 1);
+    const client = await connectNbd(this.#server.uri(name));
+    const data = Buffer.alloc(BLOCK_BYTES, 0x5a);
+    for (let done = 0; done < count; ) {
+      const some: Promise<void>[] = [];
+      for (; some.length < WRITES_AT_ONCE && done < count; done += 1) {
+        const { start, length } = random.pick(extents);
+        some.push(client.write(start + random.below(length / BLOCK_BYTES) * BLOCK_BYTES, data));
+      }
+      await Promise.all(some);
+    }
+    await client.flush();
+    await client.close();
+  }
+
+  /** Where the large file lies. */
+  async #extents(): Promise<Extent[]> {
+    const said = await succeed('debugfs', ['-R', 'stat /large', this.#image]);
+    const listed = said.slice(said.indexOf('EXTENTS:'));
+    return [...listed.matchAll(/\(\d+-\d+\)(?:\[u\])?:(\d+)-(\d+)/g)].map(([, from, to]) => ({
+      start: Number(from) * BLOCK_BYTES,
+      length: (Number(to) - Number(from) + 1) * BLOCK_BYTES,
+    }));
+  }
+
+  async #check(volume: string, kind: string, settings: object): Promise<string> {
+    this.#checks += 1;
+    const name = `check-${this.#checks}`;
+    await this.#appliance.post(`/volumes/${volume}/checks`, { name, kind, settings });
+    return name;
+  }
+
+  async #certified(volume: string, check: string, at: string): Promise<void> {
+    const { job } = await this.#appliance.post<{ job: ShownJob }>(`/volumes/${volume}/certifications`, {
+      ...{ check, at },
+    });
+    const { end } = await this.#ended(job);
+    assert.equal(end?.kind, 'certified', JSON.stringify(end));
+  }
+
+  async #ended({ job }: ShownJob): Promise<ShownJob> {
+    for (;;) {
+      const { job: now } = await this.#appliance.get<{ job: ShownJob }>(`/check-jobs/${job}`);
+      if (now.status === 'done') return now;
+      assert.ok(now.status === 'queued' || now.status === 'running', `${now.status}: ${now.error?.message}`);
+      await pause(POLL_MS);
+    }
+  }
+
+  #program(name: string, body: string): string {
+    const path = `${this.#folder}/${name}.sh`;
+    writeFileSync(path, `#!/bin/sh\n${body}\n`);
+    chmodSync(path, 0o755);
+    return path;
+  }
+}
+
+async function timed(act: () => Promise<unknown>): Promise<number> {
+  const began = performance.now();
+  await act();
+  return (performance.now() - began) / 1000;
+}
+
+/** Medians of each, alternating; each goes first in turn, and the first round is not counted. */
+async function inTurn(ways: readonly (() => Promise<number>)[], count = rounds): Promise<number[]> {
+  const took: number[][] = ways.map(() => []);
+  for (let round = 0; round <= count; round += 1)
+    for (let i = 0; i < ways.length; i += 1) {
+      const index = (i + round) % ways.length;
+      const each = await ways[index]!();
+      if (round > 0) took[index]!.push(each);
+    }
+  return took.map(median);
+}
+
+/** Many small files, and a large one of half the disk. */
+async function makeImage(folder: string): Promise<string> {
+  return await ext4Image(folder, sizeBytes, async (source) => {
+    mkdirSync(`${source}/small`);
+    for (let i = 0; i < FILES; i += 1) writeFileSync(`${source}/small/f${i}`, Buffer.alloc(FILE_BYTES, i));
+    writeFileSync(`${source}/f1`, 'one file');
+    const blocks = Math.floor(sizeBytes / 2 / BLOCK_BYTES);
+    await succeed('dd', [
+      ...['if=/dev/urandom', `of=${source}/large`, `bs=${BLOCK_BYTES}`, `count=${blocks}`, 'status=none'],
+    ]);
+  });
+}
+
+for (const part of only)
+  if (!PARTS.includes(part))
+    throw new Error(`--only: there is no part "${part}"; there are ${PARTS.join(', ')}`);
+installTools();
+const figures = new Figures({
+  nbdfuse: (await succeed('nbdfuse', ['--version'])).split('\n')[0]!,
+});
+const folder = mkdtempSync(`${ROOT}/.bench-`);
+const image = await makeImage(folder);
+const server = await startAppliance(folder);
+try {
+  const bench = new Bench(server, folder, figures, image);
+  if (only.includes('probes')) await bench.probes();
+  if (only.includes('opening')) await bench.opening();
+  if (only.includes('bisect')) await bench.bisect();
+  if (only.includes('walk')) await bench.walk();
+} finally {
+  await server.stop();
+  rmSync(folder, { recursive: true, force: true });
+}
+figures.write(values.out);
