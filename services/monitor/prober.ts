@@ -167,7 +167,9 @@ export class Prober {
               throw error;
             },
           );
-          return kind.plan(settings, { moment, ...reached.input, scratch });
+          const { files } = reached.input;
+          const plan = kind.plan(settings, { moment, ...reached.input, scratch });
+          return files === undefined ? plan : { ...plan, keepMounted: files.path };
         },
         { stateDirectory: `${this.#context.stateDirectory}/runs`, isolation: this.#isolation, signal },
       );

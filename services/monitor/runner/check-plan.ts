@@ -7,6 +7,8 @@ export interface CheckPlan {
   args: readonly string[];
   /** Beside the runner's own: PATH, HOME, TMPDIR, LANG. Nothing of the monitor's environment is passed on. */
   environment: Readonly<Record<string, string>>;
+  /** The folder of another disk's files that it is to look at; no other disk's mount is there for it. */
+  keepMounted?: string;
   /** What differs from `checkLimits`. */
   limits?: Partial<CheckLimits>;
   /** `read`: root may read all and change nothing that it does not own; for programs that parse what may be hostile. */

@@ -26,8 +26,23 @@ export interface RunnerOptions {
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 /** Joins the control groups, then becomes the program. */
 const JOIN = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs" || exit 126; shift; done; shift; exec "$@"';
-/** First process of its namespace: the kernel keeps signals from that one, so it is not the check itself. */
-const FIRST = 'ip link set lo up 2>/dev/null; "$@"; exit $?';
+/**
+ * First process of its namespace: the kernel keeps signals from that one, so it is not the check itself. Its namespace has
+ * a copy of each mount; of other disks' they would be held open for as long as the check runs, so they go: all that come
+ * by FUSE or lie on loop devices but the folder that is named first.
+ */
+const FIRST = `
+ip link set lo up 2>/dev/null
+keep=$1; shift
+while read -r from at type _; do
+  case "$type $from" in fuse*|*\\ /dev/loop*|*\\ /dev/nbd*) ;; *) continue ;; esac
+  at=$(printf %b "$at")
+  case "$at/" in "$keep"/*) continue ;; esac
+  umount -l "$at" 2>/dev/null
+done </proc/self/mounts
+"$@"; exit $?`;
+/** No path begins so. */
+const NOTHING = '-';
 const READ_ONLY_CAPABILITIES = '-all,+dac_read_search';
 
 /** `plan` gets the run's own directory: for sockets and settings that the check is to find there. */
@@ -124,7 +139,7 @@ class RunningCheck {
   }
 
   #command(): { command: string; args: string[] } {
-    const { program, args, privileges = 'all' } = this.#plan;
+    const { program, args, privileges = 'all', keepMounted } = this.#plan;
     const { namespaces, groups } = this.#isolation;
     // Of a file's size the soft limit only: not all programs bear that they can't raise it.
     const limits = ['--core=0', `--fsize=${this.#limits.scratchBytesMax}:`];
@@ -135,7 +150,9 @@ class RunningCheck {
     const reader = ['setpriv', '--no-new-privs', ...fewer, '--'];
     const own = [...(privileges === 'read' ? reader : []), program, ...args];
     const apart =
-      namespaces.length === 0 ? own : ['unshare', ...namespaces, '--', 'sh', '-c', FIRST, 'check', ...own];
+      namespaces.length === 0
+        ? own
+        : ['unshare', ...namespaces, '--', 'sh', '-c', FIRST, 'check', keepMounted ?? NOTHING, ...own];
     // It ends when this process does, however that goes.
     return {
       command: 'setpriv',
