@@ -28,8 +28,9 @@ function inFolder(command: string, folder: string): string {
     .replaceAll('/tmp/web.sock', `${folder}/web.sock`)
     .replaceAll('/tmp/disk', `${folder}/disk`)
     .replaceAll(/(\$PWD\/)?\btape-shelf\b/g, `${folder}/tape-shelf`)
+    .replaceAll('$PWD/', '')
     .replaceAll(
-      /\b(block\.bin|(?:primary|mail|files)\.img|by-hand(?:\.img)?|rescued|replicate\.(?:log|pid))(?!\w)/g,
+      /\b(block\.bin|(?:primary|mail|files|good)\.img|check\.sh|by-hand(?:\.img)?|rescued|replicate\.(?:log|pid))(?!\w)/g,
       `${folder}/$1`,
     );
 }
