@@ -48,7 +48,9 @@ export class WriteJobs {
     checkOptions(wish);
     const library = this.#libraries.addressOf(wish.library);
     const volume = await volumeById(catalog.db, volumeId);
-    const point = await ask(bus, 'mapping-index.resolve', { volumeId, at: wish.at });
+    const { seq } = await ask(bus, 'mapping-index.resolve', { volumeId, at: wish.at });
+    // A mark has a time of its own; that of the write tells it from others of its number.
+    const point = await ask(bus, 'mapping-index.resolve', { volumeId, at: `seq:${seq}` });
     const parent = kind === 'image' ? null : await this.#parentOf(volume, wish.from, point.seq);
     const id = randomBytes(6).toString('hex');
     return {

@@ -157,8 +157,10 @@ export async function withArchiver(
     },
   };
   answer(bus, 'mapping-index.resolve', async ({ at }) => {
-    const seq = at === 'latest' ? under.latest : Number(/^seq:(\d+)$/.exec(at)![1]);
-    const timeNs = seq > under.latest ? null : under.timeOf(seq);
+    const mark = /^mark:(\d+)$/.exec(at);
+    const seq = at === 'latest' ? under.latest : Number(/^(?:seq|mark):(\d+)$/.exec(at)![1]);
+    const writeNs = seq > under.latest ? null : under.timeOf(seq);
+    const timeNs = writeNs === null || mark === null ? writeNs : writeNs + 4_000_000n;
     if (timeNs === null) throw new MidmirrorError('point-unavailable', `${at} is not a point`);
     return { seq, timeNs: timeNs.toString(), distanceMs: null };
   });

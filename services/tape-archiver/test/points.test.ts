@@ -173,3 +173,33 @@ test('a difference whose parent is lost or forgotten before its turn is not writ
     assert.match(failed.error ?? '', /archive db-a1 is lost: water/);
     assert.deepEqual(await under.pins(), ['tape-base-requested-v1 100']);
   }));
+
+test('an archive is verified though its point leaves the disk as it is asked for', () =>
+  withArchiver(async (under) => {
+    await under.addVolume('v1', 'db');
+    await under.addArchives([rowOf('a1', 20)]);
+    under.calls.list = async () => ({ cartridges: [cartridge] });
+    under.calls.verify = async () => ({ bytes: 1000, sha256: 'ab', members: null, compared: false });
+    // It is told to be there, and can't be pinned.
+    await under.catalog.db.updateTable('volume').set({ mim_seq: 50 }).execute();
+    const { job } = await under.ask('tape-archiver.verify', { archive: 'a1' });
+    assert.equal((await under.ended(job.job)).state, 'done');
+  }));
+
+test('a tape of a mark has the time of the write, and a difference to it is written', () =>
+  withArchiver(async (under) => {
+    await under.addVolume('v1', 'db');
+    under.calls.write = async (order) => writtenAs(order);
+    for (const [kind, at] of [
+      ['image', 'mark:20'],
+      ['difference', 'mark:30'],
+    ] as const) {
+      const { job } = await under.ask('tape-archiver.write', { ...wish, kind, at });
+      assert.equal((await under.ended(job.job)).state, 'done');
+    }
+    const rows = await under.catalog.db.selectFrom('tape_archive').select('time_ns').orderBy('seq').execute();
+    assert.deepEqual(
+      rows.map((row) => row.time_ns),
+      [20, 30].map((seq) => toNs(writeTimeNs(seq))),
+    );
+  }));
