@@ -11,6 +11,7 @@ import {
 import type { Requests, ToldTapeRestore } from '@midmirror/events';
 import { parsePoint, printTime } from '@midmirror/point';
 import type { Cartridge } from '@midmirror/tape-library';
+import { isNotFound } from './archives.ts';
 import type { TapeArchiverContext } from './context.ts';
 import { type Archive, archiveOf, type Lacking } from './core/archive.ts';
 import { type Asked, chooseChain, type Chosen, type NotChosen, volumeIdOf } from './core/choose-chain.ts';
@@ -143,7 +144,11 @@ export class RestorePlans {
   async #cartridgesOf(libraries: ReadonlySet<string>): Promise<Map<string, Map<string, Cartridge>>> {
     const found = new Map<string, Map<string, Cartridge>>();
     for (const library of libraries) {
-      const { cartridges } = await this.#libraries.call(library, 'list', {});
+      const { cartridges } = await this.#libraries.call(library, 'list', {}).catch((error: unknown) => {
+        // Its directory is not mounted: which cartridges are needed is told all the same.
+        if (!isNotFound(error)) throw error;
+        return { cartridges: [] };
+      });
       found.set(library, new Map(cartridges.map((each) => [each.barcode, each])));
     }
     return found;

@@ -2,6 +2,7 @@
 // volumes that are gone while a tape of them is under way.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { MidmirrorError } from '@midmirror/basis';
 import { toNs } from '@midmirror/catalog';
 import { printTime } from '@midmirror/point';
 import {
@@ -202,4 +203,22 @@ test('a tape of a mark has the time of the write, and a difference to it is writ
       rows.map((row) => row.time_ns),
       [20, 30].map((seq) => toNs(writeTimeNs(seq))),
     );
+  }));
+
+test('a restore whose library is not mounted is told which cartridges it needs', () =>
+  withArchiver(async (under) => {
+    await under.addVolume('v1', 'db');
+    await under.addArchives([rowOf('a1', 20)]);
+    under.calls.list = async () => {
+      throw new MidmirrorError('not-found', 'the directory does not exist');
+    };
+    const { barcodes } = await planOf(under, 'latest');
+    assert.deepEqual(
+      barcodes.map(({ barcode, location }) => [barcode, location]),
+      [['A00001', 'missing']],
+    );
+    under.calls.list = async () => {
+      throw new MidmirrorError('unavailable', 'the bucket does not answer');
+    };
+    await assert.rejects(planOf(under, 'latest'), /does not answer/);
   }));
