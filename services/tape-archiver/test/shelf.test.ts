@@ -139,7 +139,7 @@ test('a library that is empty and should not be gets no cartridge: its disk may 
     for (const act of [planOrder, writeOrder])
       await assert.rejects(act(order, edges), {
         code: 'unavailable',
-        message: /is empty, and 2 archives should be in it: its disk may not be mounted/,
+        message: /is empty, and should have 2 archives: its disk may not be mounted/,
       });
     assert.deepEqual(readdirSync(folder), []);
   } finally {
