@@ -1,10 +1,10 @@
-// The disk of a library is taken away under the appliance and comes back; a volume goes meanwhile, and another one gets
+// The disk of a library fills up, or is taken away under the appliance and comes back; a volume goes meanwhile, and another one gets
 // its name. Nothing is written beneath the mount, and no tape has the bytes of another volume.
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, renameSync, rmdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, renameSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { withFolder } from '../appliance/appliance-process.ts';
+import { succeed, withFolder } from '../appliance/appliance-process.ts';
 import { Guest, MIB } from '../appliance/restore-under-test.ts';
 import { type Job, libraryIn, type Tapes, withTapes } from './tapes-under-test.ts';
 
@@ -63,4 +63,37 @@ test('a library whose disk is not mounted is waited for; a job of a volume that 
         [first, second.archive].sort(),
       );
     }, env);
+  }));
+
+test('the disk of a library that fills up: the job says so, the space comes back, and then it is written', () =>
+  withFolder(async (shelf) => {
+    const library = `${shelf}/library`;
+    mkdirSync(library);
+    await succeed('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', library]);
+    try {
+      await withTapes(
+        async (tapes, appliance) => {
+          await appliance.post('/volumes', { name: 'db', sizeBytes: 2 * SIZE });
+          const guest = await Guest.connect(appliance.uri('db'), 3);
+          await guest.write(0, 6 * MIB);
+          await guest.close();
+          writeFileSync(`${library}/ballast.bin`, Buffer.alloc(4 * MIB));
+          const wish = { kind: 'image', at: 'latest' };
+          const { state, error } = await tapes.ended(await tapes.ask('db', wish));
+          assert.equal(state, 'failed');
+          assert.match(`${error!.message} ${error!.hint}`, /no space left .* free space on its disk/);
+          const [cartridge] = await tapes.cartridges();
+          assert.equal(cartridge!.unfinishedBytes, 0);
+          assert.deepEqual(
+            readdirSync(`${library}/A00001`).filter((name) => name !== 'cartridge.json'),
+            [],
+          );
+          rmSync(`${library}/ballast.bin`);
+          await tapes.write('db', wish);
+        },
+        { MIM_TAPE_LIBRARY: `file://${library}` },
+      );
+    } finally {
+      await succeed('umount', [library]);
+    }
   }));
