@@ -222,3 +222,19 @@ test('a restore whose library is not mounted is told which cartridges it needs',
     };
     await assert.rejects(planOf(under, 'latest'), /does not answer/);
   }));
+
+test('the tapes of an earlier volume of the name are no tapes of this one, and are told of', () =>
+  withArchiver(async (under) => {
+    await under.addVolume('v1', 'db');
+    under.calls.list = async () => ({ cartridges: [cartridge] });
+    await under.addArchives([rowOf('a1', 20, { volume_id: 'v0' })]);
+    for (const at of ['latest', 'seq:20'])
+      await assert.rejects(planOf(under, at), (error: MidmirrorError) => {
+        assert.match(error.hint!, /no tape of it can be restored; earlier volumes .* by id: v0$/);
+        return true;
+      });
+    const { chain } = await under.ask('tape-archiver.restore-plan', {
+      ...{ volume: 'v0', at: 'seq:20', archive: null },
+    });
+    assert.equal(chain[0]!.archive, 'a1');
+  }));
