@@ -1,12 +1,9 @@
 // The tape archiver with its neighbours played by the test: a real catalogue and bus; the test says what libraries do,
 // which points are on disk, and what time it is.
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { MidmirrorError } from '@midmirror/basis';
 import { answer, ask, type Bus, openEmbeddedBus } from '@midmirror/bus';
 import {
   type Catalog,
-  openEmbeddedCatalog,
   type TapeArchiveRow,
   type TapePartRow,
   tapeJobOf,
@@ -15,6 +12,7 @@ import {
 } from '@midmirror/catalog';
 import type { RequestName, Requests } from '@midmirror/events';
 import { silent } from '@midmirror/telemetry';
+import { catalogStorage } from '../../../libs/catalog/test/with-catalog.ts';
 import type { TapeCalls, WrittenArchive } from '../process/protocol.ts';
 import type { TapeArchiverContext } from '../context.ts';
 import { Archives } from '../archives.ts';
@@ -103,8 +101,8 @@ export async function withArchiver(
   act: (under: ArchiverUnderTest) => Promise<void>,
   wrapped: (catalog: Catalog) => Catalog = (catalog) => catalog,
 ): Promise<void> {
-  const directory = mkdtempSync(`${tmpdir()}/mim-archiver-`);
-  const catalog = await openEmbeddedCatalog(`${directory}/catalog.db`);
+  const storage = await catalogStorage();
+  const catalog = await storage.open();
   const bus = openEmbeddedBus(catalog);
   const calls: Calls = {};
   const [called, said]: [string[], string[]] = [[], []];
@@ -176,6 +174,6 @@ export async function withArchiver(
     await archiver.stop();
     await bus.close();
     await catalog.close();
-    rmSync(directory, { recursive: true });
+    await storage.remove();
   }
 }
