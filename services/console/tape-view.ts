@@ -18,7 +18,6 @@ import { printTime } from '@midmirror/point';
 interface Link {
   id: string;
   name: string;
-  chain: string;
   lost_reason: string | null;
 }
 
@@ -43,9 +42,7 @@ export async function tapeView(db: CatalogReader, text: string) {
   return {
     ...shown,
     needs: shown.chain.map((id) => ({ archive: id, name: nameOf(id) })),
-    neededBy: [...links.values()]
-      .filter(({ chain }) => (JSON.parse(chain) as string[]).includes(row.id))
-      .map(({ id, name }) => ({ archive: id, name })),
+    neededBy: await neededBy(db, row),
     members: JSON.parse(row.members) as { name: string; bytes: number; sha256: string }[],
     parts: parts.map((part) => ({
       part: part.part,
@@ -166,11 +163,24 @@ async function linksOf(db: CatalogReader, volumeIds: readonly string[]): Promise
   if (volumeIds.length === 0) return new Map();
   const rows = await db
     .selectFrom('tape_archive')
-    .select(['id', 'name', 'chain', 'lost_reason'])
+    .select(['id', 'name', 'lost_reason'])
     .where('volume_id', 'in', volumeIds)
     .orderBy('created_ns')
     .execute();
   return new Map(rows.map((row) => [row.id, row]));
+}
+
+async function neededBy(db: CatalogReader, { id, volume_id }: TapeArchiveRow) {
+  const rows = await db
+    .selectFrom('tape_archive')
+    .select(['id', 'name', 'chain'])
+    .where('volume_id', '=', volume_id)
+    .where('chain', 'like', `%"${id}"%`)
+    .orderBy('created_ns')
+    .execute();
+  return rows
+    .filter(({ chain }) => (JSON.parse(chain) as string[]).includes(id))
+    .map(({ id: archive, name }) => ({ archive, name }));
 }
 
 function timeOf(column: string): string {

@@ -295,7 +295,7 @@ export class MappingIndex implements ExportDirectory {
     const mirrors = this.#served.get(volumeId)?.index.mirrors.length ?? 0;
     if (clones > 0 || mirrors > 0) {
       throw new MidmirrorError('conflict', `the volume has ${clones} clones and ${mirrors} open mirrors`, {
-        hint: 'delete the clones and close the mirrors first; some may be of checks: `mim check jobs` shows them',
+        hint: 'delete the clones and close the mirrors first; some may be of jobs: `mim tape jobs` and `mim check jobs` show them',
       });
     }
     await this.#close(volumeId);

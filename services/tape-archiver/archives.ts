@@ -167,7 +167,7 @@ export class Archives {
       .selectFrom('tape_archive')
       .select(['name', 'chain'])
       .where('volume_id', '=', row.volume_id)
-      .where('seq', '>=', row.seq)
+      .where('chain', 'like', `%"${row.id}"%`)
       .execute();
     const needing = others.filter(({ chain }) => (JSON.parse(chain) as string[]).includes(row.id));
     if (needing.length === 0) return;

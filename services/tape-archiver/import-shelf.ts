@@ -132,8 +132,14 @@ export class Shelf {
 
   /** One that is known: perhaps elsewhere than before, and no longer missing. */
   async #found(library: string, row: TapeArchiveRow, parts: readonly Part[]): Promise<void> {
-    await this.#context.catalog.transaction(async (tx) => {
-      const lost_reason = row.lost_reason?.startsWith(MISSING) === true ? null : row.lost_reason;
+    const { catalog } = this.#context;
+    const wasMissing = row.lost_reason?.startsWith(MISSING) === true;
+    const known = (await tapePartsOf(catalog.db, [row.id])).get(row.id)!;
+    const isWhereItWas =
+      row.library === library && known.map(placeKeyOf).join() === parts.map(placeOf).join();
+    if (isWhereItWas && !wasMissing) return;
+    await catalog.transaction(async (tx) => {
+      const lost_reason = wasMissing ? null : row.lost_reason;
       await tx.updateTable('tape_archive').set({ library, lost_reason }).where('id', '=', row.id).execute();
       await storeParts(tx, row.id, parts);
     });
@@ -191,6 +197,10 @@ function keyOf({ archiveId, part, sha256 }: Pick<Part, 'archiveId' | 'part' | 's
 
 function partIn({ archive_id, part, sha256 }: TapePartRow): Pick<Part, 'archiveId' | 'part' | 'sha256'> {
   return { archiveId: archive_id, part, sha256 };
+}
+
+function placeOf(part: Part): string {
+  return `${keyOf(part)} ${part.barcode} ${part.position}`;
 }
 
 function placeKeyOf(row: TapePartRow): string {

@@ -64,7 +64,7 @@ interface Running {
 /** Of one library: a job at a time. */
 interface Queue {
   waiting: string[];
-  /** Null: nothing waits. */
+  /** Null: not begun yet. */
   working: Promise<void> | null;
 }
 
@@ -158,15 +158,15 @@ export class Jobs {
     const queue = this.#queues.get(library) ?? { waiting: [], working: null };
     this.#queues.set(library, queue);
     queue.waiting.push(id);
-    queue.working ??= this.#work(queue);
+    queue.working ??= this.#work(library, queue);
   }
 
-  async #work(queue: Queue): Promise<void> {
+  async #work(library: string, queue: Queue): Promise<void> {
     for (let id = queue.waiting.shift(); id !== undefined; id = queue.waiting.shift()) {
       if (this.#stop.signal.aborted) break;
       await this.#runToItsEnd(id);
     }
-    queue.working = null;
+    this.#queues.delete(library);
   }
 
   /** Also when the catalogue is away as it begins or ends: its row and its pins must not be left. */

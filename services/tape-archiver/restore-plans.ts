@@ -11,6 +11,7 @@ import {
 import type { Requests, ToldTapeRestore } from '@midmirror/events';
 import { parsePoint, printTime } from '@midmirror/point';
 import type { Cartridge } from '@midmirror/tape-library';
+import { isNotFound } from './archives.ts';
 import type { TapeArchiverContext } from './context.ts';
 import { type Archive, archiveOf, type Lacking } from './core/archive.ts';
 import { type Asked, chooseChain, type Chosen, type NotChosen, volumeIdOf } from './core/choose-chain.ts';
@@ -19,6 +20,7 @@ import type { WriteJobs } from './write-job.ts';
 
 /** Of a long chain that lacks much. */
 const LACKING_TOLD = 8;
+const EARLIER_TOLD = 5;
 
 type Wish = Requests['tape-archiver.restore-plan']['ask'];
 
@@ -50,7 +52,8 @@ export class RestorePlans {
     const byTime = asked !== 'latest' && 'timeNs' in asked;
     const known = byTime ? await this.#learnt(own, asked.timeNs) : own;
     const chosen = chooseChain(known.map(archiveOf), volumeId, asked);
-    if (chosen.archive === null) throw unavailable(volume, archive ?? at!, chosen);
+    if (chosen.archive === null)
+      throw unavailable(volume, archive ?? at!, chosen, await earlierOf(db, volume, volumeId));
     return await this.#told(chosen, new Map(known.map((row) => [row.id, row])));
   }
 
@@ -143,7 +146,11 @@ export class RestorePlans {
   async #cartridgesOf(libraries: ReadonlySet<string>): Promise<Map<string, Map<string, Cartridge>>> {
     const found = new Map<string, Map<string, Cartridge>>();
     for (const library of libraries) {
-      const { cartridges } = await this.#libraries.call(library, 'list', {});
+      const { cartridges } = await this.#libraries.call(library, 'list', {}).catch((error: unknown) => {
+        // Its directory is not mounted: which cartridges are needed is told all the same.
+        if (!isNotFound(error)) throw error;
+        return { cartridges: [] };
+      });
       found.set(library, new Map(cartridges.map((each) => [each.barcode, each])));
     }
     return found;
@@ -163,9 +170,32 @@ async function seqOfMark(db: CatalogReader, volume: string, volumeId: string, na
   });
 }
 
-function unavailable(volume: string, text: string, { lacking, before, after }: NotChosen): MidmirrorError {
+/** Ids of volumes that had the name before, and have tapes. */
+async function earlierOf(db: CatalogReader, name: string, volumeId: string): Promise<string[]> {
+  const rows = await db
+    .selectFrom('tape_archive')
+    .select('volume_id')
+    .distinct()
+    .where('volume_name', '=', name)
+    .where('volume_id', '!=', volumeId)
+    .orderBy('volume_id')
+    .limit(EARLIER_TOLD)
+    .execute();
+  return rows.map((row) => row.volume_id);
+}
+
+function unavailable(
+  volume: string,
+  text: string,
+  { lacking, before, after }: NotChosen,
+  earlier: readonly string[],
+): MidmirrorError {
   const near = [before, after].filter((each) => each !== null).map(shown);
-  const offer = near.length === 0 ? `no tape of it can be restored` : `nearest on tape: ${near.join('; ')}`;
+  const own = near.length === 0 ? `no tape of it can be restored` : `nearest on tape: ${near.join('; ')}`;
+  const offer =
+    earlier.length === 0
+      ? own
+      : `${own}; earlier volumes of that name have tapes too, and are asked for by id: ${earlier.join(', ')}`;
   const details = {
     beforeSeq: before?.seq ?? null,
     beforeTime: before === null ? null : printTime(before.timeNs),

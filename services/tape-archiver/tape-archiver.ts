@@ -94,9 +94,15 @@ export class TapeArchiver {
       job: await this.#jobs.add(await this.#writes.planned(wish, 'requested')),
     }));
     on('tape-archiver.plan', (wish) => this.#writes.plan(wish));
-    on('tape-archiver.verify', async ({ archive }) => ({
-      job: await this.#jobs.add(await this.#verifies.planned(archive)),
-    }));
+    on('tape-archiver.verify', async ({ archive }) => {
+      const planned = await this.#verifies.planned(archive);
+      const job = await this.#jobs.add(planned).catch((error: unknown) => {
+        if (!(error instanceof MidmirrorError) || error.code !== 'point-unavailable') throw error;
+        // Its point has left the disk since: the archive is read all the same.
+        return this.#jobs.add({ ...planned, pinned: { point: null, parent: null } });
+      });
+      return { job };
+    });
     on('tape-archiver.jobs', async ({ job, limit }) => ({ jobs: await this.#jobs.list(job, limit) }));
     on('tape-archiver.cancel', async ({ job }) => ({ job: await this.#jobs.cancel(job) }));
     on('tape-archiver.forget', ({ archive, ...how }) => this.#archives.forget(archive, how));

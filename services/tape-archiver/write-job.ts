@@ -22,7 +22,7 @@ import {
 import type { Requests } from '@midmirror/events';
 import { printTime } from '@midmirror/point';
 import { parsePolicy } from '@midmirror/policy';
-import { storeArchive, tellOf } from './archives.ts';
+import { isNotFound, storeArchive, tellOf } from './archives.ts';
 import type { TapeArchiverContext } from './context.ts';
 import type { Ending, JobRun, NewJob } from './jobs.ts';
 import type { Libraries } from './libraries.ts';
@@ -48,7 +48,9 @@ export class WriteJobs {
     checkOptions(wish);
     const library = this.#libraries.addressOf(wish.library);
     const volume = await volumeById(catalog.db, volumeId);
-    const point = await ask(bus, 'mapping-index.resolve', { volumeId, at: wish.at });
+    const { seq } = await ask(bus, 'mapping-index.resolve', { volumeId, at: wish.at });
+    // A mark has a time of its own; that of the write tells it from others of its number.
+    const point = await ask(bus, 'mapping-index.resolve', { volumeId, at: `seq:${seq}` });
     const parent = kind === 'image' ? null : await this.#parentOf(volume, wish.from, point.seq);
     const id = randomBytes(6).toString('hex');
     return {
@@ -200,7 +202,12 @@ export class WriteJobs {
 
   async #orderOf(job: Omit<TapeJobRow, 'state' | 'created_ns' | 'ended_ns' | 'error'>): Promise<WriteOrder> {
     const { catalog, clock, pointUri } = this.#context;
-    const volume = await volumeById(catalog.db, job.volume_id);
+    const volume = await volumeById(catalog.db, job.volume_id).catch((cause: unknown) => {
+      if (!isNotFound(cause)) throw cause;
+      throw new MidmirrorError('not-found', `volume ${job.volume_name} has been deleted meanwhile`, {
+        cause,
+      });
+    });
     const { zstdLevel, recipients, barcodes } = JSON.parse(job.options) as WriteOptions;
     const parent = job.parent_id === null ? null : await tapeArchiveOf(catalog.db, job.parent_id);
     if (parent !== null) refuseLost(parent);

@@ -406,6 +406,41 @@ test('no tape process is an error status; so is one reading too many; a client t
   );
 });
 
+test('a client that leaves before the bytes begin takes no place', async () => {
+  let closed = 0;
+  await withTape(
+    (socket) => {
+      socket.once('close', () => (closed += 1));
+      socket.write(Buffer.alloc(4));
+    },
+    (port) =>
+      withConsole(neighbours, async ({ catalog, bus, get }) => {
+        await store(catalog, shelf());
+        const [asked, goOn] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+        let waiting = 0;
+        answer(bus, 'tape-archiver.read', async () => {
+          waiting += 1;
+          if (waiting === limits.tapeReadsMax) asked.resolve();
+          await goOn.promise;
+          return { host: '127.0.0.1', token: 't', port };
+        });
+        const leaving = new AbortController();
+        const gone = Array.from({ length: limits.tapeReadsMax }, () =>
+          assert.rejects(get('/tapes/a1/bytes', leaving.signal)),
+        );
+        await asked.promise;
+        leaving.abort();
+        await Promise.all(gone);
+        await pause(50); // until the server has heard of it
+        goOn.resolve();
+        await until(() => closed === limits.tapeReadsMax);
+        const response = await get('/tapes/a1/bytes');
+        assert.equal(response.status, 200);
+        await response.body!.cancel();
+      }),
+  );
+});
+
 /** Waits until it has been the same for a while. */
 async function settled(count: () => number): Promise<number> {
   for (let before = -1; before !== count(); ) {

@@ -22,6 +22,7 @@ export interface Archive {
 }
 
 export function archiveOf(row: TapeArchiveRow): Archive {
+  let chain: readonly string[] | null = null;
   return {
     id: row.id,
     name: row.name,
@@ -31,7 +32,11 @@ export function archiveOf(row: TapeArchiveRow): Archive {
     seq: row.seq,
     timeNs: BigInt(row.time_ns),
     untilNs: row.until_ns === null ? null : BigInt(row.until_ns),
-    chain: JSON.parse(row.chain) as string[],
+    // Of a thousand archives with long chains only some are looked into.
+    get chain() {
+      chain ??= JSON.parse(row.chain) as string[];
+      return chain;
+    },
     createdNs: BigInt(row.created_ns),
     library: row.library,
     bytes: row.bytes,
@@ -73,6 +78,30 @@ export function chainOf(archive: Archive, byId: ReadonlyMap<string, Archive>): C
     before = id;
   }
   return { archives, lacking };
+}
+
+/** Whether `chainOf` would lack nothing, of many archives: each chain is gone through once. */
+export function usableAmong(byId: ReadonlyMap<string, Archive>): (archive: Archive) => boolean {
+  const known = new Map<Archive, boolean>();
+  const isUsable = (archive: Archive): boolean => {
+    const before = known.get(archive);
+    if (before !== undefined) return before;
+    known.set(archive, false); // a ring is no chain
+    const { volumeId, kind, chain, lost } = archive;
+    let usable = !lost && (kind === 'image') === (chain.length === 0);
+    if (usable && chain.length > 0) {
+      const parent = byId.get(chain[0]!);
+      usable =
+        parent !== undefined &&
+        parent.volumeId === volumeId &&
+        parent.chain.length === chain.length - 1 &&
+        parent.chain.every((id, i) => id === chain[i + 1]) &&
+        isUsable(parent);
+    }
+    known.set(archive, usable);
+    return usable;
+  };
+  return isUsable;
 }
 
 export function byIdOf(archives: readonly Archive[]): Map<string, Archive> {

@@ -5,7 +5,7 @@
 // for it. It stays nevertheless while the policy would count it, were what it lacks found again: a lost archive that it
 // needs may lie on a cartridge that comes back. What is lost itself goes as soon as nothing that stays needs it.
 import { type Keep, kept, type Kept, tapeKeep, type VolumePolicy } from '@midmirror/policy';
-import { type Archive, byIdOf, chainOf } from './archive.ts';
+import { type Archive, byIdOf, usableAmong } from './archive.ts';
 
 export interface Retention {
   /** Ids, each before those that it needs: forgotten in this order, no step leaves one without its chain. */
@@ -29,13 +29,14 @@ export function retain(
   for (const { id, cause } of oldestFirst) if (cause !== 'schedule') add(id, notCounted(cause));
   for (const { id } of oldestFirst) if (inUse.has(id)) add(id, 'a job or a restore needs it');
   const counted = oldestFirst.filter(({ cause, lost }) => cause === 'schedule' && !lost);
-  const usable = counted.filter((archive) => chainOf(archive, byId).lacking.length === 0);
+  const usable = counted.filter(usableAmong(byId));
   for (const [id, rule] of kept(candidatesOf(usable), keep)) add(id, reasonOf(rule, keep));
   const newest = usable.at(-1);
   if (newest !== undefined) add(newest.id, 'the newest of the schedule that can be restored');
   for (const [id, rule] of kept(candidatesOf(counted), keep))
     add(id, `${reasonOf(rule, keep)}, if what it lacks comes back`);
-  for (const id of [...why.keys()]) keepChain(id, byId, add);
+  const seen = new Set<string>();
+  for (const id of [...why.keys()]) keepChain(id, byId, seen, add);
 
   const drops = oldestFirst
     .filter(({ id }) => !why.has(id))
@@ -59,15 +60,19 @@ function candidatesOf(archives: readonly Archive[]): { id: string; timeNs: bigin
   return archives.map(({ id, timeNs }) => ({ id, timeNs, held: false }));
 }
 
-/** By the chains of the chain too: one that is not as it should be must not cost another its own. */
+/**
+ * By the chains of the chain too: one that is not as it should be must not cost another its own. `seen`: whose chains are
+ * kept already.
+ */
 function keepChain(
   id: string,
   byId: ReadonlyMap<string, Archive>,
+  seen: Set<string>,
   add: (id: string, reason: string) => void,
 ): void {
   const name = byId.get(id)!.name;
-  const seen = new Set<string>([id]);
-  const waiting = [id];
+  const waiting = seen.has(id) ? [] : [id];
+  seen.add(id);
   for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
     for (const needed of byId.get(next)?.chain ?? []) {
       if (seen.has(needed)) continue;

@@ -1,6 +1,6 @@
 // When the policy wants a tape, and whether it is an image or a difference to an earlier one. Pure.
 import { nextRunNs, type VolumePolicy } from '@midmirror/policy';
-import { type Archive, byIdOf, chainOf } from './archive.ts';
+import { type Archive, byIdOf, usableAmong } from './archive.ts';
 
 /**
  * The first time that `cron` names and that no tape was written for. Null: it names none any more.
@@ -45,7 +45,6 @@ export function kindOf(
 
 /** Of those that the schedule wrote, the newest that can be restored. */
 export function newestScheduled(newestFirst: readonly Archive[]): Archive | undefined {
-  const byId = byIdOf(newestFirst);
-  const isUsable = (archive: Archive): boolean => chainOf(archive, byId).lacking.length === 0;
+  const isUsable = usableAmong(byIdOf(newestFirst));
   return newestFirst.find((archive) => archive.cause === 'schedule' && isUsable(archive));
 }

@@ -157,7 +157,7 @@ async function needsFirst(
   if (archivesThere > 0)
     throw new MidmirrorError(
       'unavailable',
-      `${library.url} is empty, and ${archivesThere} archives should be in it: its disk may not be mounted`,
+      `${library.url} is empty, and should have ${archivesThere === 1 ? 'an archive' : `${archivesThere} archives`}: its disk may not be mounted`,
       {
         hint: 'mount it; when it is empty for good, `mim tape cartridge add <barcode> --capacity 1TiB` begins it anew',
       },

@@ -1,12 +1,9 @@
 // The tape archiver with its neighbours played by the test: a real catalogue and bus; the test says what libraries do,
 // which points are on disk, and what time it is.
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { MidmirrorError } from '@midmirror/basis';
 import { answer, ask, type Bus, openEmbeddedBus } from '@midmirror/bus';
 import {
   type Catalog,
-  openEmbeddedCatalog,
   type TapeArchiveRow,
   type TapePartRow,
   tapeJobOf,
@@ -15,6 +12,7 @@ import {
 } from '@midmirror/catalog';
 import type { RequestName, Requests } from '@midmirror/events';
 import { silent } from '@midmirror/telemetry';
+import { catalogStorage } from '../../../libs/catalog/test/with-catalog.ts';
 import type { TapeCalls, WrittenArchive } from '../process/protocol.ts';
 import type { TapeArchiverContext } from '../context.ts';
 import { Archives } from '../archives.ts';
@@ -103,8 +101,8 @@ export async function withArchiver(
   act: (under: ArchiverUnderTest) => Promise<void>,
   wrapped: (catalog: Catalog) => Catalog = (catalog) => catalog,
 ): Promise<void> {
-  const directory = mkdtempSync(`${tmpdir()}/mim-archiver-`);
-  const catalog = await openEmbeddedCatalog(`${directory}/catalog.db`);
+  const storage = await catalogStorage();
+  const catalog = await storage.open();
   const bus = openEmbeddedBus(catalog);
   const calls: Calls = {};
   const [called, said]: [string[], string[]] = [[], []];
@@ -157,8 +155,10 @@ export async function withArchiver(
     },
   };
   answer(bus, 'mapping-index.resolve', async ({ at }) => {
-    const seq = at === 'latest' ? under.latest : Number(/^seq:(\d+)$/.exec(at)![1]);
-    const timeNs = seq > under.latest ? null : under.timeOf(seq);
+    const mark = /^mark:(\d+)$/.exec(at);
+    const seq = at === 'latest' ? under.latest : Number(/^(?:seq|mark):(\d+)$/.exec(at)![1]);
+    const writeNs = seq > under.latest ? null : under.timeOf(seq);
+    const timeNs = writeNs === null || mark === null ? writeNs : writeNs + 4_000_000n;
     if (timeNs === null) throw new MidmirrorError('point-unavailable', `${at} is not a point`);
     return { seq, timeNs: timeNs.toString(), distanceMs: null };
   });
@@ -174,6 +174,6 @@ export async function withArchiver(
     await archiver.stop();
     await bus.close();
     await catalog.close();
-    rmSync(directory, { recursive: true });
+    await storage.remove();
   }
 }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { Archive } from '../core/archive.ts';
+import { type Archive, byIdOf, chainOf, usableAmong } from '../core/archive.ts';
 import { type Asked, type Chosen, chooseChain, type NotChosen, volumeIdOf } from '../core/choose-chain.ts';
 import { archive, type History, histories, naiveChain, timeOf, VOLUMES } from './archives.ts';
 
@@ -181,4 +181,23 @@ test('a name means the volume that has it now, then the only one that had it', (
   assert.equal(volumeIdOf([IMAGE, old], 'v0', null), 'v0');
   assert.throws(() => volumeIdOf([IMAGE, old], 'db', null), /2 volumes .*"db": v0, v1/);
   assert.throws(() => volumeIdOf([IMAGE], 'other', null), /neither a volume "other" nor a tape/);
+});
+
+test('whether many can be restored is told as for each alone, whatever is wrong with their chains', () => {
+  const damage = fc.record({ at: fc.nat(), link: fc.nat(), to: fc.nat(), kind: fc.boolean() });
+  fc.assert(
+    fc.property(histories, fc.array(damage, { maxLength: 4 }), ({ known }, damages) => {
+      const archives = known.map((each) => ({ ...each }));
+      for (const { at, link, to, kind } of archives.length === 0 ? [] : damages) {
+        const one = archives[at % archives.length]!;
+        if (kind) one.kind = one.kind === 'image' ? 'difference' : 'image';
+        const other = archives[to % archives.length]!.id;
+        one.chain = one.chain.map((id, i) => (i === link % one.chain.length ? other : id));
+      }
+      const byId = byIdOf(archives);
+      const isUsable = usableAmong(byId);
+      for (const one of archives)
+        assert.equal(isUsable(one), chainOf(one, byId).lacking.length === 0, one.id);
+    }),
+  );
 });

@@ -130,3 +130,23 @@ test('no pin is left of a job whose parent has gone before it could be held', ()
     assert.deepEqual(await under.pins(), []);
     assert.deepEqual(await stateOf(under.catalog.db), []);
   }));
+
+test('a job whose volume is deleted while it waits fails with words for it, and leaves no pin', () =>
+  withArchiver(async (under) => {
+    await under.addVolume('v1', 'db');
+    const [begun, goOn] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    under.calls.write = async () => {
+      begun.resolve();
+      await goOn.promise;
+      throw new MidmirrorError('unavailable', 'the point is away');
+    };
+    const { job } = await under.ask('tape-archiver.write', wish);
+    await begun.promise;
+    // As deleting does.
+    for (const table of ['pin', 'volume'] as const) await under.catalog.db.deleteFrom(table).execute();
+    goOn.resolve();
+    const { state, error } = await under.ended(job.job);
+    assert.equal(state, 'failed');
+    assert.match(error ?? '', /volume db has been deleted meanwhile/);
+    assert.deepEqual(await under.pins(), []);
+  }));

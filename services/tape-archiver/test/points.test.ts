@@ -2,6 +2,7 @@
 // volumes that are gone while a tape of them is under way.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { MidmirrorError } from '@midmirror/basis';
 import { toNs } from '@midmirror/catalog';
 import { printTime } from '@midmirror/point';
 import {
@@ -172,4 +173,68 @@ test('a difference whose parent is lost or forgotten before its turn is not writ
     const failed = await under.ended(second.job.job);
     assert.match(failed.error ?? '', /archive db-a1 is lost: water/);
     assert.deepEqual(await under.pins(), ['tape-base-requested-v1 100']);
+  }));
+
+test('an archive is verified though its point leaves the disk as it is asked for', () =>
+  withArchiver(async (under) => {
+    await under.addVolume('v1', 'db');
+    await under.addArchives([rowOf('a1', 20)]);
+    under.calls.list = async () => ({ cartridges: [cartridge] });
+    under.calls.verify = async () => ({ bytes: 1000, sha256: 'ab', members: null, compared: false });
+    // It is told to be there, and can't be pinned.
+    await under.catalog.db.updateTable('volume').set({ mim_seq: 50 }).execute();
+    const { job } = await under.ask('tape-archiver.verify', { archive: 'a1' });
+    assert.equal((await under.ended(job.job)).state, 'done');
+  }));
+
+test('a tape of a mark has the time of the write, and a difference to it is written', () =>
+  withArchiver(async (under) => {
+    await under.addVolume('v1', 'db');
+    under.calls.write = async (order) => writtenAs(order);
+    for (const [kind, at] of [
+      ['image', 'mark:20'],
+      ['difference', 'mark:30'],
+    ] as const) {
+      const { job } = await under.ask('tape-archiver.write', { ...wish, kind, at });
+      assert.equal((await under.ended(job.job)).state, 'done');
+    }
+    const rows = await under.catalog.db.selectFrom('tape_archive').select('time_ns').orderBy('seq').execute();
+    assert.deepEqual(
+      rows.map((row) => row.time_ns),
+      [20, 30].map((seq) => toNs(writeTimeNs(seq))),
+    );
+  }));
+
+test('a restore whose library is not mounted is told which cartridges it needs', () =>
+  withArchiver(async (under) => {
+    await under.addVolume('v1', 'db');
+    await under.addArchives([rowOf('a1', 20)]);
+    under.calls.list = async () => {
+      throw new MidmirrorError('not-found', 'the directory does not exist');
+    };
+    const { barcodes } = await planOf(under, 'latest');
+    assert.deepEqual(
+      barcodes.map(({ barcode, location }) => [barcode, location]),
+      [['A00001', 'missing']],
+    );
+    under.calls.list = async () => {
+      throw new MidmirrorError('unavailable', 'the bucket does not answer');
+    };
+    await assert.rejects(planOf(under, 'latest'), /does not answer/);
+  }));
+
+test('the tapes of an earlier volume of the name are no tapes of this one, and are told of', () =>
+  withArchiver(async (under) => {
+    await under.addVolume('v1', 'db');
+    under.calls.list = async () => ({ cartridges: [cartridge] });
+    await under.addArchives([rowOf('a1', 20, { volume_id: 'v0' })]);
+    for (const at of ['latest', 'seq:20'])
+      await assert.rejects(planOf(under, at), (error: MidmirrorError) => {
+        assert.match(error.hint!, /no tape of it can be restored; earlier volumes .* by id: v0$/);
+        return true;
+      });
+    const { chain } = await under.ask('tape-archiver.restore-plan', {
+      ...{ volume: 'v0', at: 'seq:20', archive: null },
+    });
+    assert.equal(chain[0]!.archive, 'a1');
   }));

@@ -206,3 +206,24 @@ test('a policy that keeps nothing keeps the newest that can be restored', () => 
     kept: [{ archive: 'i2', why: 'the newest of the schedule that can be restored' }],
   });
 });
+
+test('thousands of long chains are gone through once, be all of them kept', () => {
+  const archives: Archive[] = [];
+  const reads = { count: 0 };
+  for (let i = 0; i < 4000; i += 1) {
+    const chain = i % 800 === 0 ? [] : [archives[i - 1]!.id, ...archives[i - 1]!.chain];
+    const made = archive(`a${i}`, { seq: i + 1, chain, cause: i % 2 === 0 ? 'requested' : 'schedule' });
+    const counted = new Proxy(chain, {
+      get: (target, key, receiver) => {
+        if (typeof key === 'string' && /^\d+$/.test(key)) reads.count += 1;
+        return Reflect.get(target, key, receiver) as unknown;
+      },
+    });
+    archives.push({ ...made, chain: counted });
+  }
+  const total = archives.reduce((sum, { chain }) => sum + chain.length, 0);
+  reads.count = 0;
+  const { drops, kept } = retain(archives, { ...defaultPolicy }, new Set());
+  assert.equal(drops.length + kept.length, 4000);
+  assert.ok(reads.count < 6 * total, `${reads.count} looks at ${total} links`);
+});

@@ -76,6 +76,37 @@ test('an archive that is written while an import looks at the shelf is neither l
     assert.deepEqual(await events(under), ['tape-written']);
   }));
 
+test('an import of what is where it was writes nothing; of what is elsewhere it learns where', async () => {
+  let transactions = 0;
+  await withArchiver(
+    async (under) => {
+      await under.addVolume('v1', 'db');
+      await under.addArchives([rowOf('a1', 5)]);
+      const moved = { ...cartridgeOf('a1'), barcode: 'A00002' };
+      const parts = moved.parts.map((part) => ({ ...part, barcode: 'A00002' }));
+      for (const [cartridge, expected] of [
+        [cartridgeOf('a1'), 0],
+        [{ ...moved, parts }, 1],
+        [{ ...moved, parts }, 0],
+      ] as const) {
+        under.calls.list = async () => ({ cartridges: [cartridge] });
+        transactions = 0;
+        const { known } = await under.ask('tape-archiver.import', { library: null, barcodes: null });
+        assert.deepEqual([known, transactions], [['a1'], expected]);
+      }
+      const part = await under.catalog.db.selectFrom('tape_part').selectAll().executeTakeFirstOrThrow();
+      assert.equal(part.barcode, 'A00002');
+    },
+    (catalog) => ({
+      ...catalog,
+      transaction(act) {
+        transactions += 1;
+        return catalog.transaction(act);
+      },
+    }),
+  );
+});
+
 test('an import that misses a part loses its archive, be another forgotten meanwhile', () =>
   withArchiver(async (under) => {
     await under.addVolume('v1', 'db');
@@ -139,7 +170,7 @@ test('a library that is empty and should not be gets no cartridge: its disk may 
     for (const act of [planOrder, writeOrder])
       await assert.rejects(act(order, edges), {
         code: 'unavailable',
-        message: /is empty, and 2 archives should be in it: its disk may not be mounted/,
+        message: /is empty, and should have 2 archives: its disk may not be mounted/,
       });
     assert.deepEqual(readdirSync(folder), []);
   } finally {
