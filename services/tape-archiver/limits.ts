@@ -10,7 +10,7 @@ export const limits = {
   /** While a library, a bucket or the appliance is away a job is tried again so often, waiting longer each time. */
   attemptsMax: 240,
   /** How often schedules are looked at, and pins that are no longer wanted. */
-  tickMs: 5000,
+  tickMs: 2000,
   jobsListedMax: 1000,
   addressCharactersMax: 1024,
   barcodesMax: 1000,
