@@ -36,6 +36,8 @@ port.on('message', (request: StatementRequest | 'close') => {
 port.postMessage({ id: 0, rows: [], changes: 0, lastId: 0 } satisfies StatementReply);
 
 function execute({ id, sql, parameters }: StatementRequest): StatementReply {
+  // A full disk, and some other failures, have rolled it back already: who asks is to hear of those.
+  if (sql === 'rollback' && !database.isTransaction) return { id, rows: [], changes: 0, lastId: 0 };
   try {
     const statement = prepare(sql);
     if (statement.columns().length > 0) {

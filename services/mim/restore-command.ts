@@ -1,11 +1,9 @@
 // mim restore: puts a point back onto the primary, another disk, or the volume itself.
-import { homedir } from 'node:os';
 import { MidmirrorError } from '@midmirror/basis';
 import {
   goesOn,
   type KnownBase,
   limits,
-  lockTarget,
   type MirrorSource,
   type Progress,
   readRecord,
@@ -14,11 +12,17 @@ import {
   targetPlace,
 } from '@midmirror/restore';
 import { volumePath } from '@midmirror/api';
-import { type Command, Option } from 'commander';
-import { REPLICATOR_DIRECTORY } from './host-replicators.ts';
+import type { Command } from 'commander';
 import { connectTo, printPoint, type ShownPoint } from './output.ts';
-import { ask, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
-import { holdIfPrimary, pointOfPrimary, type RestoredPrimary } from './restore-primary.ts';
+import {
+  ask,
+  type RestoreOptions,
+  sourceOptions,
+  toItsEnd,
+  replicatorOption,
+  stateOption,
+} from './restore-options.ts';
+import { pointOfPrimary, type RestoredPrimary, withTarget } from './restore-primary.ts';
 import { restoreInPlace, statusInPlace } from './restore-in-place.ts';
 import { printMoved, printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
 import { refuseOnTape, tapePlanInstead } from './restore-by-tape.ts';
@@ -56,16 +60,8 @@ export function restoreCommand(program: Command, open: () => Session): void {
       'how long the appliance may be away in the middle',
       String(limits.awaySecondsDefault),
     )
-    .addOption(
-      new Option('--state-dir <path>', 'records of restores to devices and NBD exports')
-        .env('MIM_RESTORE_DIR')
-        .default(`${homedir()}/.local/state/midmirror/restore`, '~/.local/state/midmirror/restore'),
-    )
-    .addOption(
-      new Option('--replicator-dir <path>', 'what replicators of this host know')
-        .env('MIM_REPLICATOR_DIR')
-        .default(REPLICATOR_DIRECTORY),
-    )
+    .addOption(stateOption())
+    .addOption(replicatorOption())
     .action(async (name: string, options: RestoreOptions) => {
       const session = open();
       checkTogether(options);
@@ -79,18 +75,10 @@ export function restoreCommand(program: Command, open: () => Session): void {
       if (options.status === true)
         return session.answer(statusOf(place.name, await readRecord(place.recordPath)), printStatus);
       if (options.dryRun === true) return await restoreTo(session, name, place, options, null);
-      const lock = lockTarget(options.stateDir, place);
-      try {
-        const primary = await holdIfPrimary(place, options.replicatorDir);
-        try {
-          const words = `${place.name} is not restored; the same command goes on where this one stands`;
-          await toItsEnd(session, words, () => restoreTo(session, name, place, options, primary));
-        } finally {
-          primary?.release();
-        }
-      } finally {
-        lock.release();
-      }
+      await withTarget(place, options, async (primary) => {
+        const words = `${place.name} is not restored; the same command goes on where this one stands`;
+        await toItsEnd(session, words, () => restoreTo(session, name, place, options, primary));
+      });
     });
 }
 

@@ -1,9 +1,25 @@
 // The options of a restore or an export, and the question that they may make needless.
+import { homedir } from 'node:os';
 import { createInterface } from 'node:readline/promises';
 import { MidmirrorError } from '@midmirror/basis';
 import { type AwayOptions, limits } from '@midmirror/restore';
+import { Option } from 'commander';
+import { REPLICATOR_DIRECTORY } from './host-replicators.ts';
 import type { SourceOptions } from './restore-source.ts';
 import type { Session } from './session.ts';
+
+/** Of this host. */
+export function stateOption(): Option {
+  return new Option('--state-dir <path>', 'records of restores to devices and NBD exports')
+    .env('MIM_RESTORE_DIR')
+    .default(`${homedir()}/.local/state/midmirror/restore`, '~/.local/state/midmirror/restore');
+}
+
+export function replicatorOption(): Option {
+  return new Option('--replicator-dir <path>', 'what replicators of this host know')
+    .env('MIM_REPLICATOR_DIR')
+    .default(REPLICATOR_DIRECTORY);
+}
 
 export interface RestoreOptions {
   at?: string;

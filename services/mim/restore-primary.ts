@@ -3,7 +3,7 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { MidmirrorError } from '@midmirror/basis';
 import { nodeFiles } from '@midmirror/pool';
-import type { KnownBase, TargetPlace } from '@midmirror/restore';
+import { type KnownBase, lockTarget, type TargetPlace } from '@midmirror/restore';
 
 export interface RestoredPrimary {
   forget(): Promise<boolean>;
@@ -22,8 +22,27 @@ export async function pointOfPrimary(
   return held?.volumeId === volumeId ? { seq: held.seq } : null;
 }
 
+/** No other restore writes to the target meanwhile, and no replicator runs whose primary it is. Throws `locked`. */
+export async function withTarget(
+  place: TargetPlace,
+  { stateDir, replicatorDir }: { stateDir: string; replicatorDir: string },
+  act: (primary: RestoredPrimary | null) => Promise<void>,
+): Promise<void> {
+  const lock = lockTarget(stateDir, place);
+  try {
+    const primary = await holdIfPrimary(place, replicatorDir);
+    try {
+      await act(primary);
+    } finally {
+      primary?.release();
+    }
+  } finally {
+    lock.release();
+  }
+}
+
 /** Null: the target is no primary as far as this host knows. Throws `locked` while its replicator runs. */
-export async function holdIfPrimary(place: TargetPlace, root: string): Promise<RestoredPrimary | null> {
+async function holdIfPrimary(place: TargetPlace, root: string): Promise<RestoredPrimary | null> {
   if ((place.kind !== 'file' && place.kind !== 'device') || !existsSync(root)) return null;
   // Loaded here: most targets have no replicator.
   const { holdPrimary } = await import('@midmirror/replicator');

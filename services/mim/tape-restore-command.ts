@@ -1,11 +1,9 @@
 // mim tape restore: the options, and the target held while it is written.
-import { homedir } from 'node:os';
 import { MidmirrorError } from '@midmirror/basis';
-import { limits, lockTarget, targetPlace } from '@midmirror/restore';
-import { type Command, Option } from 'commander';
-import { REPLICATOR_DIRECTORY } from './host-replicators.ts';
-import { toItsEnd } from './restore-options.ts';
-import { holdIfPrimary } from './restore-primary.ts';
+import { limits, targetPlace } from '@midmirror/restore';
+import type { Command } from 'commander';
+import { replicatorOption, stateOption, toItsEnd } from './restore-options.ts';
+import { withTarget } from './restore-primary.ts';
 import type { Session } from './session.ts';
 import { tapePlan } from './tape-plan.ts';
 import {
@@ -35,16 +33,8 @@ export function tapeRestoreCommand(tape: Command, open: () => Session): void {
       'how long the appliance may be away between two archives',
       String(limits.awaySecondsDefault),
     )
-    .addOption(
-      new Option('--state-dir <path>', 'records of restores to devices and NBD exports')
-        .env('MIM_RESTORE_DIR')
-        .default(`${homedir()}/.local/state/midmirror/restore`, '~/.local/state/midmirror/restore'),
-    )
-    .addOption(
-      new Option('--replicator-dir <path>', 'what replicators of this host know')
-        .env('MIM_REPLICATOR_DIR')
-        .default(REPLICATOR_DIRECTORY),
-    )
+    .addOption(stateOption())
+    .addOption(replicatorOption())
     .action(async (volume: string, options: Options) => {
       const session = open();
       const plan = await tapePlan(session.api, volume, wantedOf(options));
@@ -54,18 +44,10 @@ export function tapeRestoreCommand(tape: Command, open: () => Session): void {
       }
       const place = await targetPlace(options.to, options.stateDir);
       if (options.dryRun === true) return await restoreFromTape(session, plan, place, options, null);
-      const lock = lockTarget(options.stateDir, place);
-      try {
-        const primary = await holdIfPrimary(place, options.replicatorDir);
-        try {
-          const words = `${place.name} is not restored; the same command begins anew`;
-          await toItsEnd(session, words, () => restoreFromTape(session, plan, place, options, primary));
-        } finally {
-          primary?.release();
-        }
-      } finally {
-        lock.release();
-      }
+      await withTarget(place, options, async (primary) => {
+        const words = `${place.name} is not restored; the same command begins anew`;
+        await toItsEnd(session, words, () => restoreFromTape(session, plan, place, options, primary));
+      });
     });
 }
 

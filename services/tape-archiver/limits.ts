@@ -10,7 +10,7 @@ export const limits = {
   /** While a library, a bucket or the appliance is away a job is tried again so often, waiting longer each time. */
   attemptsMax: 240,
   /** How often schedules are looked at, and pins that are no longer wanted. */
-  tickMs: 5000,
+  tickMs: 2000,
   jobsListedMax: 1000,
   /** Archives of a planned restore are kept by retention for so long after it was planned, or one of them was read. */
   restoreHeldMs: 24 * 3_600_000,

@@ -11,9 +11,9 @@ import { parseBytes, printBytes, SeededRandom } from '@midmirror/basis';
 import { connectNbd } from '@midmirror/nbd';
 import { ApplianceProcess, cleanEnvironment, ROOT, run, succeed } from '../appliance/appliance-process.ts';
 import { Figures } from './figures.ts';
+import { fillVolume } from './fill-volume.ts';
 import { median } from './measure.ts';
 
-const MIB = 1 << 20;
 const PIECE = 64 << 10;
 const RATE_BAR = '≥ 0.5 (0.9)';
 
@@ -28,23 +28,6 @@ const { values } = parseArgs({
 const sizeBytes = parseBytes(values.size, '--size');
 const changeBytes = parseBytes(values['change-size'], '--change-size');
 const rounds = Number(values.rounds);
-async function fill(appliance: ApplianceProcess, name: string, bytes: number): Promise<void> {
-  await appliance.post('/volumes', { name, sizeBytes: bytes });
-  const random = new SeededRandom(5);
-  const client = await connectNbd(appliance.uri(name));
-  const data = Buffer.alloc(4 * MIB);
-  for (let i = 0; i < data.length; i += 4) data.writeUInt32LE(random.below(2 ** 31), i);
-  for (let at = 0; at < bytes; at += data.length) {
-    data.writeDoubleLE(at, 0);
-    await client.write(at, data.subarray(0, Math.min(data.length, bytes - at)));
-  }
-  await client.flush();
-  await client.close();
-  // On the MIM, where most of a volume is in the long run.
-  await appliance.post(`/volumes/${name}/syncs`, { closeSnapshot: true });
-  await appliance.post(`/volumes/${name}/marks`, { name: 'full' });
-}
-
 async function seconds(act: () => Promise<unknown>): Promise<number> {
   await succeed('sync', []);
   await pause(200);
@@ -158,7 +141,7 @@ async function change(
 
 async function measureChange(appliance: ApplianceProcess, folder: string): Promise<void> {
   const file = `${folder}/large.img`;
-  await fill(appliance, 'large', changeBytes);
+  await fillVolume(appliance, 'large', changeBytes);
   await change(appliance, 'large', 'pieces', PIECE);
   await change(appliance, 'large', 'sectors', 4096);
   process.stdout.write(`\n${printBytes(changeBytes)}, of which 1 % has changed\n`);
@@ -190,7 +173,7 @@ const figures = new Figures({ nbdcopy: (await succeed('nbdcopy', ['--version']))
 const folder = mkdtempSync(`${ROOT}/.bench-`);
 const appliance = await ApplianceProcess.start(`${folder}/data`);
 try {
-  await fill(appliance, 'db', sizeBytes);
+  await fillVolume(appliance, 'db', sizeBytes);
   await measure(appliance, folder);
   if (changeBytes > 0) await measureChange(appliance, folder);
 } finally {

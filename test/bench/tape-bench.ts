@@ -11,10 +11,10 @@ import { connectNbd } from '@midmirror/nbd';
 import { type ApplianceProcess, ROOT, succeed } from '../appliance/appliance-process.ts';
 import { installTools } from '../tools.ts';
 import { Figures } from './figures.ts';
+import { fillVolume } from './fill-volume.ts';
 import { type Measured, measure, median } from './measure.ts';
 import { startAppliance } from './servers.ts';
 
-const MIB = 1 << 20;
 const PIECE = 64 << 10;
 const PARTS = ['image', 'change', 'writes'];
 const JOB_EVERY_MS = 10;
@@ -209,21 +209,8 @@ class Bench {
     return took;
   }
 
-  async #fill(name: string, bytes: number): Promise<void> {
-    await this.#appliance.post('/volumes', { name, sizeBytes: bytes });
-    const random = new SeededRandom(5);
-    const client = await connectNbd(this.#server.uri(name));
-    const data = Buffer.alloc(4 * MIB);
-    for (let i = 0; i < data.length; i += 4) data.writeUInt32LE(random.below(2 ** 31), i);
-    for (let at = 0; at < bytes; at += data.length) {
-      data.writeDoubleLE(at, 0);
-      await client.write(at, data.subarray(0, Math.min(data.length, bytes - at)));
-    }
-    await client.flush();
-    await client.close();
-    // On the MIM, where most of a volume is in the long run.
-    await this.#appliance.post(`/volumes/${name}/syncs`, { closeSnapshot: true });
-    await this.#appliance.post(`/volumes/${name}/marks`, { name: 'full' });
+  #fill(name: string, bytes: number): Promise<void> {
+    return fillVolume(this.#appliance, name, bytes, this.#server.uri(name));
   }
 }
 

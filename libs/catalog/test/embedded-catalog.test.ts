@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
-import { Kysely } from 'kysely';
+import { Kysely, sql } from 'kysely';
 import { Migrator } from 'kysely/migration';
 import { loadRun, openEmbeddedCatalog, runsOf } from '../index.ts';
 import { migrations } from '../migrations.ts';
@@ -93,6 +93,24 @@ test('a catalogue of the first release is taken over, its runs with all their ex
       );
     await catalog.close();
   } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('a transaction that SQLite has rolled back by itself fails with what it failed with', async () => {
+  const folder = mkdtempSync(`${tmpdir()}/mim-catalog-`);
+  const catalog = await openEmbeddedCatalog(`${folder}/catalog.db`);
+  try {
+    await sql`create table once (name text primary key)`.execute(catalog.db);
+    await sql`insert into once values ('a')`.execute(catalog.db);
+    // As a full disk does it, by the same means.
+    const again = catalog.transaction(async (tx) => {
+      await sql`insert or rollback into once values ('a')`.execute(tx);
+    });
+    await assert.rejects(again, /the catalogue refuses it: UNIQUE constraint failed/);
+    await catalog.transaction(async (tx) => void (await sql`insert into once values ('b')`.execute(tx)));
+  } finally {
+    await catalog.close();
     rmSync(folder, { recursive: true });
   }
 });
