@@ -11,7 +11,7 @@ export interface MonitorContext {
   clock: Clock;
   telemetry: Telemetry;
   log: (message: string) => void;
-  /** NBD URI of an export of past points and clones. Throws `unavailable` while nobody serves them. */
+  /** NBD URI of an export of a past point. Throws `unavailable` while nobody serves them. */
   exportUri: (name: string) => string;
   /** Where checks run and mirrors are mounted; of this process alone. */
   stateDirectory: string;

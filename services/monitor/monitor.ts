@@ -26,7 +26,7 @@ import type { Verdict } from './core/verdict.ts';
 import { startWalk } from './core/walk.ts';
 import { bisectLimits, monitorLimits } from './limits.ts';
 import { Prober } from './prober.ts';
-import { removeClones, undoMounts } from './reach.ts';
+import { undoMounts } from './reach.ts';
 import { cleanUpRuns } from './runner/begun-runs.ts';
 import { findIsolation } from './runner/isolation.ts';
 import { mirrorsOf, tasksOf, type Walk } from './tasks.ts';
@@ -67,7 +67,6 @@ export class Monitor {
     const begin = async (): Promise<void> => {
       await bus.ready();
       if (this.#webhook === null) await forgetWebhook(this.#context);
-      await removeClones(this.#context);
       await jobs.resume();
     };
     await untilAvailable(begin, { what: 'monitor: its start', log, signal }).catch((error: unknown) => {

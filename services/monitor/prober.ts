@@ -175,6 +175,8 @@ export class Prober {
       );
       if (isUnavailable(away)) throw away;
       signal.throwIfAborted();
+      if ((reached as Reached | null)?.lost.aborted)
+        throw new MidmirrorError('unavailable', 'the mirror was lost while it was checked');
       for (const left of result.left) this.#context.log(`check ${check.name} of ${volume.name}: ${left}`);
       return said(result, reached);
     } finally {

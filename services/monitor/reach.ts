@@ -1,16 +1,13 @@
-// How a check reaches a moment: a mirror or a clone of it through a doorway of its own, mounted where the check wants files.
+// How a check reaches a moment: the mirror through a doorway of its own, mounted where the check wants files. What it writes
+// stays at the doorway.
 // Everything is undone when it ends, however that goes.
-import { randomBytes } from 'node:crypto';
 import { dirname } from 'node:path';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
-import { ask } from '@midmirror/bus';
 import { type MirrorFiles, openMirror, thisMachine, undoStale } from '@midmirror/mirror-files';
 import type { MonitorContext } from './context.ts';
 import type { ByteRange } from './core/read-set.ts';
 import type { CheckInput, Need } from './kinds/kind.ts';
 import { type Doorway, openDoorway } from './runner/doorway.ts';
-
-const CLONE = /^check-[0-9a-f]{12}$/;
 
 export interface Reached {
   input: Omit<CheckInput, 'moment'>;
@@ -18,13 +15,15 @@ export interface Reached {
   readonly read: readonly ByteRange[];
   /** Why a verdict would stand on nothing; null: all reads went well. */
   readonly failure: string | null;
+  /** Aborted once the appliance is gone. */
+  readonly lost: AbortSignal;
   close(): Promise<void>;
 }
 
 /** `folder`: for the doorway's socket. Rejects with MidmirrorError; nothing is left then. */
 export async function reach(
   context: MonitorContext,
-  volume: { id: string; name: string },
+  volume: { name: string },
   seq: number,
   need: Need,
   folder: string,
@@ -39,8 +38,8 @@ export async function reach(
     if (failures.length > 0) throw failures[0];
   };
   try {
-    const name = writable ? await makeClone(context, volume.id, seq, undo) : `${volume.name}@seq:${seq}`;
-    const doorway: Doorway = await openDoorway({ uri: context.exportUri(name), folder, writable });
+    const uri = context.exportUri(`${volume.name}@seq:${seq}`);
+    const doorway: Doorway = await openDoorway({ uri, folder, writable });
     undo.push(() => doorway.close());
     const facts = {
       get read() {
@@ -49,6 +48,7 @@ export async function reach(
       get failure() {
         return doorway.failure;
       },
+      lost: doorway.lost,
       close,
     };
     if (need === 'disk' || need === 'writable-disk')
@@ -71,27 +71,6 @@ export async function undoMounts(context: MonitorContext): Promise<void> {
 
 function mountsOf({ stateDirectory }: MonitorContext): string {
   return `${stateDirectory}/mounts`;
-}
-
-/** Clones that a process that was killed has left. */
-export async function removeClones({ catalog, bus, log }: MonitorContext): Promise<void> {
-  const clones = await catalog.db.selectFrom('clone').select('name').execute();
-  for (const { name } of clones.filter((clone) => CLONE.test(clone.name))) {
-    await ask(bus, 'mapping-index.delete-clone', { name });
-    log(`clone ${name} of a check that was cut off is removed`);
-  }
-}
-
-async function makeClone(
-  { bus }: MonitorContext,
-  volumeId: string,
-  seq: number,
-  undo: (() => Promise<unknown>)[],
-): Promise<string> {
-  const name = `check-${randomBytes(6).toString('hex')}`;
-  await ask(bus, 'mapping-index.create-clone', { volumeId, at: `seq:${seq}`, name });
-  undo.push(() => ask(bus, 'mapping-index.delete-clone', { name }));
-  return name;
 }
 
 /** The only file system's, or the folder with one for each. */

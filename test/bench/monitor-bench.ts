@@ -89,12 +89,11 @@ class Bench {
         return await timed(() => Promise.all(Array.from({ length: atOnce }, next)));
       }),
     );
-    AT_ONCE.forEach((atOnce, i) =>
-      this.#figures.say(`probes a minute, ${atOnce} at one time`, (probes * 60) / took[i]!, ''),
-    );
-    AT_ONCE.slice(1).forEach((atOnce, i) =>
-      this.#figures.say(`  ${atOnce} at one time, to one after another`, took[0]! / took[i + 1]!, 'x'),
-    );
+    for (const [i, atOnce] of AT_ONCE.entries())
+      this.#figures.say(`probes a minute, ${atOnce} at one time`, (probes * 60) / took[i]!, '');
+    for (const [i, atOnce] of AT_ONCE.entries())
+      if (atOnce > 1)
+        this.#figures.say(`  ${atOnce} at one time, to one after another`, took[0]! / took[i]!, 'x');
     await this.#appliance.delete('/volumes/probes');
   }
 
@@ -166,10 +165,11 @@ class Bench {
     const figures = this.#figures;
     figures.say(`bisect, one probe after another`, took[0]!, 's', writes >= 1e6 ? '<= 60, goal 20' : '');
     figures.say('  probes', median(made), '', `<= ${Math.ceil(Math.log2(writes)) + 2}`);
-    AT_ONCE.slice(1).forEach((jobs, i) => {
-      figures.say(`bisect --jobs ${jobs}`, took[i + 1]!, 's');
-      figures.say('  one after another, to that', took[0]! / took[i + 1]!, 'x');
-    });
+    for (const [i, jobs] of AT_ONCE.entries()) {
+      if (jobs === 1) continue;
+      figures.say(`bisect --jobs ${jobs}`, took[i]!, 's');
+      figures.say('  one after another, to that', took[0]! / took[i]!, 'x');
+    }
     await this.#appliance.delete('/volumes/bisect');
   }
 

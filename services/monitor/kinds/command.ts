@@ -12,7 +12,7 @@ export interface CommandSettings {
   args: string[];
   /** `uri`: MIM_MIRROR_URI alone. `file`: and MIM_MIRROR_FILE. `files`: MIM_MIRROR_FILES, a folder. */
   as: 'uri' | 'file' | 'files';
-  /** It gets a clone, and may write to it. */
+  /** It gets a clone, which goes with it, and may write to it. */
   writable: boolean;
   /** True: given the same bytes it always says the same, so that verdicts are reused. */
   steady: boolean;

@@ -12,8 +12,8 @@ export interface CheckedMoment {
 }
 
 /**
- * How the moment may be reached; what a kind needs says which of them must be there. `writable`: it is a clone, whose
- * journal can be replayed and which is thrown away after the check.
+ * How the moment may be reached; what a kind needs says which of them must be there. `writable`: what is
+ * written, by a journal's replay too, is kept for this check alone and thrown away after it.
  */
 export interface CheckInput {
   moment: CheckedMoment;

@@ -1,20 +1,28 @@
-// One mirror, or clone, as a check may reach it: a socket in the check's own directory behind which there is that export
+// One mirror as a check may reach it: a socket in the check's own directory behind which there is that export
 // and nothing else, so that no check needs the network or comes near a live volume. Remembers what was read. Parts of
 // the disk have names too, for programs that take a whole device: `mirror/<start>+<length>`.
 import type { AllocationExtent, BlockDevice, ExportDirectory, WriteCommand } from '@midmirror/block-device';
 import { Errno } from '@midmirror/block-device';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
-import { type NbdTarget, parseNbdUri, remoteExports, startNbdServer } from '@midmirror/nbd';
+import {
+  connectNbd,
+  type NbdServer,
+  type NbdTarget,
+  parseNbdUri,
+  remoteExports,
+  startNbdServer,
+} from '@midmirror/nbd';
 import { type ByteRange, ReadSet } from '../core/read-set.ts';
 import { runnerLimits } from '../limits.ts';
 import { NAME } from './doorway-names.ts';
+import { WrittenDisk, WrittenOver } from './written-over.ts';
 
 export interface DoorwayOptions {
-  /** Of the mirror or clone. */
+  /** Of the mirror. */
   uri: string;
   /** Where the socket is made. */
   folder: string;
-  /** True only for a clone: what is written goes to it. */
+  /** It may be written to: that is kept here, and gone when the doorway is closed. */
   writable: boolean;
 }
 
@@ -25,11 +33,14 @@ export interface Doorway {
   readonly read: readonly ByteRange[];
   /** Why a read or write failed, or the connection behind it ended: no verdict stands on that. Null: none did. */
   readonly failure: string | null;
+  /** Aborted once the appliance is gone: the check can be made again when it is back. */
+  readonly lost: AbortSignal;
   close(): Promise<void>;
 }
 
 const PART = /^mirror\/(\d+)\+(\d+)$/;
 
+/** Rejects with MidmirrorError, `unavailable` while the appliance is away. */
 export async function openDoorway({ uri, folder, writable }: DoorwayOptions): Promise<Doorway> {
   const path = `${folder}/nbd`;
   if (Buffer.byteLength(path) > runnerLimits.socketPathBytesMax)
@@ -40,10 +51,18 @@ export async function openDoorway({ uri, folder, writable }: DoorwayOptions): Pr
     );
   const target = parseNbdUri(uri);
   const seen: Seen = { read: new ReadSet(runnerLimits.readRangesMax), failure: null };
-  const server = await startNbdServer({
-    listen: { path },
-    directory: oneExport(target, seen, writable),
-  });
+  // Held to the end: the appliance keeps the point.
+  const held = await connectNbd(uri);
+  let over: WrittenOver | null = null;
+  let server: NbdServer;
+  try {
+    if (writable) over = new WrittenOver(folder, runnerLimits.writtenBytesMax);
+    server = await startNbdServer({ listen: { path }, directory: oneExport(target, seen, over) });
+  } catch (error) {
+    await over?.close();
+    await held.close();
+    throw error;
+  }
   return {
     uri: `nbd+unix:///${NAME}?socket=${path}`,
     get read() {
@@ -52,7 +71,12 @@ export async function openDoorway({ uri, folder, writable }: DoorwayOptions): Pr
     get failure() {
       return seen.failure;
     },
-    close: () => server.close(runnerLimits.doorwayCloseMsMax),
+    lost: held.lost,
+    async close() {
+      await server.close(runnerLimits.doorwayCloseMsMax);
+      await over?.close();
+      await held.close();
+    },
   };
 }
 
@@ -61,7 +85,7 @@ interface Seen {
   failure: string | null;
 }
 
-function oneExport(target: NbdTarget, seen: Seen, writable: boolean): ExportDirectory {
+function oneExport(target: NbdTarget, seen: Seen, over: WrittenOver | null): ExportDirectory {
   const upstream = remoteExports({
     resolve: async () => ({ address: target.address, exportName: target.exportName }),
     list: async () => [],
@@ -87,7 +111,9 @@ function oneExport(target: NbdTarget, seen: Seen, writable: boolean): ExportDire
       }
       return {
         ...opened,
-        device: new SeenDevice(opened.device, seen, { writable, startBytes, lengthBytes }),
+        device: new SeenDevice(over === null ? opened.device : new WrittenDisk(opened.device, over), seen, {
+          ...{ writable: over !== null, startBytes, lengthBytes },
+        }),
       };
     },
   };
