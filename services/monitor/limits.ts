@@ -107,9 +107,6 @@ export const monitorLimits = {
   nthMax: 10_000,
   /** Earlier verdicts that a probe is held against. */
   earlierMax: 1000,
-  /** Extents that differ between two points, as they are first asked for; with more than these nothing is reused. */
-  changesFirst: 64,
-  changesMax: 10_000,
   /** Writes that are told on either side of the first bad one. */
   neighbours: 2,
   /** Extents of each of them. */
