@@ -16,7 +16,7 @@ import type { Verdict } from '../core/verdict.ts';
 import { bisectLimits } from '../limits.ts';
 import { NaiveBisect } from './naive-bisect.ts';
 
-const SEED = Number(process.env['MIM_TEST_SEED'] ?? 20_261_127);
+const SEED = 20_261_127;
 
 /** A search by the book, one probe at a time. */
 function search(
