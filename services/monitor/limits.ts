@@ -36,6 +36,8 @@ export const checkLimits: CheckLimits = {
 };
 
 export const runnerLimits = {
+  /** Of a check's processes, from 0 to 19: what the machine has for them when it is busy. */
+  niceness: 10,
   /** How often a run's directory is looked at; and its processes too, where no control group counts for us. */
   watchMs: 500,
   watchUncountedMs: 100,
