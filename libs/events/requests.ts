@@ -235,7 +235,15 @@ export interface Requests {
   'synchronizer.forget': { ask: { volumeId: string }; answer: { forgotten: true } };
   'mapping-index.resolve': { ask: { volumeId: string; at: string }; answer: ChosenPoint };
   'mapping-index.changes': {
-    ask: { volumeId: string; from: string; to: string; limit: number; after: number };
+    ask: {
+      volumeId: string;
+      from: string;
+      to: string;
+      limit: number;
+      after: number;
+      /** Only there: sorted, apart from each other. Absent: everywhere. */
+      within?: readonly { offset: number; length: number }[];
+    };
     answer: {
       from: ChosenPoint;
       to: ChosenPoint;

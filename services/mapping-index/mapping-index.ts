@@ -215,16 +215,17 @@ export class MappingIndex implements ExportDirectory {
     });
   }
 
-  async #changes(body: { volumeId: string; from: string; to: string; limit: number; after: number }) {
+  async #changes(body: Requests['mapping-index.changes']['ask']) {
     const from = await this.openPoint(body.volumeId, body.from);
     try {
       const to = await this.openPoint(body.volumeId, body.to);
       try {
-        const limit = Math.min(body.limit, limits.answersMax);
+        const { after, within } = body;
+        const wanted = { after, within, limit: Math.min(body.limit, limits.answersMax) };
         return {
           from: from.point,
           to: to.point,
-          ...(await changesBetween(from.mirror, to.mirror, body.after, limit)),
+          ...(await changesBetween(from.mirror, to.mirror, wanted)),
         };
       } finally {
         await to.release();

@@ -36,6 +36,8 @@ export const checkLimits: CheckLimits = {
 };
 
 export const runnerLimits = {
+  /** Of a check's processes, from 0 to 19: what the machine has for them when it is busy. */
+  niceness: 10,
   /** How often a run's directory is looked at; and its processes too, where no control group counts for us. */
   watchMs: 500,
   watchUncountedMs: 100,
@@ -120,9 +122,6 @@ export const monitorLimits = {
   nthMax: 10_000,
   /** Earlier verdicts that a probe is held against. */
   earlierMax: 1000,
-  /** Extents that differ between two points, as they are first asked for; with more than these nothing is reused. */
-  changesFirst: 64,
-  changesMax: 10_000,
   /** Writes that are told on either side of the first bad one. */
   neighbours: 2,
   /** Extents of each of them. */

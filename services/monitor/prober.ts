@@ -124,24 +124,19 @@ export class Prober {
     return [...before, ...(await of.where('seq', '>', seq).orderBy('seq').execute())];
   }
 
-  /**
-   * Whether anything that it has read may differ. Asked for piece by piece: where all is different the first piece tells.
-   */
+  /** Whether anything that it has read differs: only there it is looked, and the first that does is enough. */
   async #hasChanged(volumeId: string, earlier: EarlierVerdict, probe: Probe): Promise<boolean> {
-    const { bus } = this.#context;
-    const [from, to] = [`seq:${earlier.seq}`, `seq:${probe.seq}`];
-    let known = 0;
+    const read = earlier.read?.map(({ startBytes, lengthBytes }) => ({
+      offset: startBytes,
+      length: lengthBytes,
+    }));
     try {
-      for (let after = 0, limit: number = monitorLimits.changesFirst; ; limit *= 2) {
-        const wanted = { volumeId, from, to, limit: Math.min(limit, monitorLimits.changesMax), after };
-        const { extents, next } = await ask(bus, 'mapping-index.changes', wanted);
-        const changed = extents.map(({ offset, length }) => ({ startBytes: offset, lengthBytes: length }));
-        if (!holdsFor(earlier, probe, changed)) return true;
-        known += extents.length;
-        if (next === null) return false;
-        if (known >= monitorLimits.changesMax) return true;
-        after = next;
-      }
+      const { extents } = await ask(this.#context.bus, 'mapping-index.changes', {
+        ...{ volumeId, from: `seq:${earlier.seq}`, to: `seq:${probe.seq}`, limit: 1, after: 0 },
+        ...(read === undefined ? {} : { within: read }),
+      });
+      const changed = extents.map(({ offset, length }) => ({ startBytes: offset, lengthBytes: length }));
+      return !holdsFor(earlier, probe, changed);
     } catch (error) {
       if (error instanceof MidmirrorError && error.code === 'point-unavailable') return true;
       throw error;

@@ -63,8 +63,11 @@ test('--every, --every-snapshot and --nth, and what was missed is made up once',
       await snapshot();
       await until('the next', async () => (await seqs('each')).at(-1) === 9);
       // A run is one job, and no day has gone by.
-      const all = await jobs(appliance);
-      assert.ok(all.every(({ cause, status }) => cause === 'schedule' && status === 'done'));
+      const all = await until('their ends', async () => {
+        const now = await jobs(appliance);
+        return now.every(({ status }) => status === 'done') && now;
+      });
+      assert.ok(all.every(({ cause }) => cause === 'schedule'));
       for (const check of ['each', 'third', 'daily']) {
         const of = all.filter((each) => each.check === check);
         assert.equal(of.length, (await seqs(check)).length, JSON.stringify(of));

@@ -166,6 +166,8 @@ class RunningCheck {
         'check',
         ...this.#run.group.folders,
         '--',
+        // The guests go first.
+        ...['nice', '-n', String(runnerLimits.niceness)],
         'prlimit',
         ...limits,
         '--',
