@@ -168,20 +168,17 @@ for (const kind of catalogKinds) {
       const nth = { kind: 'nth-snapshot', nth: 2 } as const;
       await addCheck(catalog, 'second', { schedule: nth, seq: 4 });
       const overdue = async () => (await told(catalog))['overdue_seconds{db,second}'];
-      for (const [seq, state, time] of [
-        [3, 'closed', '09:01:00'],
-        [5, 'closed', '09:02:00'],
-        [6, 'open', '09:03:00'],
-      ] as const)
+      const addSnapshot = async (seq: number, state: string, time: string): Promise<void> => {
+        const row = { volume_id: 'v1', snapshot: seq, seq, time_ns: column(time), until_ns: null, state };
         await catalog.db
           .insertInto('snapshot')
-          .values({
-            ...{ volume_id: 'v1', snapshot: seq, seq, time_ns: column(time), until_ns: null, state },
-            ...{ opened_ns: column(time), reason: '' },
-          })
+          .values({ ...row, opened_ns: column(time), reason: '' })
           .execute();
+      };
+      await addSnapshot(3, 'closed', '09:01:00');
+      await addSnapshot(5, 'closed', '09:02:00');
       assert.equal(await overdue(), 0);
-      await catalog.db.updateTable('snapshot').set({ state: 'closed' }).execute();
+      await addSnapshot(6, 'open', '09:03:00');
       assert.equal(await overdue(), 57 * 60);
     }, kind));
 }

@@ -4,7 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { MidmirrorError } from '@midmirror/basis';
 import { readyCheck } from '../kinds/all-kinds.ts';
-import type { ProbeResult } from '../kinds/probe.ts';
+import type { ProbeResult } from './probe.ts';
 import { noIsolation } from '../runner/isolation.ts';
 import { probing } from './moment.ts';
 import { MemoryDisk, serving } from './recorded-disk.ts';

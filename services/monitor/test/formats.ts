@@ -1,7 +1,7 @@
 // File systems as their own programs make them, spoilt ones, and fsck on a disk in memory: for its tests.
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import type { ProbeResult } from '../kinds/probe.ts';
+import type { ProbeResult } from './probe.ts';
 import type { noIsolation } from '../runner/isolation.ts';
 import { probing } from './moment.ts';
 import { imageOf, MemoryDisk, serving } from './recorded-disk.ts';

@@ -1,7 +1,7 @@
 // A moment to check, and probing it with all the isolation that this machine has.
 import type { CheckedMoment, CheckInput } from '../kinds/kind.ts';
 import { readyCheck } from '../kinds/all-kinds.ts';
-import { type ProbeResult, probe } from '../kinds/probe.ts';
+import { type ProbeResult, probe } from './probe.ts';
 import { findIsolation, type Isolation } from '../runner/isolation.ts';
 
 export const moment: CheckedMoment = { volume: 'db', check: 'mine', seq: 17, time: '2026-11-27T08:00:00Z' };

@@ -19,7 +19,7 @@ import {
 import { tmpdir } from 'node:os';
 import { after, before, test } from 'node:test';
 import { postgresVersion, startPostgres } from '@midmirror/local-servers';
-import type { ProbeResult } from '../kinds/probe.ts';
+import type { ProbeResult } from './probe.ts';
 import { noIsolation } from '../runner/isolation.ts';
 import { probing } from './moment.ts';
 import { runs } from './recorded-disk.ts';

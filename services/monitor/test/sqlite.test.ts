@@ -5,7 +5,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { filesWithin } from '../kinds/files-within.ts';
 import { readyCheck } from '../kinds/all-kinds.ts';
-import type { ProbeResult } from '../kinds/probe.ts';
+import type { ProbeResult } from './probe.ts';
 import { probing } from './moment.ts';
 import { withFolder } from './shell-check.ts';
 

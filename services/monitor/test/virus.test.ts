@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { readyCheck } from '../kinds/all-kinds.ts';
-import type { ProbeResult } from '../kinds/probe.ts';
+import type { ProbeResult } from './probe.ts';
 import { probing } from './moment.ts';
 import { withFolder } from './shell-check.ts';
 

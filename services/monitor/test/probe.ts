@@ -1,11 +1,10 @@
-// One check of one moment: the doorway to its bytes, the plan of its kind, the run, and what was read. This is what walks,
-// searches and schedules call.
+// One check of one moment, as the service makes it: the doorway to its bytes, the plan of its kind, the run, and what was read.
 import { MidmirrorError } from '@midmirror/basis';
 import type { ByteRange } from '../core/read-set.ts';
 import type { CheckResult } from '../runner/check-plan.ts';
 import { type Doorway, openDoorway } from '../runner/doorway.ts';
 import { type RunnerOptions, runCheck } from '../runner/run-check.ts';
-import type { CheckInput, CheckKind } from './kind.ts';
+import type { CheckInput, CheckKind } from '../kinds/kind.ts';
 
 export interface ProbeResult extends CheckResult {
   /** What the check has read of the disk, sorted; null: not known, it has seen files, or an image of this machine. */
