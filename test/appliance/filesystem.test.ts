@@ -6,7 +6,8 @@ import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { cleanEnvironment, run, succeed, withAppliance } from './appliance-process.ts';
+import { cleanEnvironment, succeed, withAppliance } from './appliance-process.ts';
+import { unmountFuse } from '../unmount-fuse.ts';
 
 /** Serves an export as a file through FUSE and gives it to a loop device; undone in the opposite order. */
 async function withLoop(
@@ -40,7 +41,7 @@ async function withLoop(
       await succeed('losetup', ['--detach', device]);
     }
   } finally {
-    await run('fusermount3', ['-u', point]);
+    await unmountFuse(point);
     await ended;
   }
 }

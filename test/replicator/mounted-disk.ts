@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { cleanEnvironment, run, succeed } from '../appliance/appliance-process.ts';
+import { unmountFuse } from '../unmount-fuse.ts';
 
 const RETRY = ['retries=120', 'retry-delay=1', 'retry-exponential=no'];
 const THERE_MS_MAX = 10_000;
@@ -75,7 +76,7 @@ export class MountedDisk {
   async unmount(): Promise<void> {
     const unmounted = await run('umount', [this.path]);
     await run('losetup', ['--detach', this.#device]);
-    await run('fusermount3', ['-u', this.#fusePath]);
+    await unmountFuse(this.#fusePath);
     await this.#endServers();
     if (existsSync(this.path) && unmounted.status !== 0 && !/not mounted/.test(unmounted.stderr))
       throw new Error(`${this.path} is not unmounted: ${unmounted.stderr}`);

@@ -6,6 +6,7 @@ import { existsSync, mkdirSync, rmdirSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { AllocationExtent, BlockDevice, ExportDirectory, WriteCommand } from '@midmirror/block-device';
 import { exportUri, serverUri, startNbdServer } from '@midmirror/nbd';
+import { unmountFuse } from '../../../test/unmount-fuse.ts';
 
 export interface RecordedWrite {
   startBytes: number;
@@ -144,7 +145,7 @@ async function withFuse(folder: string, uri: string, act: (file: string) => Prom
     }
     await act(`${point}/nbd`);
   } finally {
-    await runs('fusermount3', ['-u', point]);
+    await unmountFuse(point).finally(() => child.kill());
     await ended;
     rmdirSync(point);
   }
