@@ -15,7 +15,7 @@ export const PARTS_OF_ARCHIVE_MAX = 10_000;
 export const NAME_CHARACTERS_MAX = 200;
 export const NOTES_MAX = 32;
 export const LAYERS_MAX = 8;
-/** Written and not yet synced to a disk, so that the last sync is short. */
+/** Written before a sync to a disk begins, and once more while it runs, so that the last sync is short. */
 export const UNSYNCED_BYTES_MAX = 64 * 1024 * 1024;
 
 export const LEASE_MS_DEFAULT = 30_000;

@@ -28,7 +28,6 @@ import { bisectLimits, monitorLimits } from './limits.ts';
 import { Prober } from './prober.ts';
 import { undoMounts } from './reach.ts';
 import { cleanUpRuns } from './runner/begun-runs.ts';
-import { findIsolation } from './runner/isolation.ts';
 import { mirrorsOf, tasksOf, type Walk } from './tasks.ts';
 import { forgetWebhook, Webhook } from './webhook.ts';
 
@@ -55,8 +54,7 @@ export class Monitor {
     const { signal } = this.#stop;
     for (const line of await cleanUpRuns(`${stateDirectory}/runs`)) log(line);
     await undoMounts(this.#context);
-    const isolation = await findIsolation();
-    const prober = new Prober(this.#context, isolation);
+    const prober = new Prober(this.#context);
     const jobs = new CheckJobs(this.#context, prober, tasksOf(this.#context), (row, end) =>
       this.#ended(row, end),
     );

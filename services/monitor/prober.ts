@@ -20,7 +20,7 @@ import type { ReadyCheck } from './kinds/all-kinds.ts';
 import { monitorLimits } from './limits.ts';
 import { reach, type Reached } from './reach.ts';
 import type { CheckResult } from './runner/check-plan.ts';
-import type { Isolation } from './runner/isolation.ts';
+import { findIsolation, type Isolation } from './runner/isolation.ts';
 import { runCheck } from './runner/run-check.ts';
 import { Slots } from './loops/slots.ts';
 
@@ -28,13 +28,13 @@ type Said = Pick<VerdictRow, 'verdict' | 'reason' | 'output' | 'read_ranges' | '
 
 export class Prober {
   readonly #context: MonitorContext;
-  readonly #isolation: Isolation;
+  /** What keeps checks apart here: looked for when the first one runs. */
+  #isolation: Promise<Isolation> | null = null;
   readonly #slots = new Slots(monitorLimits.slotsMax);
   readonly counts: ProbeCounts = noProbes();
 
-  constructor(context: MonitorContext, isolation: Isolation) {
+  constructor(context: MonitorContext) {
     this.#context = context;
-    this.#isolation = isolation;
   }
 
   /**
@@ -143,6 +143,11 @@ export class Prober {
     }
   }
 
+  async #apart(): Promise<Isolation> {
+    this.#isolation ??= findIsolation();
+    return await this.#isolation;
+  }
+
   async #run(
     volume: VolumeRow,
     check: VolumeCheckRow,
@@ -166,7 +171,7 @@ export class Prober {
           const plan = kind.plan(settings, { moment, ...reached.input, scratch });
           return files === undefined ? plan : { ...plan, keepMounted: files.path };
         },
-        { stateDirectory: `${this.#context.stateDirectory}/runs`, isolation: this.#isolation, signal },
+        { stateDirectory: `${this.#context.stateDirectory}/runs`, isolation: await this.#apart(), signal },
       );
       if (isUnavailable(away)) throw away;
       signal.throwIfAborted();

@@ -115,9 +115,12 @@ class DirectoryShelf implements Shelf {
     let written = 0;
     let unsynced = 0;
     let open = true;
+    // While this much is synced the next is written: what fails is told by the next sync, or at the end.
+    let syncing: Promise<void> = Promise.resolve();
     const close = async (): Promise<void> => {
       if (!open) return;
       open = false;
+      await syncing.catch(() => {});
       await file.close();
     };
     return {
@@ -126,10 +129,13 @@ class DirectoryShelf implements Shelf {
         written += bytes.length;
         unsynced += bytes.length;
         if (unsynced < UNSYNCED_BYTES_MAX) return;
-        await file.datasync();
+        await syncing;
+        syncing = file.datasync();
+        syncing.catch(() => {}); // awaited in its turn
         unsynced = 0;
       },
       async finish() {
+        await syncing;
         await file.datasync();
         await close();
         // Its name is on the disk before its label is.
