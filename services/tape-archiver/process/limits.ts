@@ -23,7 +23,7 @@ export const limits = {
   pace: {
     /** While it is quiet, and while guests are busy. */
     listenEveryMs: 1000,
-    listenAgainMs: 500,
+    listenAgainMs: 250,
     probes: 10,
     probeRestMs: 4,
     probeBytes: 4096,
@@ -32,9 +32,9 @@ export const limits = {
     busyMsMin: 0.5,
     busyMsMax: 4,
     /** Of the time, while they are: one read at a time, then a rest within these bounds. */
-    busyShare: 0.2,
-    restMsMin: 10,
-    restMsMax: 60,
+    busyShare: 0.15,
+    restMsMin: 2,
+    restMsMax: 100,
   },
   /** The unit of what is read and written: a cluster of qcow2. */
   clusterBytes: 64 << 10,
