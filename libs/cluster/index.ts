@@ -2,3 +2,4 @@ export type { Cluster, ClusterOptions, NodeRecord, OwnershipEvents } from './clu
 export { limits as clusterLimits } from './limits.ts';
 export { openCluster } from './open-cluster.ts';
 export { joinCluster, type Joining } from './join-cluster.ts';
+export { needServiceNbd, serviceNbd } from './service-nbd.ts';

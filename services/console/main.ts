@@ -4,8 +4,7 @@ import type { NbdAddress } from '@midmirror/nbd';
 
 // Before the rest is loaded: what Node has compiled once it need not compile again.
 enableCompileCache();
-const { MidmirrorError } = await import('@midmirror/basis');
-const { joinCluster } = await import('@midmirror/cluster');
+const { joinCluster, needServiceNbd, serviceNbd } = await import('@midmirror/cluster');
 const { parseNbdUri, serverUri } = await import('@midmirror/nbd');
 const { runService, VERSION } = await import('@midmirror/service');
 const { startConsole } = await import('./console.ts');
@@ -15,19 +14,10 @@ const options = { job: false, withoutNats: 'stops', withoutPostgres: 'stops' } a
 runService('console', process.env, options, async (edges) => {
   const { config } = edges;
   const cluster = joinCluster(edges, { nbd: null });
-  /** Of those that live, the first in the order of their names; null: there is none. */
-  const nbdOf = (service: string): string | null =>
-    cluster.nodes(service).find(({ nbd }) => nbd !== null)?.nbd ?? null;
-  const addressOf = (service: string): NbdAddress => {
-    const uri = nbdOf(service);
-    if (uri !== null) return parseNbdUri(uri).address;
-    throw new MidmirrorError('unavailable', `no ${service} is there`, {
-      hint: 'see whether its process runs and reaches NATS; /readyz of its metrics address tells',
-    });
-  };
+  const addressOf = (service: string): NbdAddress => parseNbdUri(needServiceNbd(cluster, service)).address;
   // Guests may be elsewhere than the services, and have another address for the disks.
   const told = config.MIM_NBD_ADVERTISE;
-  const nbdUri = (): string | null => (told === null ? nbdOf('ingest') : serverUri(told));
+  const nbdUri = (): string | null => (told === null ? serviceNbd(cluster, 'ingest') : serverUri(told));
   const console = await startConsole(
     {
       ...{ ...edges, nbdUri, version: VERSION },

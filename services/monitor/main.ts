@@ -4,8 +4,7 @@ import { resolve } from 'node:path';
 
 // Before the rest is loaded: what Node has compiled once it need not compile again.
 enableCompileCache();
-const { MidmirrorError } = await import('@midmirror/basis');
-const { joinCluster } = await import('@midmirror/cluster');
+const { joinCluster, needServiceNbd } = await import('@midmirror/cluster');
 const { exportUri } = await import('@midmirror/nbd');
 const { runService, webhookOptions } = await import('@midmirror/service');
 const { Monitor } = await import('./monitor.ts');
@@ -18,13 +17,7 @@ runService('monitor', process.env, options, async (edges) => {
     ...edges,
     stateDirectory: `${resolve(edges.config.MIM_DATA_DIR)}/monitor`,
     webhook,
-    exportUri: (name) => {
-      const nbd = cluster.nodes('mapping-index').find((each) => each.nbd !== null)?.nbd;
-      if (nbd != null) return exportUri(nbd, name);
-      throw new MidmirrorError('unavailable', 'no mapping-index is there', {
-        hint: 'see whether its process runs and reaches NATS; /readyz of its metrics address tells',
-      });
-    },
+    exportUri: (name) => exportUri(needServiceNbd(cluster, 'mapping-index'), name),
   });
   await monitor.start();
   return {

@@ -3,8 +3,7 @@ import { enableCompileCache } from 'node:module';
 
 // Before the rest is loaded: what Node has compiled once it need not compile again.
 enableCompileCache();
-const { MidmirrorError } = await import('@midmirror/basis');
-const { joinCluster } = await import('@midmirror/cluster');
+const { joinCluster, needServiceNbd } = await import('@midmirror/cluster');
 const { exportUri } = await import('@midmirror/nbd');
 const { runService } = await import('@midmirror/service');
 const { tapeProcesses } = await import('./tape-processes.ts');
@@ -19,13 +18,8 @@ runService('tape-archiver', process.env, options, async (edges) => {
     reached: (place) => reached(`tape:${place}`),
     defaultLibrary: config.MIM_TAPE_LIBRARY,
     openLibrary: tapeProcesses(config, log),
-    pointUri: (volumeId, seq) => {
-      const nbd = cluster.nodes('mapping-index').find((each) => each.nbd !== null)?.nbd;
-      if (nbd != null) return exportUri(nbd, `${volumeId}@seq:${seq}`);
-      throw new MidmirrorError('unavailable', 'no mapping-index is there', {
-        hint: 'see whether its process runs and reaches NATS; /readyz of its metrics address tells',
-      });
-    },
+    pointUri: (volumeId, seq) =>
+      exportUri(needServiceNbd(cluster, 'mapping-index'), `${volumeId}@seq:${seq}`),
   });
   await archiver.start();
   return {
