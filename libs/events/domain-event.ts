@@ -66,24 +66,18 @@ export type DomainEvent = {
 
 /** Message id: volume, what happened and where, so that publishing twice is one event. */
 export function eventId(event: DomainEvent): string {
-  const data = event.data;
-  const place =
-    'syncId' in data
-      ? `sync-${data.syncId}`
-      : 'check' in data
-        ? `check-${data.check}-${data.seq}-${event.timeNs}`
-        : 'archive' in data
-          ? `archive-${data.archive}-${event.timeNs}`
-          : 'segment' in data
-            ? `segment-${data.segment}`
-            : 'gap' in data
-              ? `gap-${data.gap}`
-              : 'snapshot' in data
-                ? `snapshot-${data.snapshot}`
-                : 'kind' in data
-                  ? `mark-${data.name}`
-                  : 'name' in data
-                    ? `${data.name}-${event.timeNs}`
-                    : event.timeNs;
-  return `${event.volumeId}/${event.type}/${place}`;
+  return `${event.volumeId}/${event.type}/${placeOf(event)}`;
+}
+
+/** What tells it from others of its type and volume. */
+function placeOf({ data, timeNs }: DomainEvent): string {
+  if ('syncId' in data) return `sync-${data.syncId}`;
+  if ('check' in data) return `check-${data.check}-${data.seq}-${timeNs}`;
+  if ('archive' in data) return `archive-${data.archive}-${timeNs}`;
+  if ('segment' in data) return `segment-${data.segment}`;
+  if ('gap' in data) return `gap-${data.gap}`;
+  if ('snapshot' in data) return `snapshot-${data.snapshot}`;
+  if ('kind' in data) return `mark-${data.name}`;
+  if ('name' in data) return `${data.name}-${timeNs}`;
+  return timeNs;
 }
