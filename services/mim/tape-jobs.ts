@@ -1,11 +1,8 @@
 // Jobs of tapes: shown, and waited for. They belong to the appliance: who waits may go away.
-import { setTimeout as pause } from 'node:timers/promises';
-import { MidmirrorError, printBytes } from '@midmirror/basis';
-import { limits, whileAway } from '@midmirror/restore';
-import { problemError } from '@midmirror/api';
+import { printBytes } from '@midmirror/basis';
 import { printSeconds, type ShownPoint, table } from './output.ts';
-import { toItsEnd } from './restore-options.ts';
 import type { Session } from './session.ts';
+import { waitForEnd } from './wait-for-end.ts';
 
 export interface ShownJob {
   job: string;
@@ -37,39 +34,18 @@ export function jobPath(job: string): string {
   return `/tape-jobs/${encodeURIComponent(job)}`;
 }
 
-/** Until it is done. Rejects with what it failed with. Ctrl-C leaves it running, and says so. */
+/** As `waitForEnd`. */
 export async function waitForJob(session: Session, begun: ShownJob): Promise<ShownJob> {
-  const { job: id } = begun;
-  const words = `Job ${id} goes on: \`mim tape jobs\` shows it, \`mim tape cancel ${id}\` ends it.`;
-  let job = begun;
-  await toItsEnd(session, words, async () => {
-    let told = Number.NEGATIVE_INFINITY;
-    try {
-      while (job.state === 'queued' || job.state === 'running') {
-        if (!session.json || performance.now() - told >= TELL_EVERY_MS) {
-          told = performance.now();
-          tell(session, job);
-        }
-        await pause(ASK_EVERY_MS);
-        job = await whileAway(
-          async () => (await session.api.json<{ job: ShownJob }>('GET', jobPath(id))).job,
-          {
-            awayMsMax: limits.awaySecondsDefault * 1000,
-            onAway: (reason) => session.note(`waits for the appliance: ${reason}`),
-          },
-        );
-      }
-    } finally {
-      session.progress('');
-    }
-    if (job.state === 'done') return;
-    if (job.error !== null) {
-      const { code, message, hint } = job.error;
-      throw problemError({ code, detail: message, ...(hint === null ? {} : { hint }) });
-    }
-    throw new MidmirrorError('conflict', `job ${id} was ${job.state}`);
+  let told = Number.NEGATIVE_INFINITY;
+  return await waitForEnd(session, begun, {
+    ...{ path: jobPath(begun.job), commands: 'mim tape', everyMs: ASK_EVERY_MS },
+    stateOf: ({ state }) => state,
+    tell(job) {
+      if (session.json && performance.now() - told < TELL_EVERY_MS) return;
+      told = performance.now();
+      tell(session, job);
+    },
   });
-  return job;
 }
 
 function tell(session: Session, job: ShownJob): void {
