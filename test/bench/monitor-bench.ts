@@ -14,6 +14,7 @@ import { BLOCK_BYTES, ext4Image, inodePlace, type ShownJob } from '../monitor/ch
 import { imageWrites, play } from '../monitor/recorded-disk.ts';
 import { installTools } from '../tools.ts';
 import { Figures } from './figures.ts';
+import { inTurn, secondsOf } from './in-turn.ts';
 import { type Measured, measure, median } from './measure.ts';
 import { startAppliance } from './servers.ts';
 
@@ -86,8 +87,9 @@ class Bench {
           for (let seq = wanted.pop(); seq !== undefined; seq = wanted.pop())
             await this.#certified('probes', check, `seq:${seq}`);
         };
-        return await timed(() => Promise.all(Array.from({ length: atOnce }, next)));
+        return await secondsOf(() => Promise.all(Array.from({ length: atOnce }, next)));
       }),
+      rounds,
     );
     for (const [i, atOnce] of AT_ONCE.entries())
       this.#figures.say(`probes a minute, ${atOnce} at one time`, (probes * 60) / took[i]!, '');
@@ -109,24 +111,27 @@ class Bench {
       await this.#check('opening', 'command', { program: nothing, as: 'files' }),
       await this.#check('opening', 'command', { program: nothing, as: 'files', writable: true }),
     ];
-    const [open, mounted, ...probed] = (await inTurn([
-      () =>
-        timed(async () => {
-          const client = await connectNbd(uri);
-          await client.read(0, BLOCK_BYTES);
-          await client.close();
-        }),
-      () =>
-        timed(async () => {
-          const mirror = await openMirror(uri, { stateDirectory });
-          try {
-            await (await mirror.tree()).stat('/f1');
-          } finally {
-            await mirror.close();
-          }
-        }),
-      ...checks.map((check) => () => timed(() => this.#certified('opening', check, `seq:${latest}`))),
-    ])) as [number, number, ...number[]];
+    const [open, mounted, ...probed] = (await inTurn(
+      [
+        () =>
+          secondsOf(async () => {
+            const client = await connectNbd(uri);
+            await client.read(0, BLOCK_BYTES);
+            await client.close();
+          }),
+        () =>
+          secondsOf(async () => {
+            const mirror = await openMirror(uri, { stateDirectory });
+            try {
+              await (await mirror.tree()).stat('/f1');
+            } finally {
+              await mirror.close();
+            }
+          }),
+        ...checks.map((check) => () => secondsOf(() => this.#certified('opening', check, `seq:${latest}`))),
+      ],
+      rounds,
+    )) as [number, number, ...number[]];
     const figures = this.#figures;
     figures.say('a mirror is opened, read and closed', open * 1000, 'ms');
     figures.say('a mirror is opened, mounted, looked at, unmounted and closed', mounted * 1000, 'ms');
@@ -151,7 +156,7 @@ class Bench {
     const took = await inTurn(
       AT_ONCE.map((jobs) => async () => {
         const check = await this.#check('bisect', 'fsck', {});
-        return await timed(async () => {
+        return await secondsOf(async () => {
           const begun = await this.#appliance.post<{ job: ShownJob }>('/volumes/bisect/bisections', {
             ...{ check, good: `seq:${first}`, jobs },
           });
@@ -288,24 +293,6 @@ class Bench {
     chmodSync(path, 0o755);
     return path;
   }
-}
-
-async function timed(act: () => Promise<unknown>): Promise<number> {
-  const began = performance.now();
-  await act();
-  return (performance.now() - began) / 1000;
-}
-
-/** Medians of each, alternating; each goes first in turn, and the first round is not counted. */
-async function inTurn(ways: readonly (() => Promise<number>)[], count = rounds): Promise<number[]> {
-  const took: number[][] = ways.map(() => []);
-  for (let round = 0; round <= count; round += 1)
-    for (let i = 0; i < ways.length; i += 1) {
-      const index = (i + round) % ways.length;
-      const each = await ways[index]!();
-      if (round > 0) took[index]!.push(each);
-    }
-  return took.map(median);
 }
 
 /** Many small files, and a large one of half the disk. */

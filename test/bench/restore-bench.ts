@@ -12,7 +12,7 @@ import { connectNbd } from '@midmirror/nbd';
 import { ApplianceProcess, cleanEnvironment, ROOT, run, succeed } from '../appliance/appliance-process.ts';
 import { Figures } from './figures.ts';
 import { fillVolume } from './fill-volume.ts';
-import { median } from './measure.ts';
+import { inTurn, settledSecondsOf } from './in-turn.ts';
 
 const PIECE = 64 << 10;
 const RATE_BAR = '≥ 0.5 (0.9)';
@@ -28,13 +28,6 @@ const { values } = parseArgs({
 const sizeBytes = parseBytes(values.size, '--size');
 const changeBytes = parseBytes(values['change-size'], '--change-size');
 const rounds = Number(values.rounds);
-async function seconds(act: () => Promise<unknown>): Promise<number> {
-  await succeed('sync', []);
-  await pause(200);
-  const began = performance.now();
-  await act();
-  return (performance.now() - began) / 1000;
-}
 
 interface Contestant {
   name: string;
@@ -42,19 +35,13 @@ interface Contestant {
   act(): Promise<unknown>;
 }
 
-/** Seconds of each, alternating; each goes first in turn. */
+/** Seconds of each, in turn. */
 async function race(contestants: readonly Contestant[]): Promise<number[]> {
-  const took: number[][] = contestants.map(() => []);
-  for (let round = 0; round <= rounds; round += 1) {
-    for (let i = 0; i < contestants.length; i += 1) {
-      const index = (i + round) % contestants.length;
-      const { before, act } = contestants[index]!;
-      await before();
-      const each = await seconds(act);
-      if (round > 0) took[index]!.push(each); // the first round warms caches
-    }
-  }
-  return took.map(median);
+  const ways = contestants.map(({ before, act }) => async () => {
+    await before();
+    return await settledSecondsOf(act);
+  });
+  return await inTurn(ways, rounds);
 }
 
 async function withTarget(folder: string, act: (uri: string, disk: string) => Promise<void>): Promise<void> {

@@ -12,6 +12,7 @@ import { type ApplianceProcess, ROOT, succeed } from '../appliance/appliance-pro
 import { installTools } from '../tools.ts';
 import { Figures } from './figures.ts';
 import { fillVolume } from './fill-volume.ts';
+import { inTurn, settledSecondsOf } from './in-turn.ts';
 import { type Measured, measure, median } from './measure.ts';
 import { startAppliance } from './servers.ts';
 
@@ -62,7 +63,7 @@ class Bench {
     process.stdout.write(`\n${printBytes(sizeBytes)} of data to one image\n`);
     const target = `${this.#folder}/peer.qcow2`;
     const convert = (cache: string) => async (): Promise<number> => {
-      const took = await timed(() =>
+      const took = await settledSecondsOf(() =>
         succeed('qemu-img', [
           ...['convert', '-f', 'raw', '-O', 'qcow2', '-t', cache],
           ...[this.#server.uri('db@mark:full'), target],
@@ -71,12 +72,15 @@ class Bench {
       rmSync(target);
       return took;
     };
-    const [tape, zstd, flushed, cached] = (await inTurn([
-      () => this.#written('db', { kind: 'image', at: 'mark:full' }),
-      () => this.#written('db', { kind: 'image', at: 'mark:full', zstdLevel: 1 }),
-      convert('writeback'),
-      convert('unsafe'),
-    ])) as [number, number, number, number];
+    const [tape, zstd, flushed, cached] = (await inTurn(
+      [
+        () => this.#written('db', { kind: 'image', at: 'mark:full' }),
+        () => this.#written('db', { kind: 'image', at: 'mark:full', zstdLevel: 1 }),
+        convert('writeback'),
+        convert('unsafe'),
+      ],
+      rounds,
+    )) as [number, number, number, number];
     const rate = (took: number): number => sizeBytes / took / 1e6;
     const figures = this.#figures;
     figures.say('image tape, to qemu-img convert that flushes', flushed / tape, 'x', '>= 0.6, goal 1.0');
@@ -204,7 +208,7 @@ class Bench {
   /** Seconds from the wish to the durable archive, which is erased then. */
   async #written(volume: string, wish: object): Promise<number> {
     let archive = '';
-    const took = await timed(async () => (archive = await this.#archived(volume, wish)));
+    const took = await settledSecondsOf(async () => (archive = await this.#archived(volume, wish)));
     await this.#appliance.delete(`/tapes/${archive}?erase=true`);
     return took;
   }
@@ -212,26 +216,6 @@ class Bench {
   #fill(name: string, bytes: number): Promise<void> {
     return fillVolume(this.#appliance, name, bytes, this.#server.uri(name));
   }
-}
-
-async function timed(act: () => Promise<unknown>): Promise<number> {
-  await succeed('sync', []);
-  await pause(200);
-  const began = performance.now();
-  await act();
-  return (performance.now() - began) / 1000;
-}
-
-/** Medians of each, alternating; each goes first in turn, and the first round is not counted. */
-async function inTurn(ways: readonly (() => Promise<number>)[], count = rounds): Promise<number[]> {
-  const took: number[][] = ways.map(() => []);
-  for (let round = 0; round <= count; round += 1)
-    for (let i = 0; i < ways.length; i += 1) {
-      const index = (i + round) % ways.length;
-      const each = await ways[index]!();
-      if (round > 0) took[index]!.push(each);
-    }
-  return took.map(median);
 }
 
 for (const part of only)
