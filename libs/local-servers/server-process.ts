@@ -89,9 +89,11 @@ class RunningProcess implements ServerProcess {
   }
 
   async kill(): Promise<void> {
+    // Frozen, it makes no more of them, and none of them hears of the end of another and says so to a client.
+    this.#child.kill('SIGSTOP');
     const children = this.#ended() ? [] : childrenOf(this.pid);
-    this.#child.kill('SIGKILL');
     for (const pid of children) killIfThere(pid);
+    this.#child.kill('SIGKILL');
     await this.#exited;
     while (children.some(isThere)) await new Promise((resolve) => setTimeout(resolve, GONE_POLL_MS));
   }
