@@ -109,9 +109,9 @@ export class ServiceProcess {
     await running.promise;
   }
 
-  /** Any signal; SIGKILL and SIGSTOP are those of the worst day. */
+  /** Any signal; SIGKILL and SIGSTOP are those of the worst day. Nothing to one that has ended by itself meanwhile. */
   signal(signal: NodeJS.Signals): void {
-    if (this.#child?.pid !== undefined) process.kill(this.#child.pid, signal);
+    this.#child?.kill(signal);
   }
 
   /** In order; resolves when it has ended. */
