@@ -62,22 +62,28 @@ export interface Chain {
 export function chainOf(archive: Archive, byId: ReadonlyMap<string, Archive>): Chain {
   const archives: Archive[] = [];
   const lacking: Lacking[] = [];
-  let before: string | null = null;
-  for (const id of [...archive.chain.toReversed(), archive.id]) {
-    const link: Archive | undefined = id === archive.id ? archive : byId.get(id);
+  for (let at = archive.chain.length - 1; at >= -1; at--) {
+    const id = at < 0 ? archive.id : archive.chain[at]!;
+    const link = at < 0 ? archive : byId.get(id);
     if (link === undefined) lacking.push({ archive: id, why: 'missing' });
     else {
       archives.push(link);
-      const isNext =
-        link.volumeId === archive.volumeId &&
-        (link.chain[0] ?? null) === before &&
-        (link.kind === 'image') === (before === null);
-      if (!isNext) lacking.push({ archive: id, why: 'not its parent' });
+      if (!isWrittenAs(link, archive, at + 1)) lacking.push({ archive: id, why: 'not its parent' });
       else if (link.lost) lacking.push({ archive: id, why: 'lost' });
     }
-    before = id;
   }
   return { archives, lacking };
+}
+
+/** Whether an archive of a chain is what the one that needs it was written on: of its volume, and with the rest of its chain. */
+function isWrittenAs(link: Archive, archive: Archive, from: number): boolean {
+  const { volumeId, kind, chain } = link;
+  return (
+    volumeId === archive.volumeId &&
+    (kind === 'image') === (chain.length === 0) &&
+    chain.length === archive.chain.length - from &&
+    chain.every((id, i) => id === archive.chain[from + i])
+  );
 }
 
 /** Whether `chainOf` would lack nothing, of many archives: each chain is gone through once. */
@@ -87,16 +93,10 @@ export function usableAmong(byId: ReadonlyMap<string, Archive>): (archive: Archi
     const before = known.get(archive);
     if (before !== undefined) return before;
     known.set(archive, false); // a ring is no chain
-    const { volumeId, kind, chain, lost } = archive;
-    let usable = !lost && (kind === 'image') === (chain.length === 0);
-    if (usable && chain.length > 0) {
-      const parent = byId.get(chain[0]!);
-      usable =
-        parent !== undefined &&
-        parent.volumeId === volumeId &&
-        parent.chain.length === chain.length - 1 &&
-        parent.chain.every((id, i) => id === chain[i + 1]) &&
-        isUsable(parent);
+    let usable = !archive.lost && isWrittenAs(archive, archive, 0);
+    if (usable && archive.chain.length > 0) {
+      const parent = byId.get(archive.chain[0]!);
+      usable = parent !== undefined && isWrittenAs(parent, archive, 1) && isUsable(parent);
     }
     known.set(archive, usable);
     return usable;

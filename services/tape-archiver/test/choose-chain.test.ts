@@ -199,5 +199,13 @@ test('whether many can be restored is told as for each alone, whatever is wrong 
       for (const one of archives)
         assert.equal(isUsable(one), chainOf(one, byId).lacking.length === 0, one.id);
     }),
+    { numRuns: 1000 },
   );
+});
+
+test('a parent that says it was written on others is not the parent, wherever in its chain', () => {
+  const third = archive('d3', { seq: 40, chain: ['d2', 'd1', 'i'] });
+  const archives = [IMAGE, FIRST, { ...SECOND, chain: ['d1', 'i2'] }, LATER, third];
+  assert.deepEqual(chainOf(third, byIdOf(archives)).lacking, [{ archive: 'd2', why: 'not its parent' }]);
+  assert.equal(usableAmong(byIdOf(archives))(third), false);
 });
