@@ -1,7 +1,7 @@
 // Copies files of a mirror to this machine. Nothing is ever written through a name that was there before: what the
 // mirror says of a folder may be forged (a link and a folder of one name), so each name is made anew or is an error.
 import { promises as fs } from 'node:fs';
-import { isZero, MidmirrorError, messageOf } from '@midmirror/basis';
+import { isZero, MidmirrorError, messageOf, printBytes } from '@midmirror/basis';
 import { limits } from './limits.ts';
 import type { Copied, CopyOptions, Entry } from './mirror-files.ts';
 import { encodeName } from './names.ts';
@@ -36,6 +36,8 @@ class Copy {
   };
   readonly #tree: RawTree;
   readonly #options: CopyOptions;
+  /** Of what was begun. */
+  readonly #taken = { bytes: 0, files: 0 };
 
   constructor(tree: RawTree, options: CopyOptions) {
     this.#tree = tree;
@@ -44,6 +46,7 @@ class Copy {
 
   async one(path: Path, entry: Entry, target: Buffer, depth: number): Promise<void> {
     this.#unlessStopped();
+    if (this.#options.wants?.(path, entry.kind) === false) return;
     try {
       if (entry.kind === 'directory') await this.#directory(path, entry, target, depth);
       else if (entry.kind === 'file') await this.#file(path, entry, target);
@@ -62,6 +65,7 @@ class Copy {
   async #directory(path: Path, entry: Entry, target: Buffer, depth: number): Promise<void> {
     if (depth === limits.depthMax)
       throw new MidmirrorError('corrupt', `${printPath(path)} is deeper than ${limits.depthMax} folders`);
+    this.#take(path, 0);
     // Ours alone until all is in it.
     await this.#write(path, target, () => fs.mkdir(target, { mode: 0o700 }));
     this.copied.directories += 1;
@@ -81,14 +85,15 @@ class Copy {
     }
     await this.#write(path, target, async () => {
       await this.#setOwner(entry, (user, group) => fs.lchown(target, user, group));
-      if (entry.mode !== null) await fs.chmod(target, entry.mode & MODE_KEPT);
-      else await fs.chmod(target, 0o755);
+      const mode = entry.mode === null ? 0o755 : entry.mode & MODE_KEPT;
+      if (!this.#options.ownModes) await fs.chmod(target, mode);
       if (entry.modifiedMs !== null)
         await fs.utimes(target, entry.modifiedMs / 1000, entry.modifiedMs / 1000);
     });
   }
 
   async #file(path: Path, entry: Entry, target: Buffer): Promise<void> {
+    this.#take(path, entry.sizeBytes);
     const file = await this.#write(path, target, () => fs.open(target, 'wx', 0o600));
     let at = 0;
     let whole = false;
@@ -107,7 +112,7 @@ class Copy {
       await this.#write(path, target, async () => {
         await file.truncate(at);
         await this.#setOwner(entry, (user, group) => file.chown(user, group));
-        await file.chmod(entry.mode === null ? 0o644 : entry.mode & MODE_KEPT);
+        if (!this.#options.ownModes) await file.chmod(entry.mode === null ? 0o644 : entry.mode & MODE_KEPT);
         if (entry.modifiedMs !== null) await file.utimes(entry.modifiedMs / 1000, entry.modifiedMs / 1000);
       });
       whole = true;
@@ -121,6 +126,7 @@ class Copy {
   }
 
   async #symlink(path: Path, entry: Entry, target: Buffer): Promise<void> {
+    this.#take(path, 0);
     const names = encodeName(await this.#tree.readLink(path));
     await this.#write(path, target, () => fs.symlink(names, target));
     await this.#write(path, target, async () => {
@@ -129,6 +135,22 @@ class Copy {
         await fs.lutimes(target, entry.modifiedMs / 1000, entry.modifiedMs / 1000);
     });
     this.copied.symlinks += 1;
+  }
+
+  /** Before it is read: what a disk says of a file's size costs it nothing. */
+  #take(path: Path, bytes: number): void {
+    const { bytesMax = Number.POSITIVE_INFINITY, filesMax = Number.POSITIVE_INFINITY } = this.#options;
+    this.#taken.bytes += bytes;
+    this.#taken.files += 1;
+    const over =
+      this.#taken.bytes > bytesMax
+        ? printBytes(bytesMax)
+        : this.#taken.files > filesMax
+          ? `${filesMax} files`
+          : null;
+    if (over === null) return;
+    const message = `there is more than ${over} to be copied: ${printPath(path)} is not any more`;
+    throw new WriteError(message, { cause: new MidmirrorError('no-space', message) });
   }
 
   #unlessStopped(): void {

@@ -15,6 +15,7 @@ const PACKAGES = {
   modprobe: 'kmod',
   prlimit: 'util-linux',
   debugfs: 'e2fsprogs',
+  e2fsck: 'e2fsprogs',
   '7z': '7zip',
 } as const;
 

@@ -35,6 +35,13 @@ export interface CopyOptions {
   owners: boolean;
   /** Told after each file. */
   report?: (copied: Copied) => void;
+  /** Whether this one is copied; of a folder, also what is in it that is wanted. Names from the root on. Default: all. */
+  wants?: (path: readonly string[], kind: EntryKind) => boolean;
+  /** Such that this user can read and remove all of it, instead of those of the disk. */
+  ownModes?: boolean;
+  /** More than these rejects with `no-space`: bytes by the sizes of files, holes too; files with folders and links. */
+  bytesMax?: number;
+  filesMax?: number;
   signal?: AbortSignal;
 }
 

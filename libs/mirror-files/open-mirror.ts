@@ -18,6 +18,7 @@ import {
 } from './ways/disk-file.ts';
 import { type Access, mountTree, whyNoMount } from './ways/mounted-tree.ts';
 import type { RawTree } from './ways/raw-tree.ts';
+import { hasToReplay, replayedPart, whyNoReplay } from './ways/replayed-part.ts';
 import { sevenZipKnows, sevenZipTree } from './ways/seven-zip-tree.ts';
 
 export interface OpenOptions {
@@ -26,13 +27,14 @@ export interface OpenOptions {
   /** In the order in which they are tried; default: all, in the order of `WAYS`. */
   ways?: readonly Way[];
   /**
-   * Replay journals, as after a power loss: the URI must be of a clone, which is written to. Without it a file system
-   * is shown as it lies on the disk: what was in its journal only is not there.
+   * Replay journals, as after a power loss: the URI must be of a clone, which is written to, or what is used of it is
+   * copied where it can't be mounted. Without it a file system is shown as it lies on the disk: what was in its journal
+   * only is not there.
    */
   replay?: boolean;
   /**
    * Let programs write to the mounted directories: replays, and goes to the clone, all of it when `close` has ended. This
-   * port itself writes nothing.
+   * port itself writes nothing. A way that gives no directory has nothing to write to, and reads.
    */
   write?: boolean;
   /** Let other users of this machine go to the mounted directories, as programs that refuse root need it. */
@@ -221,8 +223,11 @@ class OpenMirror implements MirrorFiles {
     const { machine } = place;
     if (way === 'kernel-nbd') return whyNoKernelNbd(machine) ?? (await whyNoMount(machine, fileSystem));
     if (way === 'nbdfuse') return whyNoFuse(machine) ?? (await whyNoMount(machine, fileSystem));
-    if (access !== 'read') return 'it does not replay journals';
     const { kind } = fileSystem;
+    if (access !== 'read') {
+      const why = whyNoReplay(machine, fileSystem);
+      if (why !== null) return why;
+    }
     if (way === 'debugfs') {
       if (!kind.startsWith('ext')) return `it knows ext2, ext3 and ext4, and no ${kind}`;
       return machine.find('debugfs') === null ? missing('debugfs') : null;
@@ -236,9 +241,12 @@ class OpenMirror implements MirrorFiles {
     const { machine, session } = place;
     if (way === 'kernel-nbd' || way === 'nbdfuse')
       return await mountTree(session, await this.#disk(way), fileSystem, access);
-    const { number, kind, startBytes, sizeBytes } = fileSystem;
+    const { number, kind } = fileSystem;
     const program = required(machine, way);
-    const { disk, user } = await once(this.#parts, number, () => partFile(place, startBytes, sizeBytes));
+    const replayed = access !== 'read' && hasToReplay(fileSystem);
+    const { disk, user } = await once(this.#parts, number, () =>
+      replayed ? replayedPart(place, fileSystem) : partFile(place, fileSystem),
+    );
     const reader = { program, prlimit: machine.find('prlimit'), disk, user };
     return await (way === 'debugfs' ? debugfsTree(reader) : sevenZipTree(reader, kind));
   }

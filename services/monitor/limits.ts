@@ -35,6 +35,12 @@ export const checkLimits: CheckLimits = {
   scratchFilesMax: 100_000,
 };
 
+/** Of a check that looks at files: where nothing can be mounted they are copied to its directory. */
+export const filesLimits = {
+  scratchBytesMax: 64 * 2 ** 30,
+  scratchFilesMax: 1_000_000,
+} as const;
+
 export const runnerLimits = {
   /** Of a check's processes, from 0 to 19: what the machine has for them when it is busy. */
   niceness: 10,
@@ -55,6 +61,9 @@ export const runnerLimits = {
   /** Of what a check has read, as told with its verdict. */
   readRangesMax: 4096,
   doorwayCloseMsMax: 2000,
+  /** A check that has taken more than the one is stopped when less than the other is left: the journal may lie there too. */
+  scratchBytesSmall: 64 << 20,
+  scratchFreeBytesMin: 1 << 30,
   /** By one check to its own copy of a moment. */
   writtenBytesMax: 64 * 2 ** 30,
 } as const;

@@ -17,9 +17,9 @@ import type { ByteRange } from './core/read-set.ts';
 import { type EarlierVerdict, holdsFor, nearestVerdicts, type Probe } from './core/reuse.ts';
 import type { Verdict } from './core/verdict.ts';
 import type { ReadyCheck } from './kinds/all-kinds.ts';
-import { monitorLimits } from './limits.ts';
+import { checkLimits, monitorLimits } from './limits.ts';
 import { reach, type Reached } from './reach.ts';
-import type { CheckResult } from './runner/check-plan.ts';
+import type { CheckPlan, CheckResult } from './runner/check-plan.ts';
 import { findIsolation, type Isolation } from './runner/isolation.ts';
 import { runCheck } from './runner/run-check.ts';
 import { Slots } from './loops/slots.ts';
@@ -144,7 +144,10 @@ export class Prober {
   }
 
   async #apart(): Promise<Isolation> {
-    this.#isolation ??= findIsolation();
+    this.#isolation ??= findIsolation().then((found) => {
+      this.#context.log(`checks are kept apart: ${found.said.join('; ')}`);
+      return found;
+    });
     return await this.#isolation;
   }
 
@@ -161,15 +164,20 @@ export class Prober {
     try {
       const result = await runCheck(
         async ({ scratch }) => {
-          reached = await reach(this.#context, volume, seq, kind.need(settings), scratch).catch(
-            (error: unknown) => {
-              away = error;
-              throw error;
-            },
-          );
-          const { files } = reached.input;
-          const plan = kind.plan(settings, { moment, ...reached.input, scratch });
-          return files === undefined ? plan : { ...plan, keepMounted: files.path };
+          const planOf = (input: Reached['input']): CheckPlan =>
+            kind.plan(settings, { moment, ...input, scratch });
+          reached = await reach(this.#context, volume, seq, scratch, {
+            ...{ need: kind.need(settings), wanted: kind.wanted?.(settings) ?? null, signal },
+            limitsFor: (input) => ({ ...checkLimits, ...planOf(input).limits }),
+          }).catch((error: unknown) => {
+            away = error;
+            throw error;
+          });
+          const { input, copied } = reached;
+          const plan = planOf(input);
+          if (input.files === undefined) return plan;
+          if (copied === undefined) return { ...plan, keepMounted: input.files.path };
+          return input.files.writable ? plan : { ...plan, copied };
         },
         { stateDirectory: `${this.#context.stateDirectory}/runs`, isolation: await this.#apart(), signal },
       );
@@ -236,8 +244,9 @@ function said(result: CheckResult, reached: Reached | null): Said {
   const failure = reached?.failure ?? null;
   const verdict = failure === null ? result.verdict : 'cannot-tell';
   const reason = failure === null ? result.reason : `the mirror could not be read: ${failure}`;
+  const copied = reached?.copied === undefined ? [] : [reached.copied.said];
   return {
-    ...{ verdict, reason, output: result.output },
+    ...{ verdict, reason, output: [...copied, result.output].join('\n') },
     read_ranges: reached === null ? null : JSON.stringify(reached.read),
     reused_seq: null,
     duration_ms: result.durationMs,

@@ -1,16 +1,20 @@
-// How a check reaches a moment: the mirror through a doorway of its own, mounted where the check wants files. What it writes
-// stays at the doorway.
+// How a check reaches a moment: the mirror through a doorway of its own; where the check wants files, mounted, or copied out
+// where nothing can be mounted. What is written stays at the doorway.
 // Everything is undone when it ends, however that goes.
 import { dirname } from 'node:path';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
-import { type MirrorFiles, openMirror, thisMachine, undoStale } from '@midmirror/mirror-files';
+import { type FileTree, type MirrorFiles, openMirror, thisMachine, undoStale } from '@midmirror/mirror-files';
 import type { MonitorContext } from './context.ts';
 import type { ByteRange } from './core/read-set.ts';
-import type { CheckInput, Need } from './kinds/kind.ts';
+import { copiedFilesPath, type CopiedFiles, copyFiles, type CopyWish } from './copied-files.ts';
+import type { CheckInput, Need, WantedFiles } from './kinds/kind.ts';
+import type { CheckLimits } from './limits.ts';
 import { type Doorway, openDoorway } from './runner/doorway.ts';
 
 export interface Reached {
   input: Omit<CheckInput, 'moment'>;
+  /** Where nothing could be mounted. */
+  copied?: CopiedFiles;
   /** What has been read. */
   readonly read: readonly ByteRange[];
   /** Why a verdict would stand on nothing; null: all reads went well. */
@@ -20,15 +24,24 @@ export interface Reached {
   close(): Promise<void>;
 }
 
-/** `folder`: for the doorway's socket. Rejects with MidmirrorError; nothing is left then. */
+export interface ReachWish {
+  need: Need;
+  wanted: WantedFiles | null;
+  /** Of the check that gets this. */
+  limitsFor(input: Reached['input']): CheckLimits;
+  signal: AbortSignal;
+}
+
+/** `folder`: the check's own, for the doorway's socket and for copies. Rejects with MidmirrorError; nothing is left then. */
 export async function reach(
   context: MonitorContext,
   volume: { name: string },
   seq: number,
-  need: Need,
   folder: string,
+  { need, wanted, limitsFor, signal }: ReachWish,
 ): Promise<Reached> {
   const writable = need === 'writable-disk' || need === 'writable-files';
+  const wantsFiles = need === 'files' || need === 'writable-files';
   const undo: (() => Promise<unknown>)[] = [];
   // What can't be undone keeps nothing else from it.
   const close = async (): Promise<void> => {
@@ -39,7 +52,7 @@ export async function reach(
   };
   try {
     const uri = context.exportUri(`${volume.name}@seq:${seq}`);
-    const doorway: Doorway = await openDoorway({ uri, folder, writable });
+    const doorway: Doorway = await openDoorway({ uri, folder, writable: writable || wantsFiles });
     undo.push(() => doorway.close());
     const facts = {
       get read() {
@@ -51,13 +64,22 @@ export async function reach(
       lost: doorway.lost,
       close,
     };
-    if (need === 'disk' || need === 'writable-disk')
-      return Object.assign(facts, { input: { mirror: { uri: doorway.uri, writable } } });
+    if (!wantsFiles) return Object.assign(facts, { input: { mirror: { uri: doorway.uri, writable } } });
+    // As after a power loss: what was only in a journal is a part of the moment. That is written at the doorway.
     const mirror = await openMirror(doorway.uri, {
-      ...{ stateDirectory: mountsOf(context), write: writable, openToUsers: true, tell: context.log },
+      ...{ stateDirectory: mountsOf(context), replay: true, write: writable },
+      ...{ openToUsers: true, tell: context.log, signal },
     });
     undo.push(() => mirror.close());
-    return Object.assign(facts, { input: { files: { path: await mountedFiles(mirror), writable } } });
+    const trees = await treesOf(mirror);
+    const directories = trees.map(({ directory }) => directory).filter((each) => each !== null);
+    if (directories.length === trees.length) {
+      const path = directories.length === 1 ? directories[0]! : dirname(directories[0]!);
+      return Object.assign(facts, { input: { files: { path, writable } } });
+    }
+    const input = { files: { path: copiedFilesPath(mirror, folder), writable } };
+    const wish: CopyWish = { wanted, limits: limitsFor(input), signal };
+    return Object.assign(facts, { input, copied: await copyFiles(trees, folder, wish) });
   } catch (error) {
     await close().catch((left: unknown) => context.log(`what a check has used is left: ${messageOf(left)}`));
     throw error;
@@ -73,19 +95,22 @@ function mountsOf({ stateDirectory }: MonitorContext): string {
   return `${stateDirectory}/mounts`;
 }
 
-/** The only file system's, or the folder with one for each. */
-async function mountedFiles(mirror: MirrorFiles): Promise<string> {
+async function treesOf(mirror: MirrorFiles): Promise<FileTree[]> {
   if (mirror.fileSystems.length === 0)
     throw new MidmirrorError('not-found', 'there is no file system on the disk at this point');
-  const directories: string[] = [];
-  for (const { number } of mirror.fileSystems) {
-    const tree = await mirror.tree(number);
-    if (tree.directory === null)
-      throw new MidmirrorError(
-        'io',
-        `a ${tree.fileSystem.kind} of the disk can't be mounted on the monitor's machine: ${tree.passedOver.map(({ way, why }) => `${way}: ${why}`).join('; ')}`,
-      );
-    directories.push(tree.directory);
-  }
-  return directories.length === 1 ? directories[0]! : dirname(directories[0]!);
+  const trees: FileTree[] = [];
+  for (const { number } of mirror.fileSystems)
+    trees.push(
+      await mirror.tree(number).catch((error: unknown) => {
+        if (!(error instanceof MidmirrorError) || error.hint === undefined) throw error;
+        // On one line: it is the reason of a verdict.
+        const hint = error.hint.replaceAll(/\n\s*/g, '; ').replace(':;', ':');
+        throw new MidmirrorError(
+          error.code,
+          `${error.message}, ${hint}${process.getuid?.() === 0 ? '' : '; run the monitor as root'}`,
+          { cause: error },
+        );
+      }),
+    );
+  return trees;
 }

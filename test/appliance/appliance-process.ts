@@ -1,13 +1,22 @@
 // The real appliance as a process of its own, and its command line, for tests.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { chownSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const START_MS_MAX = 30_000;
+
+/** Another one than ourselves. */
+export interface User {
+  uid: number;
+  gid: number;
+}
+
+/** Who may nothing that root may. */
+export const NOBODY: User = { uid: 65_534, gid: 65_534 };
 
 export interface Ran {
   status: number | null;
@@ -31,10 +40,11 @@ export function cleanEnvironment(more: Record<string, string> = {}): NodeJS.Proc
 export function run(
   program: string,
   args: readonly string[],
-  options: { env?: Record<string, string>; input?: string | Uint8Array; cwd?: string } = {},
+  options: { env?: Record<string, string>; input?: string | Uint8Array; cwd?: string; user?: User } = {},
 ): Promise<Ran> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { env: cleanEnvironment(options.env), cwd: options.cwd ?? ROOT });
+    const { env, cwd = ROOT, user = {} } = options;
+    const child = spawn(program, args, { env: cleanEnvironment(env), cwd, ...user });
     let stdout = '';
     let stderr = '';
     child.stdout.setEncoding('latin1').on('data', (text: string) => (stdout += text));
@@ -119,13 +129,17 @@ export class ApplianceProcess extends ApiUser {
     this.ended = new Promise((resolve) => child.on('close', (status) => resolve(status)));
   }
 
-  static async start(dataDirectory: string, env: Record<string, string> = {}): Promise<ApplianceProcess> {
+  static async start(
+    dataDirectory: string,
+    env: Record<string, string> = {},
+    user: User | Record<string, never> = {},
+  ): Promise<ApplianceProcess> {
     // What `npm start` runs, without npm in between.
     const { scripts } = JSON.parse(readFileSync(`${ROOT}/package.json`, 'utf8')) as {
       scripts: { start: string };
     };
     const child = spawn('/bin/sh', ['-c', `exec env ${scripts.start}`], {
-      cwd: ROOT,
+      ...{ cwd: ROOT, ...user },
       env: cleanEnvironment({
         MIM_DATA_DIR: dataDirectory,
         MIM_NBD_LISTEN: '127.0.0.1:0',
@@ -191,9 +205,11 @@ export async function withFolder(act: (folder: string) => Promise<void>): Promis
 export async function withAppliance(
   env: Record<string, string>,
   act: (appliance: ApplianceProcess, folder: string) => Promise<void>,
+  user?: User,
 ): Promise<void> {
   await withFolder(async (folder) => {
-    const appliance = await ApplianceProcess.start(`${folder}/data`, env);
+    if (user !== undefined) chownSync(folder, user.uid, user.gid);
+    const appliance = await ApplianceProcess.start(`${folder}/data`, env, user);
     try {
       await act(appliance, folder).catch((error: unknown) => {
         if (appliance.running) throw error;

@@ -133,20 +133,26 @@ export interface PartFile {
   closeServer(): Promise<void>;
 }
 
+export interface PartOfDisk {
+  startBytes: number;
+  sizeBytes: number;
+}
+
+export function readerUser({ isRoot }: Machine): number | null {
+  return isRoot ? NOBODY : null;
+}
+
 /** By FUSE where that may be used, else copied. */
-export async function partFile(place: DiskPlace, startBytes: number, sizeBytes: number): Promise<PartFile> {
+export async function partFile(place: DiskPlace, { startBytes, sizeBytes }: PartOfDisk): Promise<PartFile> {
   const { session, machine, device, uri } = place;
-  const user = machine.isRoot ? NOBODY : null;
+  const user = readerUser(machine);
   const opened = async (path: string, closeServer: () => Promise<void>): Promise<PartFile> => {
     const file = await fs.open(path, 'r');
     return { disk: file.fd, user, closeFile: () => file.close(), closeServer };
   };
   const name = `part-${startBytes}`;
   if (whyNoFuse(machine) !== null) {
-    const path = `${session.folder}/${name}.img`;
-    await copyPart(device, startBytes, sizeBytes, path);
-    if (user !== null) await fs.chown(path, user, user);
-    return await opened(path, async () => {});
+    return await opened(await partCopy(place, { startBytes, sizeBytes }), async () => {});
   }
   // Nobody else may read it, though FUSE lets others in then: the file is theirs alone, and its rights are asked for.
   const rights = ['allow_other', 'default_permissions', `uid=${user}`, `gid=${user}`, 'umask=0277'];
@@ -180,6 +186,18 @@ async function serveWindow(
   });
 }
 
+/** A copy in the session's folder, which that user may read and write. Its path. */
+export async function partCopy(place: DiskPlace, { startBytes, sizeBytes }: PartOfDisk): Promise<string> {
+  const { session, machine, device } = place;
+  const path = `${session.folder}/part-${startBytes}.img`;
+  // One that could not be made to its end.
+  await fs.rm(path, { force: true });
+  await copyPart(device, startBytes, sizeBytes, path);
+  const user = readerUser(machine);
+  if (user !== null) await fs.chown(path, user, user);
+  return path;
+}
+
 /** Without what is empty. Refused when it would not fit. */
 async function copyPart(
   device: BlockDevice,
@@ -197,7 +215,7 @@ async function copyPart(
         'no-space',
         `${printBytes(bytes)} of the disk would have to be copied to ${path}`,
         {
-          hint: `without FUSE a file system is read from a copy, and ${printBytes(bavail * bsize)} are free there`,
+          hint: `where it can't be mounted, a file system is read from a copy without FUSE, or for its journal's replay, and ${printBytes(bavail * bsize)} are free there`,
         },
       );
     await file.truncate(sizeBytes);

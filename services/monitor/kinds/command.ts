@@ -2,6 +2,7 @@
 // Exit status 0 good, 1 bad, 125 can't tell.
 import { MidmirrorError } from '@midmirror/basis';
 import type { CheckPlan } from '../runner/check-plan.ts';
+import { filesLimits } from '../limits.ts';
 import type { CheckKind, PlanInput } from './kind.ts';
 import { momentEnvironment } from './own-program.ts';
 import { type Given, readChoice, readFlag, readNumber, readObject, readText, readTexts } from './settings.ts';
@@ -70,7 +71,12 @@ export const command: CheckKind<CommandSettings> = {
   },
 
   plan({ program, args, as, writable, timeSeconds }, input): CheckPlan {
-    const limits = timeSeconds === null ? {} : { limits: { timeMsMax: timeSeconds * 1000 } };
+    const limits = {
+      limits: {
+        ...(timeSeconds === null ? {} : { timeMsMax: timeSeconds * 1000 }),
+        ...(as === 'files' ? filesLimits : {}),
+      },
+    };
     const environment = { ...momentEnvironment(input.moment), ...reachedAs(input) };
     if (as !== 'file' || input.file !== undefined) return { program, args, environment, ...limits };
     return {

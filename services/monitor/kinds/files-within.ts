@@ -1,11 +1,11 @@
 // Files of a mirror by pattern, without ever following a link: what is checked may have been made to lead out of it.
 import { type Dirent, lstatSync, readdirSync } from 'node:fs';
+import { hasWildcard, nameMatcher, partsOf } from './path-pattern.ts';
 
-/** Paths from the root on, sorted; regular files only. `*` and `?` stay within a name, `**` is any folders. */
+/** Paths from the root on, sorted; regular files only. */
 export function filesWithin(root: string, pattern: string): string[] {
-  const parts = pattern.split('/').filter((part) => part !== '' && part !== '.');
   const found = new Set<string>();
-  find(root, '', parts, found);
+  find(root, '', partsOf(pattern), found);
   return [...found].sort();
 }
 
@@ -27,12 +27,10 @@ function find(root: string, at: string, parts: readonly string[], found: Set<str
 }
 
 function namesOf(folder: string, part: string): string[] {
-  if (!/[*?]/.test(part)) return [part];
-  const escaped = part.replace(/[.+^${}()|[\]\\]/g, '\\$&');
-  const pattern = new RegExp(`^${escaped.replaceAll('*', '.*').replaceAll('?', '.')}$`, 's');
+  if (!hasWildcard(part)) return [part];
   return entriesOf(folder)
     .map(({ name }) => name)
-    .filter((name) => pattern.test(name));
+    .filter(nameMatcher(part));
 }
 
 function entriesOf(folder: string): Dirent[] {

@@ -21,8 +21,15 @@ export interface CheckInput {
   mirror?: { uri: string; writable: boolean };
   /** A block device or a disk's image on this machine. */
   file?: { path: string; writable: boolean };
-  /** Its file system, mounted; partitions in folders of their own, or one alone. */
+  /** Its file system, mounted or copied; partitions in folders of their own, or one alone. */
   files?: { path: string; writable: boolean };
+}
+
+/** What a check looks at, where files are copied out for it. Patterns of path-pattern.ts. */
+export interface WantedFiles {
+  files: readonly string[];
+  /** Symbolic links that are copied as such; the check sees to it that none leads out. Of others nothing is there. */
+  links?: readonly string[];
 }
 
 export type Need = 'disk' | 'writable-disk' | 'files' | 'writable-files';
@@ -37,6 +44,8 @@ export interface CheckKind<Settings> {
   /** Throws `bad-request` naming the setting, what was expected and what to do. */
   readSettings(given: unknown): Settings;
   need(settings: Settings): Need;
+  /** Missing, or null: all files. */
+  wanted?(settings: Settings): WantedFiles | null;
   plan(settings: Settings, input: PlanInput): CheckPlan;
   /** Programs, with their versions, and data that a verdict goes by beside the mirror; for `holdsFor`. */
   goesBy(settings: Settings): Promise<string>;

@@ -1,6 +1,7 @@
 // ClamAV over the files of a mirror [0094], with the signatures that the operator has. Links are not followed, and the scanner
 // may read everything and change nothing.
 import type { CheckPlan } from '../runner/check-plan.ts';
+import { filesLimits } from '../limits.ts';
 import type { CheckKind } from './kind.ts';
 import { momentEnvironment } from './own-program.ts';
 import { type Given, readNumber, readObject, readText, readTexts } from './settings.ts';
@@ -57,7 +58,7 @@ export const virus: CheckKind<VirusSettings> = {
         files!.path,
       ],
       environment: momentEnvironment(moment),
-      limits: { timeMsMax: timeSeconds * 1000, memoryBytesMax: MEMORY_BYTES_MAX },
+      limits: { timeMsMax: timeSeconds * 1000, memoryBytesMax: MEMORY_BYTES_MAX, ...filesLimits },
       privileges: 'read',
     };
   },

@@ -9,6 +9,8 @@ export interface CheckPlan {
   environment: Readonly<Record<string, string>>;
   /** The folder of another disk's files that it is to look at; no other disk's mount is there for it. */
   keepMounted?: string;
+  /** A folder in its directory that was there before it, and stays as it is: counted once. */
+  copied?: { path: string; bytes: number; files: number };
   /** What differs from `checkLimits`. */
   limits?: Partial<CheckLimits>;
   /** `read`: root may read all and change nothing that it does not own; for programs that parse what may be hostile. */

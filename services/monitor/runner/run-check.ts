@@ -2,6 +2,7 @@
 // processes, output and space, and gone with all that it started when it ends, however that went. Exit status 0 is good,
 // 1 bad, 125 can't tell; anything else can't tell, and the reason says what it was.
 import { type ChildProcess, spawn } from 'node:child_process';
+import { statfs } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { messageOf, printBytes } from '@midmirror/basis';
@@ -204,10 +205,18 @@ class RunningCheck {
       await later(counted ? runnerLimits.watchMs : runnerLimits.watchUncountedMs, signal);
       if (signal.aborted) return;
       const { scratchBytesMax, scratchFilesMax, processesMax, memoryBytesMax } = this.#limits;
-      const { bytes, files } = await scratchUse(this.#run.scratch, scratchFilesMax);
-      if (bytes > scratchBytesMax)
+      const { scratch } = this.#run;
+      const { copied } = this.#plan;
+      const { bytes, files } = await scratchUse(scratch, scratchFilesMax, copied?.path);
+      if (bytes + (copied?.bytes ?? 0) > scratchBytesMax)
         this.#stop(`it wrote more than ${printBytes(scratchBytesMax)} to its directory`);
-      if (files > scratchFilesMax) this.#stop(`it made more than ${scratchFilesMax} files in its directory`);
+      if (files + (copied?.files ?? 0) > scratchFilesMax)
+        this.#stop(`it made more than ${scratchFilesMax} files in its directory`);
+      const { scratchBytesSmall, scratchFreeBytesMin } = runnerLimits;
+      if (bytes > scratchBytesSmall && (await freeBytes(scratch)) < scratchFreeBytesMin)
+        this.#stop(
+          `it had ${printBytes(bytes)} in its directory, and less than ${printBytes(scratchFreeBytesMin)} was left there`,
+        );
       if (counted) continue;
       const running = await markedProcesses(this.#run.id);
       const residentBytes = running.reduce((sum, each) => sum + each.residentBytes, 0);
@@ -252,6 +261,14 @@ class RunningCheck {
       `it ended with exit status ${status}, which says nothing (0 good, 1 bad, 125 can't tell)`,
     );
   }
+}
+
+/** Where that can't be told there is no such bound; the others hold. */
+async function freeBytes(folder: string): Promise<number> {
+  return await statfs(folder).then(
+    ({ bavail, bsize }) => bavail * bsize,
+    () => Number.POSITIVE_INFINITY,
+  );
 }
 
 function signalOf(status: number | null): string | null {

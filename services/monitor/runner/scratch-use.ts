@@ -4,10 +4,11 @@ import { lstat, readdir } from 'node:fs/promises';
 
 const BLOCK_BYTES = 512;
 
-/** Stops counting a little after `filesMax`. */
+/** Stops counting a little after `filesMax`. `but`: a folder that is not looked into. */
 export async function scratchUse(
   folder: string,
   filesMax: number,
+  but?: string,
 ): Promise<{ bytes: number; files: number }> {
   const device = await lstat(folder).then(
     ({ dev }) => dev,
@@ -23,7 +24,7 @@ export async function scratchUse(
       if (stat === null || stat.dev !== device) continue;
       files += 1;
       bytes += stat.blocks * BLOCK_BYTES;
-      if (stat.isDirectory()) folders.push(path);
+      if (stat.isDirectory() && path !== but) folders.push(path);
       if (files > filesMax) break;
     }
   }

@@ -1,6 +1,7 @@
 // PostgreSQL on a clone's files [0093]: started apart from the world, recovered, looked through by pg_amcheck, and asked what
 // the operator asserts of its data.
 import type { CheckPlan } from '../../runner/check-plan.ts';
+import { filesLimits } from '../../limits.ts';
 import type { CheckKind } from '../kind.ts';
 import { momentEnvironment, ownProgram } from '../own-program.ts';
 import {
@@ -57,13 +58,18 @@ export const postgres: CheckKind<PostgresSettings> = {
 
   need: () => 'writable-files',
 
+  wanted: ({ dataDirectory }) => ({
+    files: [dataDirectory === null ? '/**' : `${dataDirectory}/**`],
+    links: ['/**/pg_wal', '/**/pg_tblspc/*'],
+  }),
+
   plan(settings, { moment, files, scratch }): CheckPlan {
     const task: PostgresTask = { ...settings, root: files!.path, writable: files!.writable, scratch };
     const program = ownProgram('./main.ts', import.meta.url, task);
     return {
       ...program,
       environment: { ...program.environment, ...momentEnvironment(moment) },
-      limits: { timeMsMax: settings.timeSeconds * 1000, memoryBytesMax: MEMORY_BYTES_MAX },
+      limits: { timeMsMax: settings.timeSeconds * 1000, memoryBytesMax: MEMORY_BYTES_MAX, ...filesLimits },
     };
   },
 

@@ -67,6 +67,10 @@ export const sqlite: CheckKind<SqliteSettings> = {
 
   need: () => 'files',
 
+  wanted: ({ paths }) => ({
+    files: paths.flatMap((path) => ['', '-wal', '-journal'].map((end) => path + end)),
+  }),
+
   plan(settings, { moment, files, scratch }): CheckPlan {
     const task: SqliteTask = { ...settings, root: files!.path, scratch };
     const program = ownProgram('./main.ts', import.meta.url, task);
