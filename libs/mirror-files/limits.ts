@@ -28,6 +28,10 @@ export const limits = {
   /** Folders of which debugfs's listing is kept. */
   foldersKeptMax: 64,
   inodesAtOnceMax: 500,
+  /** Read by one debugfs when a folder's files are read in their order. */
+  smallFileBytesMax: 1 << 20,
+  smallFilesAtOnceMax: 500,
+  smallFilesBytesMax: 16 << 20,
   inodesKeptMax: 20_000,
   /** Names for a new session, should one be taken. */
   beginTriesMax: 5,

@@ -7,6 +7,7 @@ import { decodeName } from '../names.ts';
 import { notFound, type Path, printPath } from '../paths.ts';
 import { DISK, type Reader, runReader, streamReader } from '../programs.ts';
 import { damagedEntry, type RawTree } from './raw-tree.ts';
+import { type SmallFile, SmallFiles } from './small-files.ts';
 
 const ROOT_INODE = 2;
 
@@ -36,6 +37,10 @@ class DebugfsTree implements RawTree {
   readonly #folders = new Map<number, Folder>();
   /** A mirror does not change: what was read once stays right. */
   readonly #known = new Map<number, Inode>();
+  readonly #smallFiles = new SmallFiles(async (commands, stdoutBytesMax) => {
+    const { stdout, stderr } = await this.#ask(commands, [], stdoutBytesMax);
+    return stderr === '' ? stdout : null;
+  });
   /** Why an inode was not told. */
   #said = '';
 
@@ -73,6 +78,9 @@ class DebugfsTree implements RawTree {
   }
 
   async *read(path: Path, entry: Entry, { offset, length }: Required<ReadRange>): AsyncGenerator<Buffer> {
+    if (entry.sizeBytes === 0) return;
+    const small = await this.#small(path);
+    if (small !== null) return yield small.subarray(offset, offset + length);
     let at = 0;
     for await (const part of this.#cat(path, await this.#find(path), entry.sizeBytes)) {
       const from = Math.max(0, offset - at);
@@ -81,6 +89,17 @@ class DebugfsTree implements RawTree {
       if (wanted.length > 0) yield wanted;
       if (at >= offset + length) return;
     }
+  }
+
+  /** Of the root there is none to ask for. */
+  async #small(path: Path): Promise<Buffer | null> {
+    const folder = await this.#find(path.slice(0, -1));
+    const names = await this.#folder(folder, path.slice(0, -1));
+    const all = [...names.values()].map((number): SmallFile | null => {
+      const inode = this.#known.get(number);
+      return inode?.kind === 'file' ? { inode: number, sizeBytes: inode.sizeBytes } : null;
+    });
+    return await this.#smallFiles.bytesOf(folder, all, [...names.keys()].indexOf(path.at(-1)!));
   }
 
   async #find(path: Path): Promise<number> {
@@ -122,10 +141,14 @@ class DebugfsTree implements RawTree {
   }
 
   /** Commands by its input; what it prints begins after the echo of the first. */
-  async #ask(commands: string, options: readonly string[] = []): Promise<{ stdout: Buffer; stderr: string }> {
+  async #ask(
+    commands: string,
+    options: readonly string[] = [],
+    stdoutBytesMax: number = limits.listingBytesMax,
+  ): Promise<{ stdout: Buffer; stderr: string }> {
     const { stdout, stderr } = await runReader(this.#reader, [...options, '-f', '-', DISK], {
       input: `${commands}\n`,
-      stdoutBytesMax: limits.listingBytesMax,
+      stdoutBytesMax,
     });
     const said = trouble(stderr);
     if (/while trying to open|filesystem not open/i.test(said))
