@@ -7,9 +7,9 @@ import {
   readFileSync,
   readlinkSync,
   realpathSync,
+  renameSync,
   rmSync,
   statSync,
-  symlinkSync,
 } from 'node:fs';
 import { runTool } from '../tool.ts';
 import { filesWithin } from '../files-within.ts';
@@ -26,14 +26,16 @@ const PATTERNS: readonly string[] = [
   '/*/data/PG_VERSION',
 ];
 const DEBIAN_PROGRAMS = '/usr/lib/postgresql';
+/** The first that has a setting for tablespaces without links. */
+const IN_PLACE_VERSION = 15;
 
 export interface Cluster {
   data: string;
   programs: string;
   version: string;
   user: { uid: number; gid: number };
-  /** What recovery must not have less of than the guest had. */
-  floors: Readonly<Record<string, string>>;
+  /** Settings: what recovery must not have less of than the guest had, and what its links ask for. */
+  settings: Readonly<Record<string, string>>;
 }
 
 /** Throws an Error that says why there is none that can be started: nothing is said of its data by that. */
@@ -49,8 +51,10 @@ export function findCluster(root: string, given: string | null): Cluster {
   const { uid, gid } = statSync(data);
   if (uid === 0)
     throw new Error(`${data.slice(root.length)} belongs to root, whom PostgreSQL does not run as`);
-  adoptLinks(root, data);
-  return { data, programs, version, user: { uid, gid }, floors: floorsOf(programs, data) };
+  // A tablespace that is no link is odd to those that know of it at all.
+  const inPlace = adoptLinks(root, data) > 0 && Number.parseInt(version, 10) >= IN_PLACE_VERSION;
+  const settings = { ...floorsOf(programs, data), ...(inPlace ? { allow_in_place_tablespaces: 'on' } : {}) };
+  return { data, programs, version, user: { uid, gid }, settings };
 }
 
 function search(root: string): string {
@@ -83,13 +87,13 @@ function programsOf(version: string): string {
   );
 }
 
-/** Tablespaces and a log elsewhere are links with paths of the guest: they are made to lead to the same in the clone. */
-function adoptLinks(root: string, data: string): void {
-  const links = [
-    `${data}/pg_wal`,
-    ...namesIn(`${data}/pg_tblspc`).map((name) => `${data}/pg_tblspc/${name}`),
-  ];
-  for (const link of links) {
+/**
+ * Tablespaces and a log elsewhere are links with paths of the guest, and links of a mounted clone are not followed: what they
+ * lead to is put in their place. How many tablespaces.
+ */
+function adoptLinks(root: string, data: string): number {
+  const tablespaces = namesIn(`${data}/pg_tblspc`).map((name) => `${data}/pg_tblspc/${name}`);
+  for (const link of [`${data}/pg_wal`, ...tablespaces]) {
     if (!lstatSync(link, { throwIfNoEntry: false })?.isSymbolicLink()) continue;
     const target = readlinkSync(link);
     const here = target.startsWith('/') ? `${root}${target}` : `${link.replace(/\/[^/]*$/, '')}/${target}`;
@@ -97,8 +101,9 @@ function adoptLinks(root: string, data: string): void {
       throw new Error(`${link.slice(root.length)} leads to ${target}, which is not on this disk`);
     refuseUnlessWithin(root, here);
     rmSync(link);
-    symlinkSync(here, link);
+    renameSync(here, link);
   }
+  return tablespaces.length;
 }
 
 function refuseUnlessWithin(root: string, path: string): void {

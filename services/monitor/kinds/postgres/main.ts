@@ -55,7 +55,7 @@ async function checkCluster(): Promise<Said> {
 }
 
 /** The server's own folder: its settings, who may log in, its socket. */
-function prepare({ data, user, floors }: Cluster): string {
+function prepare({ data, user, settings: own }: Cluster): string {
   const home = `${task.scratch}/pg`;
   mkdirSync(home, { mode: 0o700 });
   // The server's user has to get there.
@@ -78,7 +78,7 @@ function prepare({ data, user, floors }: Cluster): string {
     logging_collector: 'off',
     log_destination: 'stderr',
     jit: 'off',
-    ...floors,
+    ...own,
     ...(task.preload === null ? {} : { shared_preload_libraries: task.preload }),
   };
   const lines = Object.entries(settings).map(([name, value]) => `${name} = '${value.replaceAll("'", "''")}'`);
