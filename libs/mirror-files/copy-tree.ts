@@ -56,7 +56,8 @@ class Copy {
     } catch (error) {
       // What can't be read is damaged in the mirror; the rest may be whole. What can't be written ends it.
       this.#unlessStopped();
-      if (error instanceof WriteError || depth === 0) throw error instanceof WriteError ? error.cause : error;
+      if (depth === 0) throw error instanceof WriteError ? error.cause : error;
+      if (error instanceof WriteError) throw error;
       this.#leaveOut('failed', path, messageOf(error));
     }
     this.#options.report?.(this.copied);
