@@ -6,9 +6,11 @@ import {
   checkOf,
   checksOf,
   lastGoodOf,
+  snapshotsOf,
   verdictsOf,
   volumeByName,
   type VolumeCheckRow,
+  type VolumeRow,
 } from '@midmirror/catalog';
 import type { CheckSchedule, ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
 import { printTime } from '@midmirror/point';
@@ -233,9 +235,10 @@ async function shownCheck(db: CatalogReader, row: VolumeCheckRow) {
   };
 }
 
-/** The newest point that all of the checks have found good. */
-async function lastGood(db: CatalogReader, volume: { id: string; name: string }, check: string | undefined) {
+/** The newest point that all of the checks have found good, of those that there still are. */
+async function lastGood(db: CatalogReader, volume: VolumeRow, check: string | undefined) {
   const checks = check === undefined ? await checksOf(db, volume.id) : [await checkOf(db, volume, check)];
+  const snapshots = new Set((await snapshotsOf(db, volume.id)).map(({ seq }) => seq));
   let common: Map<number, string> | null = null;
   for (const { name } of checks) {
     const rows = await verdictsOf(db, volume.id, { check: name, limit: limits.pointsMax });
@@ -244,11 +247,31 @@ async function lastGood(db: CatalogReader, volume: { id: string; name: string },
     );
     common = common === null ? good : new Map([...good].filter(([seq]) => common!.has(seq)));
   }
-  const seq = Math.max(-1, ...(common?.keys() ?? []));
-  if (seq >= 0) return { seq, time: timeOf(common!.get(seq)!), checks: checks.map(({ name }) => name) };
-  throw new MidmirrorError('point-unavailable', `no good point of volume "${volume.name}" is known`, {
-    hint: `\`mim certify ${volume.name} --check <name>\` walks over its past points`,
-  });
+  const good = [...(common?.keys() ?? [])].sort((a, b) => b - a);
+  // Before the window there are snapshots alone.
+  const seq = good.find((each) => each >= volume.mim_seq || snapshots.has(each));
+  const names = checks.map(({ name }) => name);
+  if (seq !== undefined) return { seq, time: timeOf(common!.get(seq)!), checks: names };
+  throw noGoodPoint(volume.name, names, good[0]);
+}
+
+function noGoodPoint(volume: string, checks: readonly string[], gone: number | undefined): MidmirrorError {
+  if (checks.length === 0)
+    return new MidmirrorError(
+      'point-unavailable',
+      `volume "${volume}" has no checks: no good point is known`,
+      {
+        hint: `\`mim check add ${volume} fsck --name fsck\` gives it one`,
+      },
+    );
+  const all = checks.length === 1 ? `check ${checks[0]}` : `all of its checks (${checks.join(', ')})`;
+  return new MidmirrorError(
+    'point-unavailable',
+    `no good point of volume "${volume}" is known by ${all}${gone === undefined ? '' : `: write ${gone} was the last, and is not kept any more`}`,
+    {
+      hint: `\`mim certify ${volume} --check ${checks[0]}\` walks over its past points${checks.length === 1 ? '' : '; --check takes one check alone'}`,
+    },
+  );
 }
 
 function shownPoint(point: ToldCheckEnd['lastGood']) {

@@ -19,6 +19,7 @@ import type { Verdict } from './core/verdict.ts';
 import { monitorLimits } from './limits.ts';
 import type { Prober } from './prober.ts';
 import { Slots } from './loops/slots.ts';
+import { forgetVerdicts } from './verdict-keeping.ts';
 
 /** A walk or a search over a job's volume. Its state is plain JSON. */
 export interface Task<State> {
@@ -214,6 +215,7 @@ export class CheckJobs {
     if (end === null) throw new MidmirrorError('io', `job ${id} has ended without an end`);
     // Before it is done: cut off in between, it is done again, and finds what is there.
     await this.#onEnd(row, end);
+    await forgetVerdicts(catalog, { volumeId: volume.id, check: check.name });
     await this.#end(id, 'done', { result: JSON.stringify(end) });
   }
 

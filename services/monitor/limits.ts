@@ -139,6 +139,13 @@ export const monitorLimits = {
   attemptsMax: 60,
 } as const;
 
+/** Verdicts of one check of one volume. */
+export const verdictLimits = {
+  keptMax: 10_000,
+  /** With what was said, and what was read: hundreds of KiB at most, each. */
+  wholeMax: 1000,
+} as const;
+
 export interface WebhookLimits {
   /** Of one request, until its answer. */
   answerMsMax: number;
