@@ -25,7 +25,7 @@ export async function reach(
   context: MonitorContext,
   volume: { name: string },
   seq: number,
-  need: Need,
+  need: Exclude<Need, 'writes'>,
   folder: string,
 ): Promise<Reached> {
   const writable = need === 'writable-disk' || need === 'writable-files';

@@ -14,7 +14,7 @@ import {
 } from '@midmirror/nbd';
 import { type ByteRange, ReadSet } from '../core/read-set.ts';
 import { runnerLimits } from '../limits.ts';
-import { NAME } from './doorway-names.ts';
+import { NAME, socketIn } from './doorway-names.ts';
 import { WrittenDisk, WrittenOver } from './written-over.ts';
 
 export interface DoorwayOptions {
@@ -42,13 +42,7 @@ const PART = /^mirror\/(\d+)\+(\d+)$/;
 
 /** Rejects with MidmirrorError, `unavailable` while the appliance is away. */
 export async function openDoorway({ uri, folder, writable }: DoorwayOptions): Promise<Doorway> {
-  const path = `${folder}/nbd`;
-  if (Buffer.byteLength(path) > runnerLimits.socketPathBytesMax)
-    throw new MidmirrorError(
-      'bad-request',
-      `the socket ${path} has a path of more than ${runnerLimits.socketPathBytesMax} bytes, which no program can open`,
-      { hint: 'give the monitor a state directory with a shorter path' },
-    );
+  const path = socketIn(folder);
   const target = parseNbdUri(uri);
   const seen: Seen = { read: new ReadSet(runnerLimits.readRangesMax), failure: null };
   // Held to the end: the appliance keeps the point.
