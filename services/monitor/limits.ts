@@ -55,6 +55,8 @@ export const runnerLimits = {
   /** Of what a check has read, as told with its verdict. */
   readRangesMax: 4096,
   doorwayCloseMsMax: 2000,
+  /** Of a read that listens for guests. */
+  paceProbeBytes: 4096,
   /** By one check to its own copy of a moment. */
   writtenBytesMax: 64 * 2 ** 30,
 } as const;

@@ -2,6 +2,7 @@
 import { isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
 import { firstBadOf, toNs, type VerdictRow, type VolumeCheckRow, type VolumeRow } from '@midmirror/catalog';
+import { ReadPace } from '@midmirror/nbd';
 import { printTime } from '@midmirror/point';
 import { noProbes, type ProbeCounts } from './check-metrics.ts';
 import { readyOf } from './checks.ts';
@@ -32,6 +33,7 @@ export class Prober {
   /** What keeps checks apart here: looked for when the first one runs. */
   #isolation: Promise<Isolation> | null = null;
   readonly #slots = new Slots(monitorLimits.slotsMax);
+  readonly #pace = new ReadPace();
   readonly counts: ProbeCounts = noProbes();
 
   constructor(context: MonitorContext) {
@@ -171,10 +173,11 @@ export class Prober {
     folder: string,
   ): Promise<Reached> {
     const need = kind.need(settings);
-    if (need !== 'writes') return await reach(this.#context, volume, seq, need, folder);
+    const pace = this.#pace;
+    if (need !== 'writes') return await reach(this.#context, volume, seq, { need, folder, pace });
     const point = { seq, timeMs: Number(BigInt(timeNs) / 1_000_000n) };
     const moments = await momentsTo(this.#context, volume, point, settings as EntropySettings);
-    if (moments !== null) return await reachMoments(this.#context, volume, moments, folder);
+    if (moments !== null) return await reachMoments(this.#context, volume, moments, { folder, pace });
     throw new MidmirrorError('not-found', 'nothing is kept before this point to hold its writes against');
   }
 

@@ -6,7 +6,7 @@ import type { MonitorContext } from '../context.ts';
 import { type Moment, stepsTo } from '../core/entropy-steps.ts';
 import type { EntropySettings } from '../kinds/entropy/plan.ts';
 import { feedLimits } from '../limits.ts';
-import type { Reached } from '../reach.ts';
+import type { Reached, Way } from '../reach.ts';
 import { openMoments } from '../runner/moments-doorway.ts';
 
 /** Null: nothing is kept before the point. */
@@ -53,12 +53,12 @@ export async function reachMoments(
   context: MonitorContext,
   volume: VolumeRow,
   moments: readonly Moment[],
-  folder: string,
+  { folder, pace }: Pick<Way, 'folder' | 'pace'>,
 ): Promise<Reached> {
   const doorway = await openMoments({
     seqs: moments.map(({ seq }) => seq),
     uriOf: (seq) => context.exportUri(`${volume.name}@seq:${seq}`),
-    folder,
+    ...{ folder, pace },
   });
   return {
     input: { moments: moments.map((moment) => ({ ...moment, uri: doorway.uriOf(moment.seq) })) },

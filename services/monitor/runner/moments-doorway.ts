@@ -1,9 +1,17 @@
 // Some moments of one volume as a check may reach them: a socket in its own directory behind which there are these and
 // nothing else, each with what the appliance tells of it beside its bytes.
 import { MidmirrorError } from '@midmirror/basis';
-import { connectNbd, type NbdServer, parseNbdUri, remoteExports, startNbdServer } from '@midmirror/nbd';
+import {
+  connectNbd,
+  type NbdServer,
+  parseNbdUri,
+  type ReadPace,
+  remoteExports,
+  startNbdServer,
+} from '@midmirror/nbd';
 import { runnerLimits } from '../limits.ts';
 import { socketIn } from './doorway-names.ts';
+import { pacedExports } from './paced-exports.ts';
 
 export interface MomentsDoorway {
   /** What the check is told: NBD, of the moment of a write. */
@@ -19,10 +27,12 @@ export interface MomentsWish {
   /** At the appliance. */
   uriOf: (seq: number) => string;
   folder: string;
+  /** As of a doorway. */
+  pace: ReadPace;
 }
 
 /** Rejects with MidmirrorError, `unavailable` while the appliance is away. */
-export async function openMoments({ seqs, uriOf, folder }: MomentsWish): Promise<MomentsDoorway> {
+export async function openMoments({ seqs, uriOf, folder, pace }: MomentsWish): Promise<MomentsDoorway> {
   const path = socketIn(folder);
   const targets = new Map(seqs.map((seq) => [nameOf(seq), parseNbdUri(uriOf(seq))]));
   const held = await connectNbd(uriOf(seqs.at(-1)!));
@@ -36,7 +46,7 @@ export async function openMoments({ seqs, uriOf, folder }: MomentsWish): Promise
       },
       list: async () => [...targets.keys()].map((name) => ({ name, description: 'a moment' })),
     });
-    server = await startNbdServer({ listen: { path }, directory });
+    server = await startNbdServer({ listen: { path }, directory: pacedExports(directory, pace) });
   } catch (error) {
     await held.close();
     throw error;
