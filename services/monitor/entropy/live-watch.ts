@@ -168,6 +168,9 @@ export class LiveWatch {
       connections: 1,
       ...(since === null ? {} : { changedSince: `seq:${since}` }),
       ...NEVER_AWAY,
+    }).catch((cause: unknown) => {
+      // In a gap of the timeline, say: it is tried again, and told once.
+      throw new MidmirrorError('unavailable', 'a point of the volume can not be opened', { cause });
     });
     try {
       await act(source);
