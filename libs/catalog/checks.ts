@@ -53,3 +53,20 @@ export async function lastGoodOf(
     .limit(1)
     .executeTakeFirst();
 }
+
+/** The oldest point that a check has probed and condemned. */
+export async function firstBadOf(
+  db: CatalogReader,
+  { volume_id, name }: Pick<VolumeCheckRow, 'volume_id' | 'name'>,
+): Promise<VerdictRow | undefined> {
+  return await db
+    .selectFrom('verdict')
+    .selectAll()
+    .where('volume_id', '=', volume_id)
+    .where('check_name', '=', name)
+    .where('verdict', '=', 'bad')
+    .where('reused_seq', 'is', null)
+    .orderBy('seq')
+    .limit(1)
+    .executeTakeFirst();
+}

@@ -51,7 +51,7 @@ export function checkCommands(program: Command, open: () => Session): void {
   check
     .command('add <volume> <kind>')
     .description(
-      'give a volume a check: fsck, virus, postgres, sqlite, or command with a program of your own',
+      'give a volume a check: fsck, virus, postgres, sqlite, entropy (encryption, as it is written), or command with a program of your own',
     )
     .requiredOption('--name <name>', 'how it is called')
     .option(
@@ -81,8 +81,8 @@ export function checkCommands(program: Command, open: () => Session): void {
       });
       session.answer(
         made,
-        ({ name, schedule }) =>
-          `Check ${name} of ${volume} is ready${schedule === null ? '' : `; it runs ${scheduleText(schedule)}`}. Try it: mim certify ${volume} --check ${name} --at latest`,
+        ({ name, ...runs }) =>
+          `Check ${name} of ${volume} is ready${runsText(runs) === ON_REQUEST ? '' : `; it runs ${runsText(runs)}`}. Try it: mim certify ${volume} --check ${name} --at latest`,
       );
     });
   check
@@ -275,10 +275,10 @@ async function showChecks(session: Session, volume: string): Promise<void> {
   session.answer({ checks }, () => {
     if (checks.length === 0)
       return `${volume} has no checks: \`mim check add ${volume} fsck --name fsck\` gives it one.`;
-    const rows = checks.map(({ name, kind, schedule, lastGood, newest }) => [
+    const rows = checks.map(({ name, kind, lastGood, newest, ...runs }) => [
       name,
       kind,
-      schedule === null ? 'on request' : scheduleText(schedule),
+      runsText({ kind, ...runs }),
       lastGood === null ? '-' : printPoint(lastGood),
       newest === null ? '-' : `${newest.verdict} at write ${newest.seq}`,
     ]);
@@ -368,6 +368,14 @@ function scheduleOf({ every, everySnapshot, nth }: AddOptions): Schedule | null 
   if (found === null)
     throw new MidmirrorError('bad-request', `--every: "${every}" is not a time such as 90s, 30m, 1h, 1d`);
   return { kind: 'every', everyMs: Number(found[1]) * UNIT_MS[found[2]!]! };
+}
+
+const ON_REQUEST = 'on request';
+
+function runsText({ kind, settings, schedule }: Pick<ShownCheck, 'kind' | 'settings' | 'schedule'>): string {
+  const isLive = kind === 'entropy' && (settings as { live?: boolean }).live !== false;
+  const times = schedule === null ? [] : [scheduleText(schedule)];
+  return [...(isLive ? ['as writes come'] : []), ...times].join(', ') || ON_REQUEST;
 }
 
 function scheduleText(schedule: Schedule): string {

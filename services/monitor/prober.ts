@@ -1,36 +1,39 @@
 // One probe: what a check says of one moment. An earlier verdict that still holds is taken instead.
 import { isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
-import { ask, tell } from '@midmirror/bus';
-import {
-  type CatalogTransaction,
-  fromNs,
-  toNs,
-  type VerdictRow,
-  type VolumeCheckRow,
-  type VolumeRow,
-} from '@midmirror/catalog';
+import { ask } from '@midmirror/bus';
+import { firstBadOf, toNs, type VerdictRow, type VolumeCheckRow, type VolumeRow } from '@midmirror/catalog';
+import { ReadPace } from '@midmirror/nbd';
 import { printTime } from '@midmirror/point';
 import { noProbes, type ProbeCounts } from './check-metrics.ts';
 import { readyOf } from './checks.ts';
-import { SOURCE, type MonitorContext } from './context.ts';
+import type { MonitorContext } from './context.ts';
 import type { ByteRange } from './core/read-set.ts';
 import { type EarlierVerdict, holdsFor, nearestVerdicts, type Probe } from './core/reuse.ts';
 import type { Verdict } from './core/verdict.ts';
 import type { ReadyCheck } from './kinds/all-kinds.ts';
-import { checkLimits, monitorLimits } from './limits.ts';
-import { reach, type Reached } from './reach.ts';
+import { type CheckLimits, checkLimits, monitorLimits } from './limits.ts';
+import { momentsTo, reachMoments } from './entropy/moments.ts';
+import { entropy, type EntropySettings } from './kinds/entropy/plan.ts';
+import { type FilesWish, reach, type Reached } from './reach.ts';
 import type { CheckPlan, CheckResult } from './runner/check-plan.ts';
 import { findIsolation, type Isolation } from './runner/isolation.ts';
 import { runCheck } from './runner/run-check.ts';
 import { Slots } from './loops/slots.ts';
+import { storeVerdict } from './verdicts.ts';
 
 type Said = Pick<VerdictRow, 'verdict' | 'reason' | 'output' | 'read_ranges' | 'reused_seq' | 'duration_ms'>;
+
+interface Point {
+  seq: number;
+  timeNs: string;
+}
 
 export class Prober {
   readonly #context: MonitorContext;
   /** What keeps checks apart here: looked for when the first one runs. */
   #isolation: Promise<Isolation> | null = null;
   readonly #slots = new Slots(monitorLimits.slotsMax);
+  readonly #pace = new ReadPace();
   readonly counts: ProbeCounts = noProbes();
 
   constructor(context: MonitorContext) {
@@ -54,6 +57,7 @@ export class Prober {
     // Between the plan and the probe the policy may have let it go.
     if (point === null) return 'cannot-tell';
     const said =
+      (await this.#condemnedBefore(check, ready, seq)) ??
       (await this.#reused(volume, check, ready, checkKey, seq)) ??
       (await this.#slots.within(volume.id, signal, () =>
         this.#run(volume, check, ready, { seq, timeNs: point.timeNs }, signal),
@@ -67,10 +71,24 @@ export class Prober {
       check_key: checkKey,
       at_ns: toNs(this.#context.clock.nowNs()),
     };
-    await this.#store(row, check);
+    await storeVerdict(this.#context, row, check);
     if (said.reused_seq === null) this.counts.probes[said.verdict as Verdict] += 1;
     else this.counts.reused += 1;
     return said.verdict as Verdict;
+  }
+
+  /**
+   * Of a check that judges writes, not what stands there: what was written before a condemned point still stands in those
+   * after it, whatever has been written since.
+   */
+  async #condemnedBefore(check: VolumeCheckRow, { kind }: ReadyCheck, seq: number): Promise<Said | null> {
+    if (kind.name !== entropy.name) return null;
+    const bad = await firstBadOf(this.#context.catalog.db, check);
+    if (bad === undefined || bad.seq >= seq) return null;
+    return {
+      ...{ verdict: 'bad', output: '', read_ranges: null, reused_seq: bad.seq, duration_ms: 0 },
+      reason: `it comes after write ${bad.seq}, which is condemned: ${bad.reason}`,
+    };
   }
 
   async #reused(
@@ -151,11 +169,27 @@ export class Prober {
     return await this.#isolation;
   }
 
+  async #reach(
+    volume: VolumeRow,
+    { kind, settings }: Pick<ReadyCheck, 'kind' | 'settings'>,
+    { seq, timeNs }: Point,
+    folder: string,
+    files: FilesWish,
+  ): Promise<Reached> {
+    const need = kind.need(settings);
+    const pace = this.#pace;
+    if (need !== 'writes') return await reach(this.#context, volume, seq, { need, folder, pace, files });
+    const point = { seq, timeMs: Number(BigInt(timeNs) / 1_000_000n) };
+    const moments = await momentsTo(this.#context, volume, point, settings as EntropySettings);
+    if (moments !== null) return await reachMoments(this.#context, volume, moments, { folder, pace });
+    throw new MidmirrorError('not-found', 'nothing is kept before this point to hold its writes against');
+  }
+
   async #run(
     volume: VolumeRow,
     check: VolumeCheckRow,
     { kind, settings }: ReadyCheck,
-    { seq, timeNs }: { seq: number; timeNs: string },
+    { seq, timeNs }: Point,
     signal: AbortSignal,
   ): Promise<Said> {
     const moment = { volume: volume.name, check: check.name, seq, time: printTime(BigInt(timeNs)) };
@@ -166,13 +200,17 @@ export class Prober {
         async ({ scratch }) => {
           const planOf = (input: Reached['input']): CheckPlan =>
             kind.plan(settings, { moment, ...input, scratch });
-          reached = await reach(this.#context, volume, seq, scratch, {
-            ...{ need: kind.need(settings), wanted: kind.wanted?.(settings) ?? null, signal },
-            limitsFor: (input) => ({ ...checkLimits, ...planOf(input).limits }),
-          }).catch((error: unknown) => {
-            away = error;
-            throw error;
+          const limitsFor = (input: Reached['input']): CheckLimits => ({
+            ...checkLimits,
+            ...planOf(input).limits,
           });
+          const files = { wanted: kind.wanted?.(settings) ?? null, limitsFor, signal };
+          reached = await this.#reach(volume, { kind, settings }, { seq, timeNs }, scratch, files).catch(
+            (error: unknown) => {
+              away = error;
+              throw error;
+            },
+          );
           const { input, copied } = reached;
           const plan = planOf(input);
           if (input.files === undefined) return plan;
@@ -193,50 +231,6 @@ export class Prober {
       });
     }
   }
-
-  async #store(row: VerdictRow, check: VolumeCheckRow): Promise<void> {
-    const { catalog, bus, clock } = this.#context;
-    await catalog.transaction(async (tx) => {
-      await refuseUnlessThere(tx, check);
-      const before = await tx
-        .selectFrom('verdict')
-        .select('verdict')
-        .where('volume_id', '=', row.volume_id)
-        .where('check_name', '=', row.check_name)
-        .where('seq', '=', row.seq)
-        .executeTakeFirst();
-      await tx
-        .deleteFrom('verdict')
-        .where('volume_id', '=', row.volume_id)
-        .where('check_name', '=', row.check_name)
-        .where('seq', '=', row.seq)
-        .execute();
-      await tx.insertInto('verdict').values(row).execute();
-      if (row.verdict === 'cannot-tell' || before?.verdict === row.verdict) return;
-      const about = { check: row.check_name, seq: row.seq, pointNs: fromNs(row.time_ns).toString() };
-      const event = { volumeId: row.volume_id, timeNs: clock.nowNs().toString() };
-      await tell(
-        bus,
-        tx,
-        SOURCE,
-        row.verdict === 'good'
-          ? { type: 'mirror.certified', ...event, data: about }
-          : { type: 'mirror.condemned', ...event, data: { ...about, reason: row.reason } },
-      );
-    });
-  }
-}
-
-/** It may have been taken away since, and another one have its name by now. */
-async function refuseUnlessThere(tx: CatalogTransaction, check: VolumeCheckRow): Promise<void> {
-  const now = await tx
-    .selectFrom('volume_check')
-    .select('created_ns')
-    .where('volume_id', '=', check.volume_id)
-    .where('name', '=', check.name)
-    .executeTakeFirst();
-  if (now?.created_ns !== check.created_ns)
-    throw new MidmirrorError('not-found', `check "${check.name}" was taken away while it ran`);
 }
 
 /** What was read badly may have been taken for damage. */

@@ -4,6 +4,7 @@
 import { dirname } from 'node:path';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { type FileTree, type MirrorFiles, openMirror, thisMachine, undoStale } from '@midmirror/mirror-files';
+import type { ReadPace } from '@midmirror/nbd';
 import type { MonitorContext } from './context.ts';
 import type { ByteRange } from './core/read-set.ts';
 import { copiedFilesPath, type CopiedFiles, copyFiles, type CopyWish } from './copied-files.ts';
@@ -24,21 +25,29 @@ export interface Reached {
   close(): Promise<void>;
 }
 
-export interface ReachWish {
-  need: Need;
+/** Of a check that wants files. */
+export interface FilesWish {
   wanted: WantedFiles | null;
   /** Of the check that gets this. */
   limitsFor(input: Reached['input']): CheckLimits;
   signal: AbortSignal;
 }
 
-/** `folder`: the check's own, for the doorway's socket and for copies. Rejects with MidmirrorError; nothing is left then. */
+export interface Way {
+  need: Exclude<Need, 'writes'>;
+  /** The check's own: for the doorway's socket, and for copies. */
+  folder: string;
+  /** Of all that is read for checks. */
+  pace: ReadPace;
+  files: FilesWish;
+}
+
+/** Rejects with MidmirrorError; nothing is left then. */
 export async function reach(
   context: MonitorContext,
   volume: { name: string },
   seq: number,
-  folder: string,
-  { need, wanted, limitsFor, signal }: ReachWish,
+  { need, folder, pace, files: { wanted, limitsFor, signal } }: Way,
 ): Promise<Reached> {
   const writable = need === 'writable-disk' || need === 'writable-files';
   const wantsFiles = need === 'files' || need === 'writable-files';
@@ -52,7 +61,7 @@ export async function reach(
   };
   try {
     const uri = context.exportUri(`${volume.name}@seq:${seq}`);
-    const doorway: Doorway = await openDoorway({ uri, folder, writable: writable || wantsFiles });
+    const doorway: Doorway = await openDoorway({ uri, folder, writable: writable || wantsFiles, pace });
     undo.push(() => doorway.close());
     const facts = {
       get read() {
