@@ -52,6 +52,14 @@ export async function startConsole(
     bodyLimit: limits.bodyBytesMax,
     forceCloseConnections: true,
     ajv: { customOptions: { coerceTypes: 'array', removeAdditional: false } },
+    schemaErrorFormatter: ([wrong], where) => {
+      const { allowedValues } = (wrong?.params ?? {}) as { allowedValues?: unknown[] };
+      const allowed = allowedValues === undefined ? '' : `: ${allowedValues.join(', ')}`;
+      return new MidmirrorError(
+        'bad-request',
+        `${where}${wrong?.instancePath ?? ''} ${wrong?.message ?? 'is wrong'}${allowed}`,
+      );
+    },
   });
   server.setErrorHandler(async (error, _request, reply) => {
     const problem = problemOf(error);

@@ -5,6 +5,7 @@ import { volumePath } from '@midmirror/api';
 import { waitForCheck, type ShownCheckJob, checkJobPath } from './check-jobs.ts';
 import { printPoint, printSeconds, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
+import { wholeOf } from './restore-options.ts';
 import type { Session } from './session.ts';
 
 export interface ShownVerdict extends ShownPoint {
@@ -153,7 +154,7 @@ export function checkCommands(program: Command, open: () => Session): void {
         const session = open();
         const body = {
           check: options.check,
-          every: Number(options.every),
+          every: wholeOf(options.every, '--every', 1),
           ...pointsIn(options, ['at', 'from', 'to']),
         };
         await begun(session, `${volumePath(volume)}/certifications`, body, options.detach === true);
@@ -176,7 +177,7 @@ export function checkCommands(program: Command, open: () => Session): void {
         const session = open();
         const body = {
           check: options.check,
-          jobs: Number(options.jobs),
+          jobs: wholeOf(options.jobs, '--jobs', 1),
           ...pointsIn(options, ['good', 'bad']),
         };
         await begun(session, `${volumePath(volume)}/bisections`, body, options.detach === true);
@@ -194,6 +195,8 @@ async function begun(session: Session, path: string, body: object, detach: boole
   if (detach) return session.answer({ job }, () => `Job ${job.job} has begun: \`mim check jobs\` shows it.`);
   const ended = await waitForCheck(session, job);
   const around = ended.end?.kind === 'found' ? await bytesRound(session, ended) : [];
+  // A script must not take it for a good one.
+  if (ended.end?.kind === 'cannot-tell' || ended.end?.kind === 'range') process.exitCode = 1;
   session.answer({ job: ended, around }, () => [printEnd(ended), ...around.map(printAround)].join('\n'));
   if (ended.end?.kind === 'condemned' || ended.end?.kind === 'nothing-good') process.exitCode = 1;
 }
@@ -242,7 +245,7 @@ function printEnd({ volume, check, end, probes, probesMax }: ShownCheckJob): str
     case 'certified':
       return `${volume}: ${check} found nothing wrong; ${good}; ${made}.${untold}`;
     case 'cannot-tell':
-      return `${volume}: ${check} could not tell of any point; ${made}. \`mim check verdicts ${volume}\` shows why.`;
+      return `${volume}: ${check} could not tell of any point; ${made}. \`mim check verdicts ${volume} --check ${check}\` shows why.`;
     case 'condemned':
       return `${volume}: ${check} condemns it. ${bad}; ${good}; ${made}.${untold}${restoreHint(volume, end.lastGood)}`;
     case 'nothing-bad':
@@ -250,7 +253,9 @@ function printEnd({ volume, check, end, probes, probesMax }: ShownCheckJob): str
     case 'nothing-good':
       return `${volume}: the oldest point is bad already by ${check}: ${bad}; ${made}. Is there an older one, or a tape?`;
     case 'range':
-      return `${volume}: the first bad write lies between them, and can't be told nearer. ${good}; ${bad}; ${made}.${untold}`;
+      return bad === ''
+        ? `${volume}: ${check} could not tell of the bad point, nor of those before it. ${good}; ${made}.${untold} \`mim check verdicts ${volume} --check ${check}\` shows why.`
+        : `${volume}: the first bad write can't be told nearer. ${good}; ${bad}; ${made}.${untold}`;
     case 'found': {
       const rows = end.writes.map(({ seq, time, extents }) => [
         `  write ${seq}`,
@@ -362,7 +367,7 @@ function scheduleOf({ every, everySnapshot, nth }: AddOptions): Schedule | null 
       hint: 'give the volume a second check for the other',
     });
   if (everySnapshot === true) return { kind: 'every-snapshot' };
-  if (nth !== undefined) return { kind: 'nth-snapshot', nth: Number(nth) };
+  if (nth !== undefined) return { kind: 'nth-snapshot', nth: wholeOf(nth, '--nth', 1) };
   if (every === undefined) return null;
   const found = /^(\d{1,9})([smhd])$/.exec(every);
   if (found === null)

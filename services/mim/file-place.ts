@@ -17,6 +17,11 @@ export function parseFilePlace(text: string): FilePlace {
   const [name, point] = disk.includes('@')
     ? [disk.slice(0, disk.indexOf('@')), disk.slice(disk.indexOf('@') + 1)]
     : [disk, null];
+  const bare = /^(?:latest|-\d+[smhd]|(?:seq|snap):[^:]+):(.+)$/.exec(point ?? '');
+  if (bare !== null)
+    throw new MidmirrorError('bad-request', `"${text}": the path ${bare[1]} does not begin with /`, {
+      hint: 'write it from the root of the file system on, such as db@latest:/var/log',
+    });
   if (name === '' || point === '' || name.includes(':') || name.includes('/'))
     throw new MidmirrorError('bad-request', `"${text}" does not name files of a volume`, {
       hint: 'write it as <volume>@<point>:/path, such as db@-5m:/var/log, or <clone>:/path',

@@ -59,10 +59,18 @@ export function awayOptions(session: Session, options: { retryFor: string }): Aw
   };
 }
 
-function wholeOf(text: string, name: string, min: number, max: number): number {
+export function wholeOf(
+  text: string,
+  name: string,
+  min: number,
+  max: number = Number.MAX_SAFE_INTEGER,
+): number {
   const value = Number(text);
   if (text.trim() !== '' && Number.isSafeInteger(value) && value >= min && value <= max) return value;
-  throw new MidmirrorError('bad-request', `${name}: "${text}" is not a whole number from ${min} to ${max}`);
+  throw new MidmirrorError(
+    'bad-request',
+    `${name}: "${text}" is not a whole number from ${min} ${max === Number.MAX_SAFE_INTEGER ? 'on' : `to ${max}`}`,
+  );
 }
 
 /** At a terminal. A script is taken at its word, as by other tools that write disks. */

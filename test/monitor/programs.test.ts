@@ -68,6 +68,27 @@ test('programs with a file, a folder, and clones of both; what is steady is aske
       const times = Number((await succeed('wc', ['-l', asked])).split(' ')[0]);
       assert.equal(times, check === 'steady' ? 1 : 3, check);
     }
+
+    // What can't be told is no success, and mistakes are named.
+    await add(...command, folder, '--name', 'folder');
+    const untold = await appliance.mim('certify', 'db', '--check', 'folder', '--at', 'latest');
+    assert.equal(untold.status, 1);
+    assert.match(untold.stdout, /`mim check verdicts db --check folder` shows why/);
+    const why = await appliance.mim('check', 'verdicts', 'db', '--check', 'folder');
+    assert.match(why.stdout, /is not there, or can't be run \(exit status 126\)/);
+    const searched = await appliance.mim('bisect', 'db', '--check', 'folder', '--good', 'seq:1');
+    assert.equal(searched.status, 1);
+    assert.match(searched.stdout, /folder could not tell of the bad point, nor of those before it\. no good/);
+    for (const [said, ...args] of [
+      ['--jobs: "x" is not a whole number from 1 on', 'bisect', 'db', '--check', 'file', '--jobs', 'x'],
+      ['--every: "0" is not a whole number', 'certify', 'db', '--check', 'file', '--every', '0'],
+      ['body/onCondemned must be .*: notify, clone', 'check', 'add', 'db', 'fsck', '--name', 'x'],
+    ] as const) {
+      const more = args[0] === 'check' ? ['--on-condemned', 'weep'] : [];
+      const wrong = await appliance.mim(...args, ...more);
+      assert.equal(wrong.status, 2);
+      assert.match(wrong.stderr, new RegExp(said));
+    }
     assert.deepEqual(leftOf(`${folder}/data`), []);
     assert.deepEqual(await clonesOf(appliance), []);
 

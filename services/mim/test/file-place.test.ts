@@ -14,6 +14,16 @@ test('a volume, a point and a path are told apart', () => {
     ['trial', 'trial', null, null],
   ] as const)
     assert.deepEqual(parseFilePlace(text), { text, name, point, path });
-  for (const wrong of ['', ':/etc', '@-5m:/etc', 'db@:/etc', '/etc/hosts', './a', 'seq:5:/a', 'db:etc'])
+  for (const wrong of [
+    '',
+    ':/etc',
+    '@-5m:/etc',
+    'db@:/etc',
+    '/etc/hosts',
+    './a',
+    'seq:5:/a',
+    'db:etc',
+    'db@latest:etc',
+  ])
     assert.throws(() => parseFilePlace(wrong), { code: 'bad-request' }, wrong);
 });

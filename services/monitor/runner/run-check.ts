@@ -255,8 +255,8 @@ class RunningCheck {
     const name = signal ?? signalOf(status);
     if (name === 'SIGXFSZ') return cannotTell(`it wrote a file of more than ${printBytes(scratchBytesMax)}`);
     if (name !== null) return cannotTell(`it was ended by ${name}`);
-    if (status === 127)
-      return cannotTell(`${this.#plan.program} is not there, or can't be run (exit status 127)`);
+    if (status === 126 || status === 127)
+      return cannotTell(`${this.#plan.program} is not there, or can't be run (exit status ${status})`);
     return cannotTell(
       `it ended with exit status ${status}, which says nothing (0 good, 1 bad, 125 can't tell)`,
     );
