@@ -60,7 +60,11 @@ test('checks of files, file systems and programs, and mim ls, cat and cp, withou
         'look',
         'cd "$MIM_MIRROR_FILES" && find . | LC_ALL=C sort && cat home/for-root-only && test ! -e home/out',
       );
-      const write = program(folder, 'write', 'echo x >"$MIM_MIRROR_FILES/home/for-root-only"');
+      const write = program(
+        folder,
+        'write',
+        'echo x >"$MIM_MIRROR_FILES/home/for-root-only"; mkdir -p shut/in && chmod 0 shut/in shut',
+      );
       const list = program(folder, 'list', 'cat "$MIM_MIRROR_FILES/own.hsb"');
       await add('db', 'sqlite', 'sqlite', { paths: ['/srv/*.db'] });
       await add('db', 'virus', 'virus', { database: signatures });

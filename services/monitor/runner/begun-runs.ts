@@ -76,11 +76,22 @@ async function undo(id: string, folder: string, groups: readonly string[]): Prom
   }
   if (mountsBelow(folder).length > 0) return left;
   try {
-    rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
+    removeFolder(folder);
   } catch (error) {
     left.push(`${folder}: ${messageOf(error)}`);
   }
   return left;
+}
+
+/** What a check has made is ours, also where it has taken our right to it away. */
+function removeFolder(folder: string): void {
+  try {
+    rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
+  } catch (error) {
+    if (!['EACCES', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+    execFileSync('chmod', ['-R', 'u+rwX', '--', folder], { stdio: ['ignore', 'ignore', 'pipe'] });
+    rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
+  }
 }
 
 /** Deepest first. */
