@@ -43,6 +43,9 @@ export class Monitor {
   #jobs: CheckJobs | null = null;
   #timer: NodeJS.Timeout | null = null;
   #tick: Promise<void> = Promise.resolve();
+  #isLooking = false;
+  /** Why a check could not be begun by its schedule, at the last look: each reason is said once. */
+  #notBegun: ReadonlyMap<string, string> = new Map();
 
   constructor(context: MonitorContext) {
     this.#context = context;
@@ -211,19 +214,24 @@ export class Monitor {
     return (await ask(this.#context.bus, 'ingest.publish', { volumeId: id })).seq;
   }
 
+  /** One look at a time: what waits for a server that is away must not heap up. */
   #look(jobs: CheckJobs): void {
-    this.#tick = this.#tick
-      .then(async () => {
-        if (!this.#stop.signal.aborted) await this.#watches.look();
-        if (!this.#stop.signal.aborted) await this.#bySchedule(jobs);
-      })
-      .catch((error: unknown) => this.#context.log(`checks by themselves: ${messageOf(error)}`));
+    if (this.#isLooking) return;
+    this.#isLooking = true;
+    const saying = (error: unknown): void => this.#context.log(`checks by themselves: ${messageOf(error)}`);
+    this.#tick = (async () => {
+      if (!this.#stop.signal.aborted) await this.#watches.look().catch(saying);
+      if (!this.#stop.signal.aborted) await this.#bySchedule(jobs).catch(saying);
+    })().finally(() => (this.#isLooking = false));
   }
 
   async #bySchedule(jobs: CheckJobs): Promise<void> {
-    const { db } = this.#context.catalog;
+    const { log, catalog } = this.#context;
+    const { db } = catalog;
     const rows = await db.selectFrom('volume_check').selectAll().where('schedule', 'is not', null).execute();
+    const notBegun = new Map<string, string>();
     for (const check of rows) {
+      if (this.#stop.signal.aborted) return;
       const stands = scheduleOf(check);
       if (stands === null || (await jobs.isBusy(check.volume_id, check.name))) continue;
       const volume = await db
@@ -233,8 +241,15 @@ export class Monitor {
         .where('state', '=', 'active')
         .executeTakeFirst();
       if (volume === undefined) continue;
-      await this.#whatIsDue(jobs, volume, check, stands);
+      // One volume whose server is away keeps no other from its turn.
+      await this.#whatIsDue(jobs, volume, check, stands).catch((error: unknown) => {
+        const key = `${volume.name} ${check.name}`;
+        notBegun.set(key, messageOf(error));
+        if (this.#notBegun.get(key) !== messageOf(error))
+          log(`check ${check.name} of ${volume.name} waits, though it is due: ${messageOf(error)}`);
+      });
     }
+    this.#notBegun = notBegun;
   }
 
   async #whatIsDue(
