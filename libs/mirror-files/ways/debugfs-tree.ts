@@ -41,6 +41,7 @@ class DebugfsTree implements RawTree {
     const { stdout, stderr } = await this.#ask(commands, [], stdoutBytesMax);
     return stderr === '' ? stdout : null;
   });
+  readonly #orders = new WeakMap<Folder, { inodes: readonly number[]; at: ReadonlyMap<string, number> }>();
   /** Why an inode was not told. */
   #said = '';
 
@@ -95,11 +96,17 @@ class DebugfsTree implements RawTree {
   async #small(path: Path): Promise<Buffer | null> {
     const folder = await this.#find(path.slice(0, -1));
     const names = await this.#folder(folder, path.slice(0, -1));
-    const all = [...names.values()].map((number): SmallFile | null => {
-      const inode = this.#known.get(number);
-      return inode?.kind === 'file' ? { inode: number, sizeBytes: inode.sizeBytes } : null;
-    });
-    return await this.#smallFiles.bytesOf(folder, all, [...names.keys()].indexOf(path.at(-1)!));
+    let order = this.#orders.get(names);
+    if (order === undefined) {
+      order = { inodes: [...names.values()], at: new Map([...names.keys()].map((name, i) => [name, i])) };
+      this.#orders.set(names, order);
+    }
+    const { inodes } = order;
+    const at = (index: number): SmallFile | null => {
+      const inode = this.#known.get(inodes[index]!);
+      return inode?.kind === 'file' ? { inode: inodes[index]!, sizeBytes: inode.sizeBytes } : null;
+    };
+    return await this.#smallFiles.bytesOf(folder, { length: inodes.length, at }, order.at.get(path.at(-1)!)!);
   }
 
   async #find(path: Path): Promise<number> {

@@ -10,6 +10,12 @@ export interface SmallFile {
 /** Runs commands; null: something was wrong, and it is not known with which of them. */
 export type Ask = (commands: string, stdoutBytesMax: number) => Promise<Buffer | null>;
 
+/** What is in a folder, in its order. Of what is no file, or not known: null. */
+export interface FolderOfFiles {
+  length: number;
+  at(index: number): SmallFile | null;
+}
+
 export class SmallFiles {
   readonly #ask: Ask;
   #read: ReadonlyMap<number, Buffer> = new Map();
@@ -19,9 +25,9 @@ export class SmallFiles {
     this.#ask = ask;
   }
 
-  /** `all`: of its folder, in order, `at` which is asked for. Null: it is to be read by itself. */
-  async bytesOf(folder: number, all: readonly (SmallFile | null)[], at: number): Promise<Buffer | null> {
-    const file = all[at] ?? null;
+  /** `folder`: its inode. Of the one at this index; null: it is to be read by itself. */
+  async bytesOf(folder: number, all: FolderOfFiles, at: number): Promise<Buffer | null> {
+    const file = all.at(at);
     const follows = this.#last?.folder === folder && this.#last.at < at;
     this.#last = { folder, at };
     if (file === null || file.sizeBytes > limits.smallFileBytesMax) return null;
@@ -31,7 +37,8 @@ export class SmallFiles {
     this.#read = new Map();
     const some: SmallFile[] = [];
     let bytes = 0;
-    for (const each of all.slice(at)) {
+    for (let i = at; i < all.length; i += 1) {
+      const each = all.at(i);
       if (each === null || each.sizeBytes > limits.smallFileBytesMax) continue;
       if (some.length === limits.smallFilesAtOnceMax || bytes + each.sizeBytes > limits.smallFilesBytesMax)
         break;
