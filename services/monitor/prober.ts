@@ -237,7 +237,8 @@ export class Prober {
 function said(result: CheckResult, reached: Reached | null): Said {
   const failure = reached?.failure ?? null;
   const verdict = failure === null ? result.verdict : 'cannot-tell';
-  const reason = failure === null ? result.reason : `the mirror could not be read: ${failure}`;
+  const reason =
+    failure === null ? result.reason : `the mirror could not be read, or its copy not written: ${failure}`;
   const copied = reached?.copied === undefined ? [] : [reached.copied.said];
   return {
     ...{ verdict, reason, output: [...copied, result.output].join('\n') },

@@ -163,7 +163,11 @@ class SeenDevice implements BlockDevice {
       ...command,
       startBytes: this.#startBytes + command.startBytes,
       complete: (errno) => {
-        if (errno !== 0) this.#seen.failure ??= `a write failed with error ${errno}`;
+        if (errno !== 0)
+          this.#seen.failure ??=
+            errno === Errno.ENOSPC
+              ? 'there is no more room for what it writes'
+              : `a write failed with error ${errno}`;
         command.complete(errno);
       },
     });

@@ -1,11 +1,12 @@
 // What a check writes to its own copy of a moment: kept beside the mirror, in a file that has no name, so that nothing of it is
 // there after the check, however that ends. The mirror is never written, and nothing is made on the appliance.
 import { randomUUID } from 'node:crypto';
-import { close, type NoParamCallback, openSync, read, unlinkSync, writev } from 'node:fs';
+import { close, type NoParamCallback, openSync, read, statfsSync, unlinkSync, writev } from 'node:fs';
 import { promisify } from 'node:util';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { type AllocationExtent, type BlockDevice, Errno, type WriteCommand } from '@midmirror/block-device';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
+import { runnerLimits } from '../limits.ts';
 
 const readFile = promisify(read);
 const closeFile = promisify(close);
@@ -15,14 +16,19 @@ export class WrittenOver {
   readonly #file: number;
   /** In the file data lie where they lie on the disk. */
   readonly #map = new ExtentMap();
+  readonly #folder: string;
   readonly #bytesMax: number;
   #bytes = 0;
+  /** When it was looked last how much is left there, and what was found. */
+  #lookedAtBytes = 0;
+  #isFull = false;
 
   /** `folder`: on a file system with room for what is written. */
   constructor(folder: string, bytesMax: number) {
     const path = `${folder}/${randomUUID()}`;
     this.#file = openSync(path, 'wx+', 0o600);
     unlinkSync(path);
+    this.#folder = folder;
     this.#bytesMax = bytesMax;
   }
 
@@ -56,7 +62,11 @@ export class WrittenOver {
 
   write(startBytes: number, lengthBytes: number, pieces: readonly Uint8Array[], done: NoParamCallback): void {
     if (!this.#hasRoom(lengthBytes)) {
-      done(Object.assign(new Error('it wrote more than is possible'), { code: 'ENOSPC' }));
+      done(
+        Object.assign(new Error('it wrote more than is possible, or than there is room for'), {
+          code: 'ENOSPC',
+        }),
+      );
       return;
     }
     writev(this.#file, pieces, startBytes, (error, written) => {
@@ -72,7 +82,13 @@ export class WrittenOver {
   /** Written twice counts twice: it is a bound, and need not be exact. */
   #hasRoom(lengthBytes: number): boolean {
     this.#bytes += lengthBytes;
-    return this.#bytes <= this.#bytesMax;
+    const { scratchBytesSmall, scratchFreeBytesMin } = runnerLimits;
+    if (this.#bytes - this.#lookedAtBytes > scratchBytesSmall) {
+      this.#lookedAtBytes = this.#bytes;
+      const { bavail, bsize } = statfsSync(this.#folder);
+      this.#isFull = bavail * bsize < scratchFreeBytesMin;
+    }
+    return this.#bytes <= this.#bytesMax && !this.#isFull;
   }
 }
 
