@@ -1,5 +1,5 @@
 export { parseIdentities, parseRecipients } from './age-keys.ts';
-export { checkStep, type Link, orderChain } from './chain.ts';
+export { checkStep } from './chain.ts';
 export { encodeChecksums, type MemberChecksum } from './checksums.ts';
 export type { LayerOptions } from './layers.ts';
 export { limits } from './limits.ts';
@@ -25,7 +25,6 @@ export {
   openArchive,
   type ReadOptions,
   readManifest,
-  verifyArchive,
 } from './read-archive.ts';
 export type { TapeFault } from './tape-error.ts';
 export {

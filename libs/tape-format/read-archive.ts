@@ -73,16 +73,6 @@ export async function readManifest(
   return reading.manifest;
 }
 
-/** Reads all of it and keeps nothing. Rejects as the ranges do. */
-export async function verifyArchive(
-  source: AsyncIterable<Uint8Array>,
-  options: ReadOptions = {},
-): Promise<{ manifest: Manifest; summary: ArchiveSummary }> {
-  const reading = await openArchive(source, options);
-  for await (const _ of reading.ranges()) void _;
-  return { manifest: reading.manifest, summary: reading.summary };
-}
-
 export class ArchiveReading {
   readonly manifest: Manifest;
   /** Those that were there. A layer may have been undone by hand, so the manifest may have more. */
