@@ -16,7 +16,7 @@ export {
   putPage,
   unpackPage,
 } from './pel-page.ts';
-export { openPostgresCatalog, type PostgresCatalogOptions, postgresDefaults } from './postgres-catalog.ts';
+export { openPostgresCatalog, type PostgresCatalogOptions } from './postgres-catalog.ts';
 export {
   BUILDING,
   deleteForwardRuns,

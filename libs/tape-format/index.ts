@@ -7,15 +7,13 @@ export {
   type ArchiveKind,
   decodeManifest,
   encodeManifest,
-  FORMAT,
-  FORMAT_VERSION,
   type LayerName,
   type Manifest,
   type TapeParent,
   type TapePoint,
   type TapeVolume,
 } from './manifest.ts';
-export { archiveName, CHECKSUMS_MEMBER, dataMember, isArchiveId, MANIFEST_MEMBER } from './names.ts';
+export { archiveName, dataMember } from './names.ts';
 export type { TapeExtent } from './qcow2/cluster-runs.ts';
 export { planQcow2, type Qcow2Piece, type Qcow2Plan, qcow2Pieces } from './qcow2/plan.ts';
 export { LayoutMismatch, type RestoredRange, restoredRanges } from './qcow2/read.ts';

@@ -5,7 +5,7 @@ import { MidmirrorError } from '@midmirror/basis';
 import { LABEL_BYTES_MAX, LAYERS_MAX, NAME_CHARACTERS_MAX, NOTES_MAX } from './limits.ts';
 import type { ArchiveLabel, Part } from './tape-library.ts';
 
-export const VERSION = 1;
+const VERSION = 1;
 
 export interface CartridgeLabel {
   readonly barcode: string;

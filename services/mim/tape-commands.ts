@@ -53,7 +53,7 @@ interface Retention {
   kept: { archive: string; why: string }[];
 }
 
-export function tapePath(archive: string): string {
+function tapePath(archive: string): string {
   return `/tapes/${encodeURIComponent(archive)}`;
 }
 
