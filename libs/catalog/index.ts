@@ -4,6 +4,8 @@ export { openEmbeddedCatalog } from './embedded-catalog.ts';
 export { checkOf, checksOf, firstBadOf, lastGoodOf, verdictsOf } from './checks.ts';
 export { clonePinId, holderOf, type PinRequest, pinPoint, unpinPoint } from './pins.ts';
 export { gapAtSeq, gapAtTime, gapsOf, openGapIn, storeGaps } from './gaps.ts';
+export { forgetOldJobs, refuseTooManyJobs } from './jobs.ts';
+export { markByName } from './marks.ts';
 export { checkName, refuseTakenName } from './names.ts';
 export {
   endOfExtent,

@@ -7,7 +7,9 @@ import {
   type CatalogTransaction,
   type CheckJobRow,
   checkOf,
+  forgetOldJobs,
   fromNs,
+  refuseTooManyJobs,
   toNs,
   type VolumeCheckRow,
   type VolumeRow,
@@ -121,7 +123,7 @@ export class CheckJobs {
       }),
     );
     await catalog.transaction(async (tx) => {
-      if (rows.length > 0) await refuseTooMany(tx);
+      if (rows.length > 0) await refuseTooManyJobs(tx, 'check_job', monitorLimits.jobsQueuedMax);
       for (const row of rows) await tx.insertInto('check_job').values(row).execute();
       await also(tx);
     });
@@ -251,7 +253,7 @@ export class CheckJobs {
         .set({ status, ended_ns: toNs(clock.nowNs()), ...more })
         .where('id', '=', id)
         .execute();
-      await forgetOldJobs(tx);
+      await forgetOldJobs(tx, 'check_job', monitorLimits.jobsKept);
     });
   }
 
@@ -273,28 +275,4 @@ export class CheckJobs {
       error: row.error === null ? null : (JSON.parse(row.error) as ToldCheckJob['error']),
     };
   }
-}
-
-async function refuseTooMany(tx: CatalogTransaction): Promise<void> {
-  const row = await tx
-    .selectFrom('check_job')
-    .select((e) => e.fn.countAll<number>().as('n'))
-    .where('status', 'in', ['queued', 'running'])
-    .executeTakeFirst();
-  if (Number(row?.n ?? 0) < monitorLimits.jobsQueuedMax) return;
-  throw new MidmirrorError('unavailable', `${monitorLimits.jobsQueuedMax} jobs of the monitor wait already`, {
-    hint: 'try again when some have ended: `mim check jobs`',
-  });
-}
-
-async function forgetOldJobs(tx: CatalogTransaction): Promise<void> {
-  const row = await tx
-    .selectFrom('check_job')
-    .select('ended_ns')
-    .where('ended_ns', 'is not', null)
-    .orderBy('ended_ns', 'desc')
-    .offset(monitorLimits.jobsKept)
-    .limit(1)
-    .executeTakeFirst();
-  if (row?.ended_ns != null) await tx.deleteFrom('check_job').where('ended_ns', '<=', row.ended_ns).execute();
 }

@@ -6,17 +6,21 @@ import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { type Gap, gapAroundSeq, hasTimeWithin } from '@midmirror/point';
 import {
   type Catalog,
+  type CheckJobRow,
   deleteRun,
+  forgetOldJobs,
   fromNs,
   gapAtSeq,
   gapAtTime,
   gapsOf,
   insertRun,
   loadRun,
+  markByName,
   openGapIn,
   pageAt,
   pagesAt,
   pinPoint,
+  refuseTooManyJobs,
   runsOf,
   snapshotByNumber,
   snapshotOfSeq,
@@ -26,6 +30,7 @@ import {
   snapshotOutside,
   snapshotTally,
   storeGaps,
+  type TapeJobRow,
   toNs,
   unpinPoint,
   volumeById,
@@ -71,6 +76,72 @@ export function catalogContract(kind: CatalogKind): void {
       }
     });
   };
+
+  withCatalog(
+    'jobs that have not ended are bounded, those that ended first are forgotten',
+    async ({ catalog }) => {
+      const times = { created_ns: toNs(NOW), ended_ns: null as string | null, error: null };
+      const of = { volume_id: 'v1', volume_name: 'db', cause: 'requested' };
+      const tape: TapeJobRow = {
+        ...{
+          id: '',
+          task: 'write',
+          archive_id: 'a',
+          kind: 'image',
+          seq: 1,
+          time_ns: toNs(NOW),
+          parent_id: null,
+        },
+        ...{ library: 'file:///tapes', options: '{}', state: 'queued', ...of, ...times },
+      };
+      const check: CheckJobRow = {
+        ...{ id: '', task: 'bisect', check_name: 'fsck', probes_max: 1, state: '{}', status: 'queued' },
+        ...{ result: null, ...of, ...times },
+      };
+      for (const [table, row, told] of [
+        ['tape_job', tape, /^3 tape jobs wait already$/],
+        ['check_job', check, /^3 jobs of the monitor wait already$/],
+      ] as const) {
+        const add = (id: string, ended: number | null): Promise<unknown> =>
+          catalog.db
+            .insertInto(table)
+            .values({ ...row, id, ended_ns: ended === null ? null : toNs(NOW + BigInt(ended)) })
+            .execute();
+        const ids = async (): Promise<string> =>
+          (await catalog.db.selectFrom(table).select('id').orderBy('id').execute())
+            .map(({ id }) => id)
+            .join('');
+        const refuse = () => catalog.transaction((tx) => refuseTooManyJobs(tx, table, 3));
+        const forget = () => catalog.transaction((tx) => forgetOldJobs(tx, table, 2));
+        for (const [id, ended] of [
+          ['b', 5],
+          ['c', 1],
+          ['d', null],
+          ['e', null],
+        ] as const)
+          await add(id, ended);
+        await refuse();
+        await forget();
+        assert.equal(await ids(), 'bcde');
+        await add('f', 3);
+        await add('g', null);
+        await forget();
+        assert.equal(await ids(), 'bdefg', 'the third to have ended last is gone');
+        await assert.rejects(refuse(), (error: MidmirrorError) => {
+          assert.deepEqual([error.code, told.test(error.message)], ['unavailable', true], error.message);
+          return true;
+        });
+      }
+    },
+  );
+
+  withCatalog('a mark is found by its name on its volume', async ({ catalog }) => {
+    const mark = { volume_id: 'v1', name: 'before', kind: 'bookmark', seq: 7, time_ns: toNs(NOW) };
+    await catalog.db.insertInto('mark').values(mark).execute();
+    assert.deepEqual(await markByName(catalog.db, 'v1', 'before'), mark);
+    assert.equal(await markByName(catalog.db, 'v2', 'before'), undefined);
+    assert.equal(await markByName(catalog.db, 'v1', 'after'), undefined);
+  });
 
   withCatalog('numbers to 2^53 and times in nanoseconds come back as they were', async ({ catalog }) => {
     await catalog.db
