@@ -15,6 +15,12 @@ export interface CartridgeLabel {
   readonly labelledAt: string;
 }
 
+/** Of a cartridge that is labelled now. */
+export function newCartridgeLabel(barcode: string, capacityBytes: number): CartridgeLabel {
+  const labelledAt = new Date().toISOString();
+  return { barcode, capacityBytes, writeProtected: false, vaultPlace: null, labelledAt };
+}
+
 /** Begins a part on a tape, where nothing can be changed afterwards: names the places before it that are forgotten. */
 export interface PartHead {
   readonly barcode: string;
