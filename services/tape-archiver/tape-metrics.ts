@@ -120,7 +120,7 @@ async function lastFailedOf(db: CatalogReader): Promise<Set<string>> {
   return new Set(rows.map(({ volume_id }) => volume_id));
 }
 
-/** When the last job that has written a tape was made, whoever wanted it; what a clock made that was ahead does not count. */
+/** When the last job that has written a tape was made, whoever wanted it; one made while the clock was ahead does not count. */
 async function lastWriteByVolume(db: CatalogReader, nowNs: bigint): Promise<Map<string, bigint>> {
   const rows = await db
     .selectFrom('tape_job')

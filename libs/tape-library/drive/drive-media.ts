@@ -82,7 +82,7 @@ class DriveMedia implements Media {
 
   room({ capacityBytes, usedBytes }: Pick<Cartridge, 'capacityBytes' | 'usedBytes'>): number {
     const capacity = Math.min(capacityBytes, this.#capacityBytes);
-    // Head and label of this part, and a block in reserve for what `add` rounds.
+    // But for a block each for head and label of the part.
     const blocks = Math.floor((capacity - usedBytes) / BLOCK_BYTES) - 2;
     return Math.max(0, blocks * BLOCK_BYTES);
   }
