@@ -87,4 +87,4 @@ export {
   tapeJobPinIds,
   tapePartsOf,
 } from './tapes.ts';
-export { volumeById, volumeByName } from './volumes.ts';
+export { activeVolumeById, activeVolumes, volumeById, volumeByName } from './volumes.ts';

@@ -2,7 +2,15 @@
 // the catalogue, so a restart changes nothing.
 import { isUnavailable, messageOf, MidmirrorError } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
-import { fromNs, tapeArchivesOf, toNs, unpinPoint, type VolumeRow, volumeById } from '@midmirror/catalog';
+import {
+  activeVolumes,
+  fromNs,
+  tapeArchivesOf,
+  toNs,
+  unpinPoint,
+  volumeById,
+  type VolumeRow,
+} from '@midmirror/catalog';
 import type { Requests } from '@midmirror/events';
 import { parsePolicy, type VolumePolicy } from '@midmirror/policy';
 import type { Archives } from './archives.ts';
@@ -52,7 +60,7 @@ export class Schedules {
 
   async look(): Promise<void> {
     const { db } = this.#context.catalog;
-    const volumes = await db.selectFrom('volume').selectAll().where('state', '=', 'active').execute();
+    const volumes = await activeVolumes(db);
     const ids = new Set(volumes.map(({ id }) => id));
     for (const known of [this.#told, this.#since])
       for (const id of known.keys()) if (!ids.has(id)) known.delete(id);

@@ -5,6 +5,8 @@ import { type MidmirrorError, SeededRandom } from '@midmirror/basis';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { type Gap, gapAroundSeq, hasTimeWithin } from '@midmirror/point';
 import {
+  activeVolumeById,
+  activeVolumes,
   type Catalog,
   type CheckJobRow,
   deleteRun,
@@ -201,6 +203,25 @@ export function catalogContract(kind: CatalogKind): void {
       volumeByName(catalog.db, 'other'),
       (error: MidmirrorError) => error.code === 'not-found' && /there are: db/.test(error.hint ?? ''),
     );
+  });
+
+  withCatalog('volumes that are being made or deleted are not active', async ({ catalog }) => {
+    for (const [id, state] of [
+      ['z', 'active'],
+      ['y', 'creating'],
+      ['x', 'deleting'],
+      ['w', 'active'],
+    ] as const)
+      await catalog.db
+        .insertInto('volume')
+        .values({ ...VOLUME, id, state, name: `named ${id}` })
+        .execute();
+    assert.deepEqual(
+      (await activeVolumes(catalog.db)).map(({ id }) => id),
+      ['w', 'z'],
+    );
+    assert.equal((await activeVolumeById(catalog.db, 'z'))?.name, 'named z');
+    for (const id of ['y', 'x', 'nobody']) assert.equal(await activeVolumeById(catalog.db, id), undefined);
   });
 
   withCatalog('runs of thousands of extents come back, over and under what is there', async ({ catalog }) => {
