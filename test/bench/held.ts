@@ -30,6 +30,7 @@ export async function held<T>(starting: Promise<T>, stop: (it: T) => Promise<unk
 
 /** A new folder, by default where the repository lies. */
 export async function benchFolder(prefix = `${ROOT}/.bench-`): Promise<Held<string>> {
+  watch();
   return await held(Promise.resolve(mkdtempSync(prefix)), async (folder) => {
     // Programs that were interrupted may not have gone yet.
     rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
