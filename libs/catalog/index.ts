@@ -2,7 +2,15 @@ export type { Catalog, CatalogReader, CatalogTransaction } from './catalog.ts';
 export { coveringRuns, windowSpan } from './covering-runs.ts';
 export { openEmbeddedCatalog } from './embedded-catalog.ts';
 export { checkOf, checksOf, lastGoodOf, verdictsOf } from './checks.ts';
-export { clonePinId, holderOf, type PinRequest, pinPoint, unpinPoint } from './pins.ts';
+export {
+  clonePinId,
+  holderOf,
+  type PinRequest,
+  pinPoint,
+  pinsAfter,
+  restorePinId,
+  unpinPoint,
+} from './pins.ts';
 export { gapAtSeq, gapAtTime, gapsOf, openGapIn, storeGaps } from './gaps.ts';
 export { checkName, refuseTakenName } from './names.ts';
 export {
@@ -80,6 +88,7 @@ export { syncUnderWay } from './syncs.ts';
 export {
   tapeArchiveOf,
   tapeArchivesOf,
+  isTapeBasePin,
   tapeBasePinId,
   tapeJobOf,
   tapeJobPinIds,

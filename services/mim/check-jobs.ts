@@ -1,11 +1,14 @@
-// Walks and searches of the monitor, waited for. They belong to the appliance: who waits may go away.
+// Jobs of the monitor: walks and searches, waited for, and restores that it makes by itself. They belong to the appliance:
+// who waits may go away.
 import type { ShownPoint } from './output.ts';
 import type { Session } from './session.ts';
+import { printBytes } from '@midmirror/basis';
+import { undoCommand } from '@midmirror/restore';
 import { waitForEnd } from './wait-for-end.ts';
 
 export interface ShownCheckJob {
   job: string;
-  task: 'certify' | 'bisect';
+  task: 'certify' | 'bisect' | 'restore';
   volume: string;
   check: string;
   status: 'queued' | 'running' | 'done' | 'failed' | 'cancelled';
@@ -13,9 +16,22 @@ export interface ShownCheckJob {
   ended: string | null;
   probes: number;
   probesMax: number | null;
+  /** Of a restore that has begun to write. */
+  undoMark: string | null;
+  /** Why it has failed, or waits. */
   error: { code: string; message: string; hint: string | null } | null;
   end: {
-    kind: 'certified' | 'condemned' | 'cannot-tell' | 'found' | 'range' | 'nothing-bad' | 'nothing-good';
+    kind:
+      | 'certified'
+      | 'condemned'
+      | 'cannot-tell'
+      | 'found'
+      | 'range'
+      | 'nothing-bad'
+      | 'nothing-good'
+      | 'restored'
+      | 'not-restored';
+    putBack?: { undoMark: string | null; clone: string | null; reason: string | null; bytes: number };
     lastGood: ShownPoint | null;
     firstBad: ShownPoint | null;
     cannotTell: number;
@@ -40,4 +56,15 @@ export async function waitForCheck(session: Session, begun: ShownCheckJob): Prom
       session.progress(`${task} of ${volume} by ${check}: ${probes} probes${most}`);
     },
   });
+}
+
+/** What has become of a restore that the monitor makes by itself; null: it is none, or has done nothing yet. */
+export function printPutBack({ volume, end, undoMark }: ShownCheckJob): string | null {
+  const undo = undoMark === null ? '' : `; to undo it: ${undoCommand(volume, undoMark)}`;
+  if (end?.putBack === undefined) return undoMark === null ? null : `between two moments${undo}`;
+  const { reason, clone, bytes } = end.putBack;
+  const to = end.lastGood === null ? 'its last good point' : `write ${end.lastGood.seq}`;
+  if (reason === null) return `put back to ${to}, ${printBytes(bytes)} written${undo}`;
+  const instead = clone === null ? '' : `; clone ${clone} of ${to} instead`;
+  return `not put back to ${to}: ${reason}${instead}`;
 }

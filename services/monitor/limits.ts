@@ -148,3 +148,19 @@ export const webhookLimits: WebhookLimits = {
   passedOverMax: 100,
   reasonCharactersMax: 2000,
 };
+
+/** Of volumes that are put back by themselves. */
+export const putBackLimits = {
+  /** Under way or waiting for somebody to go, of all volumes; the others wait for those. */
+  jobsMax: 64,
+  /** That write at one time. */
+  movingMax: 2,
+  /** How often it is looked whether whoever it waits for has gone. */
+  lookMs: 1000,
+  /** So long it waits, for guests or for the appliance; then it is not put back, and a clone is made. */
+  waitMsMax: 24 * 3_600_000,
+  /** In the middle; then all is opened anew. */
+  awayMsMax: 5000,
+  /** Marks of one restore, when others write between a mark and its first byte. */
+  marksMax: 100,
+} as const;

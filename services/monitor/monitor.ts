@@ -5,7 +5,6 @@ import { answer, ask, type Responder } from '@midmirror/bus';
 import {
   type CheckJobRow,
   checkOf,
-  checksOf,
   fromNs,
   lastGoodOf,
   snapshotsOf,
@@ -19,6 +18,7 @@ import type { RequestName, Requests, ToldCheckEnd, ToldCheckJob } from '@midmirr
 import { reportChecks } from './check-metrics.ts';
 import { CheckJobs, type JobWish } from './check-jobs.ts';
 import { Checks, readyOf, scheduleOf } from './checks.ts';
+import { Condemned } from './condemned.ts';
 import type { MonitorContext } from './context.ts';
 import { startBisect } from './core/bisect.ts';
 import { dueNow } from './core/due.ts';
@@ -26,6 +26,7 @@ import type { Verdict } from './core/verdict.ts';
 import { startWalk } from './core/walk.ts';
 import { bisectLimits, monitorLimits } from './limits.ts';
 import { Prober } from './prober.ts';
+import { volumesBetweenMoments } from './put-back/state.ts';
 import { undoMounts } from './reach.ts';
 import { cleanUpRuns } from './runner/begun-runs.ts';
 import { mirrorsOf, tasksOf, type Walk } from './tasks.ts';
@@ -55,9 +56,10 @@ export class Monitor {
     for (const line of await cleanUpRuns(`${stateDirectory}/runs`)) log(line);
     await undoMounts(this.#context);
     const prober = new Prober(this.#context);
-    const jobs = new CheckJobs(this.#context, prober, tasksOf(this.#context), (row, end) =>
-      this.#ended(row, end),
+    const jobs: CheckJobs = new CheckJobs(this.#context, prober, tasksOf(this.#context), (row, end) =>
+      this.#ended(condemned, row, end),
     );
+    const condemned = new Condemned(this.#context, jobs);
     this.#jobs = jobs;
     this.#answer(jobs);
     this.#webhook?.start();
@@ -213,7 +215,9 @@ export class Monitor {
   async #bySchedule(jobs: CheckJobs): Promise<void> {
     const { db } = this.#context.catalog;
     const rows = await db.selectFrom('volume_check').selectAll().where('schedule', 'is not', null).execute();
+    const between = await volumesBetweenMoments(db);
     for (const check of rows) {
+      if (between.has(check.volume_id)) continue;
       const stands = scheduleOf(check);
       if (stands === null || (await jobs.isBusy(check.volume_id, check.name))) continue;
       const volume = await db
@@ -263,26 +267,11 @@ export class Monitor {
     });
   }
 
-  /** What the check's owner wants done when a point is condemned: once for each last good point. */
-  async #ended(row: CheckJobRow, end: ToldCheckEnd): Promise<void> {
-    const { catalog, bus, log } = this.#context;
-    if (end.kind !== 'condemned' && end.kind !== 'found') return;
-    const check = (await checksOf(catalog.db, row.volume_id)).find(({ name }) => name === row.check_name);
-    if (check?.on_condemned !== 'clone') return;
-    const good = end.lastGood ?? (await lastGoodOf(catalog.db, row.volume_id, row.check_name));
-    if (good === undefined || good === null)
-      return log(`volume ${row.volume_name}: no good point for a clone is known`);
-    const name = `rescue-${row.volume_name}-${good.seq}`.slice(0, monitorLimits.nameCharactersMax);
-    await ask(bus, 'mapping-index.create-clone', {
-      volumeId: row.volume_id,
-      at: `seq:${good.seq}`,
-      name,
-    }).then(
-      () => log(`volume ${row.volume_name}: clone ${name} of the last good point is ready`),
-      (error: unknown) => {
-        const isThere = error instanceof MidmirrorError && error.code === 'conflict';
-        if (!isThere) log(`volume ${row.volume_name}: no clone of the last good point: ${messageOf(error)}`);
-      },
-    );
+  #ended(condemned: Condemned, row: CheckJobRow, end: ToldCheckEnd): Promise<void> {
+    if (end.kind !== 'condemned' && end.kind !== 'found') return Promise.resolve();
+    return condemned.act({
+      ...{ volumeId: row.volume_id, check: row.check_name, cause: row.cause },
+      ...{ lastGood: end.lastGood, bad: end.firstBad?.seq ?? null },
+    });
   }
 }
