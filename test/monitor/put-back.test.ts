@@ -194,7 +194,7 @@ test('a guest that is connected is waited for, a held point is not passed, a goo
 
 test('killed in the middle it goes on, and is undone to what was there before the first try', () =>
   withFolder(async (folder) => {
-    const size = 192 * MIB;
+    const size = 96 * MIB;
     let appliance = await ApplianceProcess.start(`${folder}/data`);
     try {
       const world = new World(appliance, folder);
