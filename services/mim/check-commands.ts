@@ -2,7 +2,7 @@
 import { MidmirrorError, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
 import { volumePath } from '@midmirror/api';
-import { waitForCheck, type ShownCheckJob, checkJobPath, printPutBack } from './check-jobs.ts';
+import { waitForCheck, type ShownCheckJob, checkJobPath, printRestore } from './check-jobs.ts';
 import { printPoint, printSeconds, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
 import type { Session } from './session.ts';
@@ -138,7 +138,7 @@ export function checkCommands(program: Command, open: () => Session): void {
       const session = open();
       const { job: ended } = await session.api.json<{ job: ShownCheckJob }>('DELETE', checkJobPath(job));
       session.answer({ job: ended }, () => {
-        const left = printPutBack(ended);
+        const left = printRestore(ended);
         return `Job ${job} is cancelled.${left === null ? '' : ` ${ended.volume} is ${left}`}`;
       });
     });
@@ -255,7 +255,7 @@ function printEnd(job: ShownCheckJob): string {
       return `${volume}: ${check} condemns it. ${bad}; ${good}; ${made}.${untold}${restoreHint(volume, end.lastGood)}`;
     case 'restored':
     case 'not-restored':
-      return `${volume}: ${printPutBack(job)}.`;
+      return `${volume}: ${printRestore(job)}.`;
     case 'nothing-bad':
       return `${volume}: the newest point is good by ${check}: ${good}; ${made}.`;
     case 'nothing-good':
@@ -319,7 +319,7 @@ function jobTable(jobs: readonly ShownCheckJob[]): string {
   const rows = jobs.map((job) => [
     ...[job.job, job.task, job.volume, job.check, job.created],
     job.error === null ? job.status : `${job.status}: ${job.error.message}`,
-    job.task === 'restore' ? (printPutBack(job) ?? '') : `${job.probes} probes`,
+    job.task === 'restore' ? (printRestore(job) ?? '') : `${job.probes} probes`,
   ]);
   return table(['JOB', 'TASK', 'VOLUME', 'CHECK', 'BEGUN', 'STATE', ''], rows);
 }

@@ -31,13 +31,22 @@ export interface ShownCheckJob {
       | 'nothing-good'
       | 'restored'
       | 'not-restored';
-    putBack?: { undoMark: string | null; clone: string | null; reason: string | null; bytes: number };
+    putBack?: PutBack;
     lastGood: ShownPoint | null;
     firstBad: ShownPoint | null;
     cannotTell: number;
     unsteady: { bad: number; good: number }[];
     writes: { seq: number; time: string; extents: { offset: number; length: number }[] }[];
   } | null;
+}
+
+/** What has become of a volume that was to be put back by itself. */
+export interface PutBack {
+  undoMark: string | null;
+  clone: string | null;
+  /** Null: it was put back. */
+  reason: string | null;
+  bytes: number;
 }
 
 const ASK_EVERY_MS = 250;
@@ -58,13 +67,24 @@ export async function waitForCheck(session: Session, begun: ShownCheckJob): Prom
   });
 }
 
-/** What has become of a restore that the monitor makes by itself; null: it is none, or has done nothing yet. */
-export function printPutBack({ volume, end, undoMark }: ShownCheckJob): string | null {
+export function printPutBack(
+  volume: string,
+  seq: number,
+  { undoMark, clone, reason, bytes }: PutBack,
+): string {
+  if (reason !== null) {
+    const instead = clone === null ? '' : `; clone ${clone} of write ${seq} instead`;
+    return `not put back to write ${seq}: ${reason}${instead}`;
+  }
   const undo = undoMark === null ? '' : `; to undo it: ${undoCommand(volume, undoMark)}`;
-  if (end?.putBack === undefined) return undoMark === null ? null : `between two moments${undo}`;
-  const { reason, clone, bytes } = end.putBack;
-  const to = end.lastGood === null ? 'its last good point' : `write ${end.lastGood.seq}`;
-  if (reason === null) return `put back to ${to}, ${printBytes(bytes)} written${undo}`;
-  const instead = clone === null ? '' : `; clone ${clone} of ${to} instead`;
-  return `not put back to ${to}: ${reason}${instead}`;
+  return `put back to write ${seq}, ${printBytes(bytes)} written${undo}`;
+}
+
+/** Of a restore; null: it is none, or has done nothing yet. */
+export function printRestore({ volume, end, undoMark }: ShownCheckJob): string | null {
+  const putBack = end?.putBack;
+  const good = end?.lastGood;
+  if (putBack !== undefined && good !== null && good !== undefined)
+    return printPutBack(volume, good.seq, putBack);
+  return undoMark === null ? null : `between two moments; to undo it: ${undoCommand(volume, undoMark)}`;
 }

@@ -6,6 +6,7 @@ import {
   checksOf,
   fromNs,
   lastGoodOf,
+  noteActed,
   pinPoint,
   restorePinId,
   type VolumeCheckRow,
@@ -75,7 +76,7 @@ export class Condemned {
     const state = beginPutBack(good, found.bad, Number(nowNs / 1_000_000n));
     const wish = { state, probesMax: 1, cause: found.cause };
     const also = async (tx: CatalogTransaction, [job]: readonly string[]): Promise<void> => {
-      await noteActed(tx, check, good.seq);
+      await refuseTwice(tx, check, good.seq);
       const pin = { id: restorePinId(job!), volumeId: volume.id, seq: good.seq, holder: 'restore' };
       await pinPoint(tx, { ...pin, sinceNs: nowNs }).catch((error: unknown) => {
         // The job tells that it is gone.
@@ -89,27 +90,15 @@ export class Condemned {
 }
 
 /** One restore of a volume at a time, and of each cause one for good. */
-async function noteActed(
-  tx: CatalogTransaction,
-  { volume_id, name, created_ns }: VolumeCheckRow,
-  goodSeq: number,
-): Promise<void> {
+async function refuseTwice(tx: CatalogTransaction, check: VolumeCheckRow, goodSeq: number): Promise<void> {
   const others = await tx
     .selectFrom('check_job')
     .select((e) => e.fn.countAll<number>().as('n'))
-    .where('volume_id', '=', volume_id)
+    .where('volume_id', '=', check.volume_id)
     .where('task', '=', 'restore')
     .where('status', 'in', ['queued', 'running'])
     .executeTakeFirst();
   // The one that is being added is there already.
   if (Number(others?.n ?? 0) > 1) throw new Acted();
-  const noted = await tx
-    .updateTable('volume_check')
-    .set({ acted_seq: goodSeq })
-    .where('volume_id', '=', volume_id)
-    .where('name', '=', name)
-    .where('created_ns', '=', created_ns)
-    .where((e) => e.or([e('acted_seq', 'is', null), e('acted_seq', '<', goodSeq)]))
-    .executeTakeFirst();
-  if (Number(noted.numUpdatedRows) === 0) throw new Acted();
+  if (!(await noteActed(tx, check.volume_id, check.name, goodSeq))) throw new Acted();
 }

@@ -157,6 +157,8 @@ export const putBackLimits = {
   movingMax: 2,
   /** How often it is looked whether whoever it waits for has gone. */
   lookMs: 1000,
+  /** Nobody was connected for so long. */
+  quietMs: 5000,
   /** So long it waits, for guests or for the appliance; then it is not put back, and a clone is made. */
   waitMsMax: 24 * 3_600_000,
   /** In the middle; then all is opened anew. */

@@ -2,89 +2,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { connectNbd } from '@midmirror/nbd';
-import { ApplianceProcess, withAppliance, withFolder } from '../appliance/appliance-process.ts';
-import { assertExportHolds, Guest, MIB } from '../appliance/restore-under-test.ts';
-import { certify, clonesOf, jobs, program, type ShownJob, until } from './checked-volume.ts';
-
-const SECTOR = 4096;
-const BAD_SECTOR = 77;
-
-interface RestoreJob extends Omit<ShownJob, 'end'> {
-  task: string;
-  volume: string;
-  undoMark: string | null;
-  error: { code: string; message: string; hint: string | null } | null;
-  end: {
-    kind: string;
-    putBack?: { undoMark: string | null; clone: string | null; reason: string | null; bytes: number };
-  } | null;
-}
-
-/** Bad once one sector says so. */
-function sectorCheck(folder: string): string {
-  const read = `h.pread(${SECTOR}, ${BAD_SECTOR * SECTOR})`;
-  return program(
-    folder,
-    'sector',
-    `exec nbdsh -u "$MIM_MIRROR_URI" -c 'import sys; sys.exit(1 if b"ENCRYPTED" in ${read} else 0)'`,
-  );
-}
-
-class World {
-  readonly #appliance: ApplianceProcess;
-  readonly #program: string;
-  /** What the volume held when it was good, and when it was bad. */
-  good = Buffer.alloc(0);
-  bad = Buffer.alloc(0);
-
-  constructor(appliance: ApplianceProcess, folder: string) {
-    this.#appliance = appliance;
-    this.#program = sectorCheck(folder);
-  }
-
-  /** Good, checked, and bad since; nobody is connected. */
-  async volume(name: string, sizeBytes: number, ...schedule: string[]): Promise<void> {
-    const appliance = this.#appliance;
-    await appliance.post('/volumes', { name, sizeBytes });
-    const guest = await Guest.connect(appliance.uri(name));
-    for (let at = 0; at < sizeBytes; at += MIB) await guest.write(at, MIB);
-    this.good = Buffer.from(await guest.close());
-    const words = ['command', '--name', 'sector', '--program', this.#program, '--on-condemned', 'restore'];
-    const added = await appliance.mim('check', 'add', name, ...words, ...schedule);
-    assert.equal(added.status, 0, added.stderr);
-    assert.equal((await certify(appliance, name, 'sector')).verdict, 'good');
-    this.bad = Buffer.from(this.good);
-  }
-
-  /** As a bad guest does, over `sizeBytes` of the volume and in one sector of it. */
-  async spoil(name: string, sizeBytes: number): Promise<void> {
-    const client = await connectNbd(this.#appliance.uri(name));
-    for (let at = 0; at < sizeBytes; at += MIB) {
-      this.bad.fill(0xbd, at, at + MIB);
-      await client.write(at, this.bad.subarray(at, at + MIB));
-    }
-    this.bad.fill('ENCRYPTED', BAD_SECTOR * SECTOR, (BAD_SECTOR + 1) * SECTOR);
-    await client.write(
-      BAD_SECTOR * SECTOR,
-      this.bad.subarray(BAD_SECTOR * SECTOR, (BAD_SECTOR + 1) * SECTOR),
-    );
-    await client.flush();
-    await client.close();
-  }
-
-  /** Oldest first. */
-  async restores(name: string): Promise<RestoreJob[]> {
-    const all = (await jobs(this.#appliance)) as unknown as RestoreJob[];
-    return all.filter(({ task, volume }) => task === 'restore' && volume === name).reverse();
-  }
-
-  async restore(name: string, count = 1): Promise<RestoreJob> {
-    return await until(`the end of restore ${count} of ${name}`, async () => {
-      const job = (await this.restores(name))[count - 1];
-      return job !== undefined && job.status !== 'queued' && job.status !== 'running' && job;
-    });
-  }
-}
+import { withAppliance } from '../appliance/appliance-process.ts';
+import { assertExportHolds, MIB } from '../appliance/restore-under-test.ts';
+import { certify, clonesOf, until } from './checked-volume.ts';
+import { BAD_SECTOR, SECTOR, World } from './put-back-world.ts';
 
 test('put back once by a scheduled check; undone by the command it names; then left to people', () =>
   withAppliance({}, async (appliance, folder) => {
@@ -117,6 +38,12 @@ test('put back once by a scheduled check; undone by the command it names; then l
     assert.equal((await certify(appliance, 'db', 'sector')).verdict, 'bad');
     assert.equal((await world.restores('db')).length, 2);
     await assertExportHolds(appliance.uri('db'), bad);
+    const points = (await appliance.mim('points', 'db')).stdout;
+    assert.match(points, /sector +put back to write 16, 3 MiB written; to undo it: mim restore db/);
+    assert.match(
+      points,
+      /sector +not put back to write \d+: [^\n]*; clone rescue-db-\d+ of write \d+ instead/,
+    );
   }));
 
 test('a guest that is connected is waited for, a held point is not passed, a good present is left', () =>
@@ -132,15 +59,21 @@ test('a guest that is connected is waited for, a held point is not passed, a goo
       (await world.restores('guest')).find(({ error }) => error !== null),
     );
     assert.equal(waiting.status, 'running');
-    assert.match(waiting.error!.message, /waits: 1 NBD connection to guest is open/);
+    assert.match(waiting.error!.message, /waits: 1 NBD connection is open to guest, /);
     assert.match(
       (await appliance.mim('check', 'jobs')).stdout,
       /running: guest is to be put back to write 8/,
     );
     // It holds back no other check of it, and is not begun twice.
     assert.equal((await certify(appliance, 'guest', 'sector')).verdict, 'bad');
+    // Somebody finds a later good point meanwhile: less is lost.
+    assert.equal((await certify(appliance, 'guest', 'sector', 'seq:9')).verdict, 'good');
+    await until('the later point', async () =>
+      /write 9,/.test((await world.restores('guest'))[0]!.error!.message),
+    );
     await guest.close();
     assert.equal((await world.restore('guest')).end?.kind, 'restored');
+    good.fill(0xbd, 0, MIB);
     await assertExportHolds(appliance.uri('guest'), good);
     assert.equal((await world.restores('guest')).length, 1);
 
@@ -190,47 +123,4 @@ test('a guest that is connected is waited for, a held point is not passed, a goo
     const refused = await appliance.mim(...words, '--on-condemned', 'restore');
     assert.equal(refused.status, 1, refused.stdout);
     assert.match(refused.stderr, /restore is not possible: fed is replicated \(gap 1 [\s\S]*choose clone/);
-  }));
-
-test('killed in the middle it goes on, and is undone to what was there before the first try', () =>
-  withFolder(async (folder) => {
-    const size = 96 * MIB;
-    let appliance = await ApplianceProcess.start(`${folder}/data`);
-    try {
-      const world = new World(appliance, folder);
-      await world.volume('db', size);
-      await world.spoil('db', size);
-      const before = (await appliance.get<{ latest: { seq: number } }>('/volumes/db')).latest.seq;
-      const found = certify(appliance, 'db', 'sector');
-      await until('its middle', async () => {
-        const { latest } = await appliance.get<{ latest: { seq: number } }>('/volumes/db');
-        return latest.seq > before + 30;
-      });
-      await assert.rejects(
-        connectNbd(appliance.uri('db')),
-        /takes no connection now: check sector has condemned/,
-      );
-      const [under] = await world.restores('db');
-      assert.equal(under?.status, 'running');
-      appliance.kill();
-      await appliance.ended;
-      await found.catch(() => {}); // it may have been asking
-      appliance = await ApplianceProcess.start(`${folder}/data`);
-      const after = new World(appliance, folder);
-      const done = await after.restore('db');
-      assert.equal(done.end?.kind, 'restored', JSON.stringify(done));
-      assert.equal(done.job, under.job);
-      await assertExportHolds(appliance.uri('db'), world.good);
-      await assertExportHolds(appliance.uri(`db@mark:${done.undoMark}`), world.bad);
-      const { marks } = await appliance.get<{ marks: { name: string }[] }>('/volumes/db/points');
-      assert.deepEqual(
-        marks.map(({ name }) => name),
-        [done.undoMark],
-      );
-      assert.equal((await after.restores('db')).length, 1);
-      assert.equal(await appliance.stop(), 0);
-    } finally {
-      appliance.kill();
-      await appliance.ended;
-    }
   }));

@@ -3,7 +3,16 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { againMs, isUnavailable, MidmirrorError, messageOf, printBytes } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
-import type { VolumeRow } from '@midmirror/catalog';
+import {
+  fromNs,
+  lastGoodOf,
+  noteActed,
+  pinPoint,
+  restorePinId,
+  unpinPoint,
+  type VolumeRow,
+  volumeById,
+} from '@midmirror/catalog';
 import type { DomainEvent, ToldCheckEnd, ToldPutBack } from '@midmirror/events';
 import { InPlaceRestore, type Moved, type Target, UNDO_MARK, undoCommand } from '@midmirror/restore';
 import type { JobView, Task, TaskPorts } from '../check-jobs.ts';
@@ -14,6 +23,9 @@ import { liveVolume, openAlone } from './live-volume.ts';
 import { type Obstacle, obstacleBefore } from './obstacles.ts';
 import { rescueClone } from './rescue-clone.ts';
 import type { PutBackState } from './state.ts';
+
+/** A guest that has only lost its connection comes back at once. */
+const QUIET: Obstacle = { kind: 'passing', reason: 'a guest was connected until now', hint: null };
 
 export function putBackTask(context: MonitorContext): Task<PutBackState> {
   const moving = new Slots(putBackLimits.movingMax);
@@ -32,6 +44,8 @@ class PutBack {
   readonly #ports: TaskPorts<PutBackState>;
   readonly #volume: VolumeRow;
   #state: PutBackState;
+  /** Since when nobody was seen connected; null: somebody is. */
+  #quietSinceMs: number | null = null;
 
   constructor(
     context: MonitorContext,
@@ -52,13 +66,18 @@ class PutBack {
     const { signal } = this.#ports;
     for (let failures = 0; ; ) {
       signal.throwIfAborted();
-      let obstacle: Obstacle | null;
+      // Deleted meanwhile: that ends it.
+      await volumeById(this.#context.catalog.db, this.#volume.id);
+      let obstacle: Obstacle = {
+        kind: 'passing',
+        reason: 'others connect to it again and again',
+        hint: null,
+      };
       try {
-        obstacle = await this.#obstacle();
-        if (obstacle === null) {
-          const end = await this.#attempt();
-          if (end !== null) return end;
-        }
+        const found = await this.#obstacle();
+        const end = found === null ? await this.#attempt() : null;
+        if (end !== null) return end;
+        obstacle = found ?? obstacle;
         failures = 0;
       } catch (error) {
         signal.throwIfAborted();
@@ -66,11 +85,9 @@ class PutBack {
         failures += 1;
         obstacle = { kind: 'passing', reason: messageOf(error), hint: null };
       }
-      if (obstacle?.kind === 'for-good') return await this.#instead(obstacle.reason);
-      if (obstacle !== null) {
-        if (this.#isLate) return await this.#late(obstacle);
-        await this.#wait(obstacle, failures === 0);
-      }
+      if (obstacle.kind === 'for-good') return await this.#instead(obstacle.reason);
+      if (this.#isLate) return await this.#late(obstacle);
+      if (obstacle !== QUIET) await this.#wait(obstacle, failures === 0);
       const ms = failures === 0 ? putBackLimits.lookMs : againMs(failures);
       await pause(ms, undefined, { signal });
     }
@@ -85,6 +102,7 @@ class PutBack {
   async #obstacle(): Promise<Obstacle | null> {
     const { id, name } = this.#volume;
     if (!this.#state.begun) {
+      await this.#lookForNewer();
       const found = await obstacleBefore(this.#context, {
         ...{ volume: this.#volume, goodSeq: this.#state.good.seq, ownMarks: this.#ownMarks },
         isProbed: this.#ports.isProbed,
@@ -92,12 +110,40 @@ class PutBack {
       if (found !== null) return found;
     }
     const { connections } = await ask(this.#context.bus, 'ingest.status', { volumeId: id });
-    if (connections === 0) return null;
+    if (connections === 0) {
+      this.#quietSinceMs ??= performance.now();
+      return performance.now() - this.#quietSinceMs < putBackLimits.quietMs ? QUIET : null;
+    }
+    this.#quietSinceMs = null;
+    const [is, it] = connections === 1 ? ['connection is', 'it'] : ['connections are', 'them'];
     return {
       kind: 'passing',
-      reason: `${connections} NBD ${connections === 1 ? 'connection to' : 'connections to'} ${name} ${connections === 1 ? 'is' : 'are'} open, and would not see what changes under ${connections === 1 ? 'it' : 'them'}`,
+      reason: `${connections} NBD ${is} open to ${name}, and what changes under ${it} would not be seen`,
       hint: `stop the guest: then ${name} is put back by itself, and takes no connection meanwhile`,
     };
+  }
+
+  /** A search that people made meanwhile has found a later good point: less is lost. */
+  async #lookForNewer(): Promise<void> {
+    const { catalog, clock } = this.#context;
+    const { good, badSeq } = this.#state;
+    const { id: volumeId } = this.#volume;
+    const check = this.#job.check.name;
+    const newer = await lastGoodOf(catalog.db, volumeId, check);
+    if (newer === undefined || newer.seq <= good.seq || newer.seq >= badSeq) return;
+    const pin = { id: restorePinId(this.#job.id), volumeId, seq: newer.seq, holder: 'restore' };
+    const held = await catalog.transaction(async (tx) => {
+      try {
+        await unpinPoint(tx, pin.id);
+        await pinPoint(tx, { ...pin, sinceNs: clock.nowNs() });
+      } catch (error) {
+        if (error instanceof MidmirrorError && error.code === 'point-unavailable') return false;
+        throw error;
+      }
+      await noteActed(tx, volumeId, check, newer.seq);
+      return true;
+    });
+    if (held) await this.#keep({ good: { seq: newer.seq, timeNs: fromNs(newer.time_ns).toString() } });
   }
 
   /** Null: somebody was faster; all is looked at again. */
