@@ -17,7 +17,7 @@ import type { DomainEvent, ToldCheckEnd, ToldPutBack } from '@midmirror/events';
 import { InPlaceRestore, type Moved, type Target, UNDO_MARK, undoCommand } from '@midmirror/restore';
 import type { JobView, Task, TaskPorts } from '../check-jobs.ts';
 import type { MonitorContext } from '../context.ts';
-import { putBackLimits } from '../limits.ts';
+import { type PutBackLimits, putBackLimits } from '../limits.ts';
 import { Slots } from '../loops/slots.ts';
 import { liveVolume, openAlone } from './live-volume.ts';
 import { type Obstacle, obstacleBefore } from './obstacles.ts';
@@ -27,18 +27,20 @@ import type { PutBackState } from './state.ts';
 /** A guest that has only lost its connection comes back at once. */
 const QUIET: Obstacle = { kind: 'passing', reason: 'a guest was connected until now', hint: null };
 
-export function putBackTask(context: MonitorContext): Task<PutBackState> {
-  const moving = new Slots(putBackLimits.movingMax);
+export function putBackTask(context: MonitorContext, limits = putBackLimits): Task<PutBackState> {
+  const shared = { context, limits, moving: new Slots(limits.movingMax) };
   return {
     probes: ({ probes }) => ({ made: probes, max: null }),
     undoMark: ({ begun, mark }) => (begun ? mark : null),
-    run: (state, job, ports) => new PutBack(context, moving, job, ports, state).run(),
+    run: (state, job, ports) => new PutBack(shared, job, ports, state).run(),
     event: (state, about, outcome) => eventOf(state, about, outcome),
   };
 }
 
 class PutBack {
   readonly #context: MonitorContext;
+  readonly #limits: PutBackLimits;
+  /** Of all volumes together. */
   readonly #moving: Slots;
   readonly #job: JobView;
   readonly #ports: TaskPorts<PutBackState>;
@@ -48,13 +50,13 @@ class PutBack {
   #quietSinceMs: number | null = null;
 
   constructor(
-    context: MonitorContext,
-    moving: Slots,
+    { context, limits, moving }: { context: MonitorContext; limits: PutBackLimits; moving: Slots },
     job: JobView,
     ports: TaskPorts<PutBackState>,
     state: PutBackState,
   ) {
     this.#context = context;
+    this.#limits = limits;
     this.#moving = moving;
     this.#job = job;
     this.#ports = ports;
@@ -88,14 +90,14 @@ class PutBack {
       if (obstacle.kind === 'for-good') return await this.#instead(obstacle.reason);
       if (this.#isLate) return await this.#late(obstacle);
       if (obstacle !== QUIET) await this.#wait(obstacle, failures === 0);
-      const ms = failures === 0 ? putBackLimits.lookMs : againMs(failures);
+      const ms = failures === 0 ? this.#limits.lookMs : againMs(failures);
       await pause(ms, undefined, { signal });
     }
   }
 
   get #isLate(): boolean {
     const nowMs = Number(this.#context.clock.nowNs() / 1_000_000n);
-    return nowMs - this.#state.sinceMs > putBackLimits.waitMsMax;
+    return nowMs - this.#state.sinceMs > this.#limits.waitMsMax;
   }
 
   /** Once it has begun it goes on to the end, when nobody is connected. */
@@ -112,7 +114,7 @@ class PutBack {
     const { connections } = await ask(this.#context.bus, 'ingest.status', { volumeId: id });
     if (connections === 0) {
       this.#quietSinceMs ??= performance.now();
-      return performance.now() - this.#quietSinceMs < putBackLimits.quietMs ? QUIET : null;
+      return performance.now() - this.#quietSinceMs < this.#limits.quietMs ? QUIET : null;
     }
     this.#quietSinceMs = null;
     const [is, it] = connections === 1 ? ['connection is', 'it'] : ['connections are', 'them'];
@@ -226,7 +228,7 @@ class PutBack {
   async #mark(): Promise<number> {
     const { bus } = this.#context;
     const volumeId = this.#volume.id;
-    for (let number = Math.max(1, this.#state.marks); number <= putBackLimits.marksMax; number += 1) {
+    for (let number = Math.max(1, this.#state.marks); number <= this.#limits.marksMax; number += 1) {
       const name = number === 1 ? this.#ownMarks : `${this.#ownMarks}-${number}`;
       await this.#keep({ mark: name, marks: number });
       try {
