@@ -1,8 +1,16 @@
 export type { Catalog, CatalogReader, CatalogTransaction } from './catalog.ts';
 export { coveringRuns, windowSpan } from './covering-runs.ts';
 export { openEmbeddedCatalog } from './embedded-catalog.ts';
-export { checkOf, checksOf, firstBadOf, lastGoodOf, verdictsOf } from './checks.ts';
-export { clonePinId, holderOf, type PinRequest, pinPoint, unpinPoint } from './pins.ts';
+export { checkOf, checksOf, firstBadOf, lastGoodOf, noteActed, verdictsOf } from './checks.ts';
+export {
+  clonePinId,
+  holderOf,
+  type PinRequest,
+  pinPoint,
+  pinsAfter,
+  restorePinId,
+  unpinPoint,
+} from './pins.ts';
 export { gapAtSeq, gapAtTime, gapsOf, openGapIn, storeGaps } from './gaps.ts';
 export { forgetOldJobs, refuseTooManyJobs } from './jobs.ts';
 export { markByName } from './marks.ts';
@@ -82,6 +90,7 @@ export { syncUnderWay } from './syncs.ts';
 export {
   tapeArchiveOf,
   tapeArchivesOf,
+  isTapeBasePin,
   tapeBasePinId,
   tapeJobOf,
   tapeJobPinIds,

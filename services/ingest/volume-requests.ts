@@ -14,6 +14,9 @@ export interface VolumeRequests {
   volumeId: string;
   /** Throws why there is none. */
   volume: () => IngestVolume;
+  /** NBD connections to its live disk. */
+  connections: () => number;
+  hold: (reason: string) => Requests['ingest.hold']['answer'];
   setPolicy: (policy: unknown) => Promise<void>;
   remove: () => Promise<void>;
 }
@@ -64,7 +67,11 @@ export function answerFor(asked: VolumeRequests): Responder[] {
       disk.rotate();
       return { seq: disk.lastSeq };
     }),
-    on('ingest.status', async () => statusOf(volume())),
+    on('ingest.status', async () => statusOf(volume(), asked.connections())),
+    on('ingest.hold', async ({ reason }) => {
+      volume();
+      return asked.hold(reason);
+    }),
     on('ingest.delete-volume', async () => {
       await asked.remove();
       return { deleted: true };
@@ -84,8 +91,9 @@ async function refuseTakenMark({ db }: Catalog, volumeId: string, name: string):
   });
 }
 
-function statusOf({ disk }: IngestVolume): Requests['ingest.status']['answer'] {
+function statusOf({ disk }: IngestVolume, connections: number): Requests['ingest.status']['answer'] {
   return {
+    connections,
     seq: disk.lastSeq,
     timeNs: disk.lastNs.toString(),
     durableSeq: disk.durableSeq,

@@ -3,6 +3,7 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import { againMs, isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
+import { tell } from '@midmirror/bus';
 import {
   type CatalogTransaction,
   type CheckJobRow,
@@ -10,29 +11,43 @@ import {
   forgetOldJobs,
   fromNs,
   refuseTooManyJobs,
+  restorePinId,
   toNs,
+  unpinPoint,
   type VolumeCheckRow,
   type VolumeRow,
   volumeById,
 } from '@midmirror/catalog';
-import type { ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
-import type { MonitorContext } from './context.ts';
+import type { DomainEvent, ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
+import { type MonitorContext, SOURCE } from './context.ts';
 import type { Verdict } from './core/verdict.ts';
-import { monitorLimits } from './limits.ts';
+import { monitorLimits, putBackLimits } from './limits.ts';
 import type { Prober } from './prober.ts';
 import { Slots } from './loops/slots.ts';
 
-/** A walk or a search over a job's volume. Its state is plain JSON. */
+/** A walk or a search over a job's volume, or its restore. Its state is plain JSON. */
 export interface Task<State> {
   /** To its end, from the state that was kept. Null: it was stopped. */
   run(state: State, job: JobView, ports: TaskPorts<State>): Promise<ToldCheckEnd | null>;
   probes(state: State): { made: number; max: number | null };
+  /** Of what it has written to the volume; null: nothing. */
+  undoMark?(state: State): string | null;
+  /** Told together with its end. */
+  event?(
+    state: State,
+    about: { volumeId: string; check: string; timeNs: string },
+    outcome: { end: ToldCheckEnd } | { failed: string },
+  ): DomainEvent | null;
 }
 
 export interface TaskPorts<State> {
   probe(seq: number, signal: AbortSignal): Promise<Verdict>;
-  /** Durable when done. */
-  keep(state: State): Promise<void>;
+  /** Whether a job of the monitor probes a point of the volume now. */
+  isProbed(seq: number): boolean;
+  /** Durable when done, together with the event. */
+  keep(state: State, event?: DomainEvent): Promise<void>;
+  /** Told of the job while it runs. */
+  waits(why: NonNullable<ToldCheckJob['error']> | null): Promise<void>;
   signal: AbortSignal;
 }
 
@@ -44,6 +59,7 @@ export interface JobWish {
 }
 
 export interface JobView {
+  id: string;
   volume: VolumeRow;
   check: VolumeCheckRow;
   probesMax: number;
@@ -62,6 +78,10 @@ export class CheckJobs {
   readonly #tasks: Tasks;
   readonly #onEnd: (row: CheckJobRow, end: ToldCheckEnd) => Promise<void>;
   readonly #slots = new Slots(monitorLimits.jobsRunningMax);
+  /** Those that wait for guests keep no check from running. */
+  readonly #restoreSlots = new Slots(putBackLimits.jobsMax);
+  /** Points of volumes that are probed now, and by how many. */
+  readonly #probed = new Map<string, number>();
   readonly #running = new Map<string, Running>();
   readonly #stop = new AbortController();
 
@@ -84,7 +104,7 @@ export class CheckJobs {
       .where('status', 'in', ['queued', 'running'])
       .orderBy('created_ns')
       .execute();
-    for (const row of rows) this.#begin(row.id, row.volume_id);
+    for (const row of rows) this.#begin(row);
   }
 
   async add(
@@ -102,7 +122,7 @@ export class CheckJobs {
     volume: VolumeRow,
     check: string,
     wishes: readonly JobWish[],
-    also: (tx: CatalogTransaction) => Promise<void>,
+    also: (tx: CatalogTransaction, ids: readonly string[]) => Promise<void>,
   ): Promise<ToldCheckJob[]> {
     const { catalog, clock } = this.#context;
     const rows = wishes.map(
@@ -125,9 +145,12 @@ export class CheckJobs {
     await catalog.transaction(async (tx) => {
       if (rows.length > 0) await refuseTooManyJobs(tx, 'check_job', monitorLimits.jobsQueuedMax);
       for (const row of rows) await tx.insertInto('check_job').values(row).execute();
-      await also(tx);
+      await also(
+        tx,
+        rows.map(({ id }) => id),
+      );
     });
-    for (const { id } of rows) this.#begin(id, volume.id);
+    for (const row of rows) this.#begin(row);
     return rows.map((row) => this.#told(row));
   }
 
@@ -159,9 +182,10 @@ export class CheckJobs {
     await Promise.all(running.map(({ ended }) => ended));
   }
 
-  /** Whether one of a check is queued or under way. */
+  /** Whether a walk or a search of a check is queued or under way. */
   async isBusy(volumeId: string, check: string): Promise<boolean> {
-    return (await this.#unended(volumeId, check).limit(1).executeTakeFirst()) !== undefined;
+    const rows = this.#unended(volumeId, check).where('task', '!=', 'restore');
+    return (await rows.limit(1).executeTakeFirst()) !== undefined;
   }
 
   #unended(volumeId: string, check: string) {
@@ -185,10 +209,10 @@ export class CheckJobs {
     throw new MidmirrorError('not-found', `there is no job ${id} of the monitor`);
   }
 
-  #begin(id: string, volumeId: string): void {
+  #begin({ id, volume_id: volumeId, task }: CheckJobRow): void {
     const cancel = new AbortController();
     const signal = AbortSignal.any([this.#stop.signal, cancel.signal]);
-    const ended = this.#slots
+    const ended = (task === 'restore' ? this.#restoreSlots : this.#slots)
       .within(volumeId, signal, () => this.#run(id, signal))
       .catch((error: unknown) => this.#failed(id, error))
       .catch((error: unknown) => this.#context.log(`job ${id}: ${messageOf(error)}`))
@@ -201,14 +225,26 @@ export class CheckJobs {
     const row = await this.#rowOf(id);
     const volume = await volumeById(catalog.db, row.volume_id);
     const check = await checkOf(catalog.db, volume, row.check_name);
-    const task = this.#tasks[row.task as ToldCheckJob['task']];
-    const job: JobView = { volume, check, probesMax: row.probes_max };
-    await catalog.db.updateTable('check_job').set({ status: 'running' }).where('id', '=', id).execute();
+    const task = this.#taskOf(row);
+    const job: JobView = { id, volume, check, probesMax: row.probes_max };
+    const set = { status: 'running', error: null };
+    await catalog.db.updateTable('check_job').set(set).where('id', '=', id).execute();
+    let told: string | null = null;
     const end = await task.run(JSON.parse(row.state), job, {
       probe: (seq, stop) => this.#probe(volume, check, seq, stop),
-      keep: async (state) => {
+      isProbed: (seq) => this.#probed.has(`${volume.id} ${seq}`),
+      keep: async (state, event) => {
         const kept = { state: JSON.stringify(state) };
-        await catalog.db.updateTable('check_job').set(kept).where('id', '=', id).execute();
+        await catalog.transaction(async (tx) => {
+          await tx.updateTable('check_job').set(kept).where('id', '=', id).execute();
+          if (event !== undefined) await tell(this.#context.bus, tx, SOURCE, event);
+        });
+      },
+      waits: async (why) => {
+        const error = why === null ? null : JSON.stringify(why);
+        if (error === told) return;
+        told = error;
+        await catalog.db.updateTable('check_job').set({ error }).where('id', '=', id).execute();
       },
       signal,
     });
@@ -216,11 +252,28 @@ export class CheckJobs {
     if (end === null) throw new MidmirrorError('io', `job ${id} has ended without an end`);
     // Before it is done: cut off in between, it is done again, and finds what is there.
     await this.#onEnd(row, end);
-    await this.#end(id, 'done', { result: JSON.stringify(end) });
+    await this.#end(id, 'done', { result: JSON.stringify(end) }, { end });
+  }
+
+  async #probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal): Promise<Verdict> {
+    const point = `${volume.id} ${seq}`;
+    this.#probed.set(point, (this.#probed.get(point) ?? 0) + 1);
+    try {
+      return await this.#probeAgain(volume, check, seq, signal);
+    } finally {
+      const others = this.#probed.get(point)! - 1;
+      if (others > 0) this.#probed.set(point, others);
+      else this.#probed.delete(point);
+    }
   }
 
   /** Again while the appliance is away. */
-  async #probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal): Promise<Verdict> {
+  async #probeAgain(
+    volume: VolumeRow,
+    check: VolumeCheckRow,
+    seq: number,
+    signal: AbortSignal,
+  ): Promise<Verdict> {
     for (let attempt = 1; ; attempt += 1) {
       try {
         return await this.#prober.probe(volume, check, seq, signal);
@@ -234,31 +287,48 @@ export class CheckJobs {
 
   async #failed(id: string, error: unknown): Promise<void> {
     if (this.#stop.signal.aborted) return; // it goes on at the next start
-    if (this.#running.get(id)?.cancel.signal.aborted) return await this.#end(id, 'cancelled', {});
+    const cancelled = this.#running.get(id)?.cancel.signal;
+    if (cancelled?.aborted)
+      return await this.#end(id, 'cancelled', {}, { failed: messageOf(cancelled.reason) });
     const { code, hint } = error instanceof MidmirrorError ? error : { code: 'internal', hint: undefined };
     const told = { code, message: messageOf(error), hint: hint ?? null };
     this.#context.log(`job ${id}: ${told.message}`);
-    await this.#end(id, 'failed', { error: JSON.stringify(told) });
+    await this.#end(id, 'failed', { error: JSON.stringify(told) }, { failed: told.message });
   }
 
   async #end(
     id: string,
     status: 'done' | 'failed' | 'cancelled',
-    more: { result?: string; error?: string },
+    { result, error }: { result?: string; error?: string },
+    outcome: { end: ToldCheckEnd } | { failed: string },
   ): Promise<void> {
-    const { catalog, clock } = this.#context;
+    const { catalog, clock, bus } = this.#context;
+    const nowNs = clock.nowNs();
     await catalog.transaction(async (tx) => {
-      await tx
+      const row = await tx
         .updateTable('check_job')
-        .set({ status, ended_ns: toNs(clock.nowNs()), ...more })
+        .set({ status, ended_ns: toNs(nowNs), result: result ?? null, error: error ?? null })
         .where('id', '=', id)
-        .execute();
+        .returningAll()
+        .executeTakeFirst();
+      await unpinPoint(tx, restorePinId(id));
+      if (row !== undefined) {
+        const about = { volumeId: row.volume_id, check: row.check_name, timeNs: nowNs.toString() };
+        const event = this.#taskOf(row).event?.(JSON.parse(row.state), about, outcome);
+        if (event !== undefined && event !== null) await tell(bus, tx, SOURCE, event);
+      }
       await forgetOldJobs(tx, 'check_job', monitorLimits.jobsKept);
     });
   }
 
+  #taskOf({ task }: CheckJobRow): Task<unknown> {
+    return this.#tasks[task as ToldCheckJob['task']];
+  }
+
   #told(row: CheckJobRow): ToldCheckJob {
-    const { made, max } = this.#tasks[row.task as ToldCheckJob['task']].probes(JSON.parse(row.state));
+    const task = this.#taskOf(row);
+    const state: unknown = JSON.parse(row.state);
+    const { made, max } = task.probes(state);
     return {
       job: row.id,
       task: row.task as ToldCheckJob['task'],
@@ -271,6 +341,7 @@ export class CheckJobs {
       endedNs: row.ended_ns === null ? null : fromNs(row.ended_ns).toString(),
       probes: made,
       probesMax: max,
+      undoMark: task.undoMark?.(state) ?? null,
       end: row.result === null ? null : (JSON.parse(row.result) as ToldCheckEnd),
       error: row.error === null ? null : (JSON.parse(row.error) as ToldCheckJob['error']),
     };
