@@ -71,7 +71,7 @@ export async function firstBadOf(
     .executeTakeFirst();
 }
 
-/** That the volume goes back to a point, for what a check has said. False: it was, to that one or a later one. */
+/** That the volume goes back to a point, or a clone of it was made, for what a check has said. False: it was, with that point or a later one. */
 export async function noteActed(
   tx: CatalogTransaction,
   volumeId: string,

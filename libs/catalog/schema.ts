@@ -213,7 +213,7 @@ export interface VolumeCheckRow {
   /** `notify`, `clone`, `restore` */
   on_condemned: string;
   created_ns: string;
-  /** The last good point that a restore was begun to by itself: never again to it, nor to an older one. */
+  /** The last good point that a restore was begun to by itself, or that was cloned: never again, nor an older one. */
   acted_seq: number | null;
 }
 

@@ -251,7 +251,7 @@ export class CheckJobs {
     signal.throwIfAborted();
     if (end === null) throw new MidmirrorError('io', `job ${id} has ended without an end`);
     // Before it is done: cut off in between, it is done again, and finds what is there.
-    await this.#onEnd(row, end);
+    await whileAway(() => this.#onEnd(row, end), signal);
     await this.#end(id, 'done', { result: JSON.stringify(end) }, { end });
   }
 
@@ -259,29 +259,11 @@ export class CheckJobs {
     const point = `${volume.id} ${seq}`;
     this.#probed.set(point, (this.#probed.get(point) ?? 0) + 1);
     try {
-      return await this.#probeAgain(volume, check, seq, signal);
+      return await whileAway(() => this.#prober.probe(volume, check, seq, signal), signal);
     } finally {
       const others = this.#probed.get(point)! - 1;
       if (others > 0) this.#probed.set(point, others);
       else this.#probed.delete(point);
-    }
-  }
-
-  /** Again while the appliance is away. */
-  async #probeAgain(
-    volume: VolumeRow,
-    check: VolumeCheckRow,
-    seq: number,
-    signal: AbortSignal,
-  ): Promise<Verdict> {
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        return await this.#prober.probe(volume, check, seq, signal);
-      } catch (error) {
-        signal.throwIfAborted();
-        if (!isUnavailable(error) || attempt === monitorLimits.attemptsMax) throw error;
-        await pause(againMs(attempt), undefined, { signal });
-      }
     }
   }
 
@@ -345,5 +327,18 @@ export class CheckJobs {
       end: row.result === null ? null : (JSON.parse(row.result) as ToldCheckEnd),
       error: row.error === null ? null : (JSON.parse(row.error) as ToldCheckJob['error']),
     };
+  }
+}
+
+/** Again while the appliance is away. */
+async function whileAway<T>(act: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await act();
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!isUnavailable(error) || attempt === monitorLimits.attemptsMax) throw error;
+      await pause(againMs(attempt), undefined, { signal });
+    }
   }
 }

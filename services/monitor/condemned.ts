@@ -1,6 +1,6 @@
 // What is done when a check has condemned a volume, as the check's owner wishes: nothing more, a clone of the last good point,
 // or the volume is put back to it by a job. Once for a cause: a check and the last point that it found good.
-import { MidmirrorError, messageOf } from '@midmirror/basis';
+import { isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
 import {
   type CatalogTransaction,
   checksOf,
@@ -42,25 +42,31 @@ export class Condemned {
     this.#jobs = jobs;
   }
 
-  /** Called again for the same it does nothing. Rejects with `unavailable` while the catalogue or the bus is away. */
+  /** Called again for the same it does nothing. Rejects with `unavailable` while the appliance is away. */
   async act(found: Condemnation): Promise<void> {
     const { db } = this.#context.catalog;
     const check = (await checksOf(db, found.volumeId)).find(({ name }) => name === found.check);
     const wish = (check?.on_condemned ?? 'notify') as OnCondemned;
     if (check === undefined || wish === 'notify') return;
     const volume = await volumeById(db, found.volumeId);
-    if (wish === 'clone') await this.#clone(volume, found);
+    if (wish === 'clone') await this.#clone(volume, check, found);
     else await this.#restore(volume, check, found);
   }
 
-  async #clone(volume: VolumeRow, { check, lastGood }: Condemnation): Promise<void> {
+  async #clone(volume: VolumeRow, check: VolumeCheckRow, { lastGood }: Condemnation): Promise<void> {
     const { catalog, log } = this.#context;
-    const good = lastGood ?? (await lastGoodOf(catalog.db, volume.id, check));
+    const good = lastGood ?? (await lastGoodOf(catalog.db, volume.id, check.name));
     if (good === undefined) return log(`volume ${volume.name}: no good point for a clone is known`);
-    await rescueClone(this.#context, volume, good.seq).then(
-      (name) => log(`volume ${volume.name}: clone ${name} of the last good point is ready`),
-      (error: unknown) => log(`volume ${volume.name}: no clone of the last good point: ${messageOf(error)}`),
-    );
+    // It was there; somebody may have deleted it since.
+    if (check.acted_seq !== null && check.acted_seq >= good.seq) return;
+    try {
+      const name = await rescueClone(this.#context, volume, good.seq);
+      await catalog.transaction((tx) => noteActed(tx, volume.id, check.name, good.seq));
+      log(`volume ${volume.name}: clone ${name} of the last good point is ready`);
+    } catch (error) {
+      if (isUnavailable(error)) throw error;
+      log(`volume ${volume.name}: no clone of the last good point: ${messageOf(error)}`);
+    }
   }
 
   async #restore(volume: VolumeRow, check: VolumeCheckRow, found: Condemnation): Promise<void> {
