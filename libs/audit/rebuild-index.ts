@@ -3,6 +3,7 @@
 // again.
 import { messageOf, MidmirrorError } from '@midmirror/basis';
 import {
+  activeVolumes,
   type Catalog,
   deleteRunById,
   insertRun,
@@ -32,7 +33,7 @@ export async function rebuildIndex(
   catalog: Catalog,
 ): Promise<RebuildIndexReport> {
   const report: RebuildIndexReport = { volumes: [], refused: [] };
-  const volumes = await catalog.db.selectFrom('volume').selectAll().where('state', '=', 'active').execute();
+  const volumes = await activeVolumes(catalog.db);
   for (const { id, name } of volumes) {
     const paths = volumePaths(`${poolDirectory}/volumes/${id}`);
     const made = { name, runs: 0, extents: 0 };

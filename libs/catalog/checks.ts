@@ -1,6 +1,6 @@
 // Checks of volumes, and what they said of past points.
 import { MidmirrorError } from '@midmirror/basis';
-import type { CatalogReader } from './catalog.ts';
+import type { CatalogReader, CatalogTransaction } from './catalog.ts';
 import type { VerdictRow, VolumeCheckRow } from './schema.ts';
 
 export async function checksOf(db: CatalogReader, volumeId: string): Promise<VolumeCheckRow[]> {
@@ -69,4 +69,21 @@ export async function firstBadOf(
     .orderBy('seq')
     .limit(1)
     .executeTakeFirst();
+}
+
+/** That the volume goes back to a point, or a clone of it was made, for what a check has said. False: it was, with that point or a later one. */
+export async function noteActed(
+  tx: CatalogTransaction,
+  volumeId: string,
+  check: string,
+  goodSeq: number,
+): Promise<boolean> {
+  const noted = await tx
+    .updateTable('volume_check')
+    .set({ acted_seq: goodSeq })
+    .where('volume_id', '=', volumeId)
+    .where('name', '=', check)
+    .where((e) => e.or([e('acted_seq', 'is', null), e('acted_seq', '<', goodSeq)]))
+    .executeTakeFirst();
+  return Number(noted.numUpdatedRows) > 0;
 }

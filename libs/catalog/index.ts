@@ -1,9 +1,19 @@
 export type { Catalog, CatalogReader, CatalogTransaction } from './catalog.ts';
 export { coveringRuns, windowSpan } from './covering-runs.ts';
 export { openEmbeddedCatalog } from './embedded-catalog.ts';
-export { checkOf, checksOf, firstBadOf, lastGoodOf, verdictsOf } from './checks.ts';
-export { clonePinId, holderOf, type PinRequest, pinPoint, unpinPoint } from './pins.ts';
+export { checkOf, checksOf, firstBadOf, lastGoodOf, noteActed, verdictsOf } from './checks.ts';
+export {
+  clonePinId,
+  holderOf,
+  type PinRequest,
+  pinPoint,
+  pinsAfter,
+  restorePinId,
+  unpinPoint,
+} from './pins.ts';
 export { gapAtSeq, gapAtTime, gapsOf, openGapIn, storeGaps } from './gaps.ts';
+export { forgetOldJobs, refuseTooManyJobs } from './jobs.ts';
+export { markByName } from './marks.ts';
 export { checkName, refuseTakenName } from './names.ts';
 export {
   endOfExtent,
@@ -16,7 +26,7 @@ export {
   putPage,
   unpackPage,
 } from './pel-page.ts';
-export { openPostgresCatalog, type PostgresCatalogOptions, postgresDefaults } from './postgres-catalog.ts';
+export { openPostgresCatalog, type PostgresCatalogOptions } from './postgres-catalog.ts';
 export {
   BUILDING,
   deleteForwardRuns,
@@ -80,9 +90,10 @@ export { syncUnderWay } from './syncs.ts';
 export {
   tapeArchiveOf,
   tapeArchivesOf,
+  isTapeBasePin,
   tapeBasePinId,
   tapeJobOf,
   tapeJobPinIds,
   tapePartsOf,
 } from './tapes.ts';
-export { volumeById, volumeByName } from './volumes.ts';
+export { activeVolumeById, activeVolumes, volumeById, volumeByName } from './volumes.ts';

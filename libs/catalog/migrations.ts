@@ -384,6 +384,13 @@ const checks: Migration = {
   },
 };
 
+/** What was done when a check condemned a point: once for each last good one. */
+const actedOn: Migration = {
+  async up(db: Kysely<unknown>) {
+    await db.schema.alterTable('volume_check').addColumn('acted_seq', 'bigint').execute();
+  },
+};
+
 export const migrations: Record<string, Migration> = {
   '001-initial': initial,
   '002-tiers': tiers,
@@ -392,4 +399,5 @@ export const migrations: Record<string, Migration> = {
   '005-gaps': gaps,
   '006-tapes': tapes,
   '007-checks': checks,
+  '008-acted-on': actedOn,
 };

@@ -2,6 +2,7 @@
 // dropped. Taking a pin and planning a sync are transactions on the same rows, so one of them sees the other.
 import { MidmirrorError } from '@midmirror/basis';
 import type { CatalogReader, CatalogTransaction } from './catalog.ts';
+import type { PinRow } from './schema.ts';
 import { snapshotOfSeq } from './snapshots.ts';
 import { syncUnderWay } from './syncs.ts';
 import { toNs } from './time-column.ts';
@@ -62,6 +63,17 @@ export async function holderOf(
     .where('seq', '=', seq)
     .executeTakeFirst();
   return pin?.holder;
+}
+
+/** All pins of points after one, oldest first. */
+export async function pinsAfter(db: CatalogReader, volumeId: string, seq: number): Promise<PinRow[]> {
+  const rows = db.selectFrom('pin').selectAll().where('volume_id', '=', volumeId).where('seq', '>', seq);
+  return await rows.orderBy('seq').orderBy('id').execute();
+}
+
+/** Of the point that a job of the monitor puts a volume back to. */
+export function restorePinId(jobId: string): string {
+  return `restore-${jobId}`;
 }
 
 /** The pin of a clone, which lives as long as the clone. */

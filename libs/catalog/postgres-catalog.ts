@@ -13,7 +13,7 @@ export interface PostgresCatalogOptions extends PostgresLimits {
   migrationTimeoutMs: number;
 }
 
-export const postgresDefaults: PostgresCatalogOptions = {
+const postgresDefaults: PostgresCatalogOptions = {
   poolMax: 8,
   connectTimeoutMs: 5000,
   connectRetryMs: 10_000,

@@ -210,9 +210,11 @@ export interface VolumeCheckRow {
   schedule: string | null;
   /** Where the schedule stands: JSON. */
   due: string | null;
-  /** `notify`, `clone` */
+  /** `notify`, `clone`, `restore` */
   on_condemned: string;
   created_ns: string;
+  /** The last good point that a restore was begun to by itself, or that was cloned: never again, nor an older one. */
+  acted_seq: number | null;
 }
 
 /** What a check says of a point; the newest that it said. */
@@ -235,10 +237,10 @@ export interface VerdictRow {
   at_ns: string;
 }
 
-/** A walk or a search over past points. */
+/** A walk or a search over past points, or a volume that is put back by itself. */
 export interface CheckJobRow {
   id: string;
-  /** `certify` or `bisect` */
+  /** `certify`, `bisect`, `restore` */
   task: string;
   volume_id: string;
   volume_name: string;
@@ -253,6 +255,7 @@ export interface CheckJobRow {
   created_ns: string;
   ended_ns: string | null;
   result: string | null;
+  /** Why it has failed; of a running one, why it waits. JSON. */
   error: string | null;
 }
 

@@ -60,5 +60,12 @@ export function tapeJobPinIds(jobId: string): { point: string; parent: string } 
 
 /** The pin of the point of a volume's newest archive of a cause: the next difference is one to it. */
 export function tapeBasePinId(volumeId: string, cause: string): string {
-  return `tape-base-${cause}-${volumeId}`;
+  return `${BASE}${cause}-${volumeId}`;
 }
+
+/** Kept for the next tape, whenever that comes: nobody is at work with it. */
+export function isTapeBasePin(id: string): boolean {
+  return id.startsWith(BASE);
+}
+
+const BASE = 'tape-base-';

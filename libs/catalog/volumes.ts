@@ -9,6 +9,21 @@ export async function volumeById(db: CatalogReader, id: string): Promise<VolumeR
   return row;
 }
 
+/** Those that are whole and not on their way out, by name. */
+export async function activeVolumes(db: CatalogReader): Promise<VolumeRow[]> {
+  return await db.selectFrom('volume').selectAll().where('state', '=', 'active').orderBy('name').execute();
+}
+
+/** Undefined: there is none, or it is on its way in or out. */
+export async function activeVolumeById(db: CatalogReader, id: string): Promise<VolumeRow | undefined> {
+  return await db
+    .selectFrom('volume')
+    .selectAll()
+    .where('id', '=', id)
+    .where('state', '=', 'active')
+    .executeTakeFirst();
+}
+
 /** Throws `not-found` naming the volumes there are. */
 export async function volumeByName(db: CatalogReader, name: string): Promise<VolumeRow> {
   const row = await db.selectFrom('volume').selectAll().where('name', '=', name).executeTakeFirst();

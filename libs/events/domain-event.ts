@@ -55,6 +55,19 @@ export interface EventBodies {
   /** A check has found nothing wrong with the volume as of a write [0095]. */
   'mirror.certified': { check: string; seq: number; pointNs: string };
   'mirror.condemned': { check: string; seq: number; pointNs: string; reason: string };
+  /** The volume was put back by itself to the point; the mark undoes it. */
+  'mirror.restored': { check: string; seq: number; pointNs: string; undoMark: string };
+  /** It is not put back yet, for a reason that somebody can do something about. */
+  'mirror.restore-waits': { check: string; seq: number; pointNs: string; reason: string };
+  /** It was not put back, or not to the end: then the mark is there. `clone`: of the point, made instead. */
+  'mirror.not-restored': {
+    check: string;
+    seq: number;
+    pointNs: string;
+    reason: string;
+    clone: string | null;
+    undoMark: string | null;
+  };
   'tape.forgotten': { archive: string; erased: boolean };
 }
 

@@ -5,6 +5,7 @@ export { type MarkKind, markKinds } from './mark-kind.ts';
 export type {
   CheckSchedule,
   ChosenPoint,
+  OnCondemned,
   OpenMirrorView,
   RequestName,
   Requests,
@@ -12,6 +13,7 @@ export type {
   ToldCheckEnd,
   ToldCheckJob,
   ToldGap,
+  ToldPutBack,
   ToldTapeJob,
   ToldTapePlan,
   ToldTapeRestore,

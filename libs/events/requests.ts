@@ -132,12 +132,38 @@ export type CheckSchedule =
   | { kind: 'every-snapshot' }
   | { kind: 'nth-snapshot'; nth: number };
 
-/** What a walk over past points, or a search for the first bad write, has come to. */
+/** What is done by itself when a check condemns a point. */
+export type OnCondemned = 'notify' | 'clone' | 'restore';
+
+/** What has become of a volume that was to be put back by itself. */
+export interface ToldPutBack {
+  /** Of what it was before; null: nothing was written to it. */
+  undoMark: string | null;
+  /** Of the last good point, made instead. */
+  clone: string | null;
+  /** Why it was not put back; null: it was. */
+  reason: string | null;
+  bytes: number;
+}
+
+/** What a walk over past points, a search for the first bad write, or a restore has come to. */
 export interface ToldCheckEnd {
   /**
    * `certified`, `condemned`, `cannot-tell`: of a walk. `found`, `range`, `nothing-bad`, `nothing-good`: of a search.
+   * `restored`, `not-restored`: of a volume that was to be put back to `lastGood`.
    */
-  kind: 'certified' | 'condemned' | 'cannot-tell' | 'found' | 'range' | 'nothing-bad' | 'nothing-good';
+  kind:
+    | 'certified'
+    | 'condemned'
+    | 'cannot-tell'
+    | 'found'
+    | 'range'
+    | 'nothing-bad'
+    | 'nothing-good'
+    | 'restored'
+    | 'not-restored';
+  /** Of a restore. */
+  putBack?: ToldPutBack;
   lastGood: { seq: number; timeNs: string } | null;
   firstBad: { seq: number; timeNs: string } | null;
   cannotTell: number;
@@ -147,10 +173,10 @@ export interface ToldCheckEnd {
   writes: { seq: number; timeNs: string; extents: { offset: number; length: number }[] }[];
 }
 
-/** A walk or a search of the monitor. */
+/** A walk or a search of the monitor, or a restore that it makes by itself. */
 export interface ToldCheckJob {
   job: string;
-  task: 'certify' | 'bisect';
+  task: 'certify' | 'bisect' | 'restore';
   volumeId: string;
   volume: string;
   check: string;
@@ -162,6 +188,9 @@ export interface ToldCheckJob {
   probes: number;
   probesMax: number | null;
   end: ToldCheckEnd | null;
+  /** Of a restore that is under way, or was cut off: the mark that undoes what it has written. */
+  undoMark: string | null;
+  /** Why it has failed; of a running one, why it waits. */
   error: { code: string; message: string; hint: string | null } | null;
 }
 
@@ -203,7 +232,17 @@ export interface Requests {
       headBytes: number;
       segmentsEvicted: number;
       state: string;
+      /** NBD connections to its live disk, whoever they are. */
+      connections: number;
     };
+  };
+  /**
+   * Whoever is connected to the live disk alone, and asks, stays so until it disconnects: others are refused, and told
+   * `reason`. Not held: there are several, or none.
+   */
+  'ingest.hold': {
+    ask: { volumeId: string; reason: string };
+    answer: { held: boolean; connections: number };
   };
   'synchronizer.sync': {
     ask: { volumeId: string; upToSeq: number | null; closeSnapshot: boolean };
@@ -386,7 +425,7 @@ export interface Requests {
       kind: string;
       settings: unknown;
       schedule: CheckSchedule | null;
-      onCondemned: 'notify' | 'clone';
+      onCondemned: OnCondemned;
     };
     answer: { name: string };
   };

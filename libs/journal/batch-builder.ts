@@ -1,5 +1,6 @@
 // Builds header and descriptors of one batch in one reused buffer. On the hot path: no object per write.
 import { assert } from '@midmirror/basis';
+import type { BatchHeader } from './batch.ts';
 import { checksumOf } from './checksum.ts';
 import { Format } from './format.ts';
 import { setNs, setU64 } from './words.ts';
@@ -43,17 +44,7 @@ export class BatchBuilder {
   }
 
   /** Completes the header and returns header and descriptors; valid until the next `reset`. */
-  finish(header: {
-    epoch: number;
-    segment: number;
-    offset: number;
-    firstSeq: number;
-    timeNs: bigint;
-    durableSeq: number;
-    writeCount: number;
-    dataBytes: number;
-    previousCrc: number;
-  }): Uint8Array {
+  finish(header: BatchHeader): Uint8Array {
     const words = this.#words;
     words.fill(0, 0, 20);
     words[0] = Format.batchMagic;

@@ -17,7 +17,8 @@ import { getNs, getU64, wordsOf } from './words.ts';
 export const DescriptorKind = { write: 1, zeroes: 2, trim: 3, mark: 4 } as const;
 export const DescriptorFlag = { continues: 1 } as const;
 
-export interface Batch {
+/** What whoever writes a batch says of it. */
+export interface BatchHeader {
   epoch: number;
   segment: number;
   /** Where the header lies in the segment. */
@@ -25,11 +26,15 @@ export interface Batch {
   firstSeq: number;
   timeNs: bigint;
   durableSeq: number;
-  descriptorCount: number;
   writeCount: number;
   dataBytes: number;
-  descriptorsCrc: number;
+  /** Of the header of the batch before. */
   previousCrc: number;
+}
+
+export interface Batch extends BatchHeader {
+  descriptorCount: number;
+  descriptorsCrc: number;
   headerCrc: number;
   /** Header, descriptors and data. */
   totalBytes: number;

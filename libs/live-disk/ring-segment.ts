@@ -2,7 +2,7 @@
 import { type PoolFile, segmentName } from '@midmirror/pool';
 
 /** Headers and descriptors of a segment's batches, back to back, as they stand in the file. */
-export class DescriptorLog {
+class DescriptorLog {
   #bytes = new Uint8Array(64 << 10);
   length = 0;
 

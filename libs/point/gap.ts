@@ -29,12 +29,6 @@ export function gapAroundSeq(gaps: readonly Gap[], seq: number): Gap | null {
   return gap !== null && hasSeqWithin(gap, seq) ? gap : null;
 }
 
-/** The one that a time lies strictly within. `gaps` in their order. */
-export function gapAroundTime(gaps: readonly Gap[], timeNs: bigint): Gap | null {
-  const gap = lastWhere(gaps, ({ fromNs }) => fromNs < timeNs);
-  return gap !== null && hasTimeWithin(gap, timeNs) ? gap : null;
-}
-
 /** The one that has no end yet. */
 export function openGapOf(gaps: readonly Gap[]): Gap | null {
   const last = gaps.at(-1);

@@ -2,7 +2,6 @@ export {
   type Gap,
   type GapEnd,
   gapAroundSeq,
-  gapAroundTime,
   hasSeqWithin,
   hasTimeWithin,
   joinOldest,

@@ -6,7 +6,6 @@ export {
   keptSnapshots,
   type RetentionCandidate,
   type Rule,
-  snapshotKeep,
   type SnapshotCandidate,
   tapeKeep,
 } from './retention.ts';

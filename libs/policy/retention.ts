@@ -58,7 +58,7 @@ export function kept<Id>(candidates: readonly RetentionCandidate<Id>[], keep: Ke
   return found;
 }
 
-export function snapshotKeep(policy: VolumePolicy): Keep {
+function snapshotKeep(policy: VolumePolicy): Keep {
   return {
     last: policy.keepLast,
     hourly: policy.keepHourly,

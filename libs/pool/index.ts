@@ -43,12 +43,11 @@ export {
   writeMimState,
 } from './mim-file.ts';
 export { MimImage } from './mim-image.ts';
-export { MimStateFile, MimWatch, mimReach } from './mim-watch.ts';
+export { MimStateFile, MimWatch } from './mim-watch.ts';
 export { nodeFiles } from './node-files.ts';
-export { ObjectReader, ObjectWriter, readObject } from './object-file.ts';
-export { asLostPiece, LostPieceError, PieceReader } from './piece-reader.ts';
+export { ObjectWriter, readObject } from './object-file.ts';
+export { LostPieceError, PieceReader } from './piece-reader.ts';
 export {
-  readBatch,
   readSegmentFooter,
   readSegmentHeader,
   SegmentReader,

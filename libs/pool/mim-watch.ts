@@ -16,7 +16,7 @@ import { limits } from './limits.ts';
 assert(limits.readerSettleMs > limits.readerValidMs, 'a sync waits longer than readers go by a look');
 
 /** The newest write that may be on the MIM by now. It never goes back. */
-export function mimReach({ mimSeq, syncId, targetSeq }: MimState): number {
+function mimReach({ mimSeq, syncId, targetSeq }: MimState): number {
   return syncId === 0 ? mimSeq : Math.max(mimSeq, targetSeq);
 }
 

@@ -31,7 +31,7 @@ export class LostPieceError extends MidmirrorError {
 }
 
 /** The error as one of a piece, if it is. */
-export function asLostPiece(error: unknown, flags: number, source: number): unknown {
+function asLostPiece(error: unknown, flags: number, source: number): unknown {
   const lost = error instanceof MidmirrorError && (error.code === 'corrupt' || error.code === 'not-found');
   return lost && !(error instanceof LostPieceError) ? new LostPieceError(flags, source, error) : error;
 }

@@ -51,10 +51,7 @@ export async function readSegmentFooter(
 }
 
 /** A batch header with its descriptors, read without the data; null where none stands. */
-export async function readBatch(
-  file: PoolFile,
-  at: number,
-): Promise<{ batch: Batch; bytes: Uint8Array } | null> {
+async function readBatch(file: PoolFile, at: number): Promise<{ batch: Batch; bytes: Uint8Array } | null> {
   let bytes = await readBytes(file, at, 4096);
   const batch = batchAt(bytes, 0);
   if (batch === null || batch.offset !== at) return null;

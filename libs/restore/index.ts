@@ -14,6 +14,15 @@ export { MirrorSource, type MirrorSourceOptions } from './edges/mirror-source.ts
 export { openNbd } from './edges/nbd-target.ts';
 export { readRecord, RecordFile } from './edges/record-file.ts';
 export type { Target } from './edges/target.ts';
+export {
+  type Changes,
+  type InPlaceRecord,
+  InPlaceRestore,
+  type InPlaceRun,
+  type InPlaceVolume,
+  UNDO_MARK,
+  undoCommand,
+} from './in-place.ts';
 export { limits } from './limits.ts';
 export {
   checkBase,

@@ -12,10 +12,6 @@ export class ByteReader {
     this.#chunks = chunks[Symbol.asyncIterator]();
   }
 
-  get takenBytes(): number {
-    return this.#takenBytes;
-  }
-
   /** At least 1 byte, at most `bytesMax`, as part of the chunk that came; empty: the stream has ended. */
   async some(bytesMax: number): Promise<Uint8Array> {
     while (this.#chunk.length === 0) {

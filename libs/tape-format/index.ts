@@ -1,5 +1,5 @@
 export { parseIdentities, parseRecipients } from './age-keys.ts';
-export { checkStep, type Link, orderChain } from './chain.ts';
+export { checkStep } from './chain.ts';
 export { encodeChecksums, type MemberChecksum } from './checksums.ts';
 export type { LayerOptions } from './layers.ts';
 export { limits } from './limits.ts';
@@ -7,15 +7,13 @@ export {
   type ArchiveKind,
   decodeManifest,
   encodeManifest,
-  FORMAT,
-  FORMAT_VERSION,
   type LayerName,
   type Manifest,
   type TapeParent,
   type TapePoint,
   type TapeVolume,
 } from './manifest.ts';
-export { archiveName, CHECKSUMS_MEMBER, dataMember, isArchiveId, MANIFEST_MEMBER } from './names.ts';
+export { archiveName, dataMember } from './names.ts';
 export type { TapeExtent } from './qcow2/cluster-runs.ts';
 export { planQcow2, type Qcow2Piece, type Qcow2Plan, qcow2Pieces } from './qcow2/plan.ts';
 export { LayoutMismatch, type RestoredRange, restoredRanges } from './qcow2/read.ts';
@@ -25,7 +23,6 @@ export {
   openArchive,
   type ReadOptions,
   readManifest,
-  verifyArchive,
 } from './read-archive.ts';
 export type { TapeFault } from './tape-error.ts';
 export {

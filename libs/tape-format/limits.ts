@@ -11,7 +11,7 @@ export const limits = {
   checksumsBytesMax: 64 * 1024,
   /** Pax records of one member. */
   paxBytesMax: 64 * 1024,
-  /** Differences from one to its image, and manifests that are put in order at once. */
+  /** Differences from an archive down to its image. */
   chainMax: 1024,
   archiveIdCharactersMax: 36,
   /** Recipients are listed in the header of age. */

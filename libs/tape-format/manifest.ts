@@ -12,8 +12,8 @@ import {
 } from './names.ts';
 import { tapeError } from './tape-error.ts';
 
-export const FORMAT = 'midmirror-tape';
-export const FORMAT_VERSION = 1;
+const FORMAT = 'midmirror-tape';
+const FORMAT_VERSION = 1;
 
 export type ArchiveKind = 'image' | 'difference';
 /** In the order they are put round the tar stream. */

@@ -18,9 +18,9 @@ export interface ReadOptions {
   identities?: readonly string[];
   /** From the label, where there is one: other layers are damage. */
   layers?: readonly LayerName[];
-  /** Of all bytes, where it is known from the catalogue. */
+  /** What that of all bytes has to be, where the catalogue knows it. */
   sha256?: string;
-  /** Of all bytes of the source, asked at its end: where who gives them has it they are not hashed once more. */
+  /** That of all bytes, from a source that has hashed them: asked for at its end, and they are not hashed again here. */
   sourceSha256?: () => string;
   /** Ranges give their bytes in one and the same buffer: they are the receiver's until it asks for the next. */
   reuseBuffer?: boolean;
@@ -71,16 +71,6 @@ export async function readManifest(
   const reading = await openArchive(source, options);
   await reading.close();
   return reading.manifest;
-}
-
-/** Reads all of it and keeps nothing. Rejects as the ranges do. */
-export async function verifyArchive(
-  source: AsyncIterable<Uint8Array>,
-  options: ReadOptions = {},
-): Promise<{ manifest: Manifest; summary: ArchiveSummary }> {
-  const reading = await openArchive(source, options);
-  for await (const _ of reading.ranges()) void _;
-  return { manifest: reading.manifest, summary: reading.summary };
 }
 
 export class ArchiveReading {
@@ -176,7 +166,7 @@ export class ArchiveReading {
     return shape;
   }
 
-  /** The checksum of zstd stands at its end: damage to the layer shows within it first. Throws if it is the layer's. */
+  /** Damage to the layer zstd shows in what it wraps first, as its own checksum stands at its end: throws if it is that. */
   async #blameLayer(): Promise<void> {
     if (!this.layers.includes('zstd')) return;
     while ((await this.#reader.some(Number.MAX_SAFE_INTEGER)).length > 0);
@@ -228,7 +218,7 @@ export class ArchiveReading {
   }
 }
 
-/** The bytes as they come from the tape, hashed unless who gives them does. */
+/** The bytes as they come from the tape, hashed unless their source has done so. */
 class RawBytes {
   readonly #source: AsyncIterable<Uint8Array>;
   readonly #signal: AbortSignal | undefined;

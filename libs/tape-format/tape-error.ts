@@ -9,7 +9,7 @@ export type TapeFault =
   | 'damaged' // bytes are not those that were written
   | 'layout'; // the bytes are those that were written, by another program
 
-export const EXPORT_HINT = 'take the members out with `tar x` and use `qemu-img convert`';
+const EXPORT_HINT = 'take the members out with `tar x` and use `qemu-img convert`';
 
 /** Where in an archive something stands, and which archive it is, once that is known. */
 export interface Place {

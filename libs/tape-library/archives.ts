@@ -37,7 +37,7 @@ export function archivesOn(cartridges: readonly Cartridge[]): ArchiveOnTape[] {
   });
 }
 
-export function isWhole(parts: readonly Part[]): boolean {
+function isWhole(parts: readonly Part[]): boolean {
   let offset = 0;
   for (const [index, part] of parts.entries()) {
     if (part.part !== index + 1 || part.offset !== offset || part.last !== (index === parts.length - 1))

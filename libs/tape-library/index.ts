@@ -1,4 +1,4 @@
-export { type ArchiveOnTape, archivesOn, isWhole } from './archives.ts';
+export { type ArchiveOnTape, archivesOn } from './archives.ts';
 export { openLibrary, type OpenOptions } from './open-library.ts';
 export type {
   ArchiveLabel,

@@ -5,7 +5,7 @@ import { MidmirrorError } from '@midmirror/basis';
 import { LABEL_BYTES_MAX, LAYERS_MAX, NAME_CHARACTERS_MAX, NOTES_MAX } from './limits.ts';
 import type { ArchiveLabel, Part } from './tape-library.ts';
 
-export const VERSION = 1;
+const VERSION = 1;
 
 export interface CartridgeLabel {
   readonly barcode: string;
@@ -13,6 +13,12 @@ export interface CartridgeLabel {
   readonly writeProtected: boolean;
   readonly vaultPlace: string | null;
   readonly labelledAt: string;
+}
+
+/** Of a cartridge that is labelled now. */
+export function newCartridgeLabel(barcode: string, capacityBytes: number): CartridgeLabel {
+  const labelledAt = new Date().toISOString();
+  return { barcode, capacityBytes, writeProtected: false, vaultPlace: null, labelledAt };
 }
 
 /** Begins a part on a tape, where nothing can be changed afterwards: names the places before it that are forgotten. */

@@ -119,6 +119,7 @@ export async function startAppliance(config: Config, edges: ApplianceEdges): Pro
       webhook,
       stateDirectory: `${dataDirectory}/monitor`,
       exportUri: (name) => exportUri(nbdUri, name),
+      liveUri: (name) => exportUri(nbdUri, name),
     });
     await monitor.start();
     closing.push(() => monitor.stop());

@@ -1,2 +1,1 @@
-export { type Appliance, startAppliance } from './appliance.ts';
-export { type ClusterOptions, LocalCluster, ServiceProcess } from './cluster/cluster.ts';
+export { type ClusterOptions, LocalCluster } from './cluster/cluster.ts';

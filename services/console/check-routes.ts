@@ -12,7 +12,7 @@ import {
   type VolumeCheckRow,
   type VolumeRow,
 } from '@midmirror/catalog';
-import type { CheckSchedule, ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
+import type { CheckSchedule, OnCondemned, ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
 import { printTime } from '@midmirror/point';
 import type { FastifyInstance } from 'fastify';
 import { limits } from './config.ts';
@@ -48,7 +48,7 @@ export function checkRoutes(routes: FastifyInstance, { bus, catalog }: ConsoleCo
       kind: string;
       settings?: unknown;
       schedule?: CheckSchedule | null;
-      onCondemned?: 'notify' | 'clone';
+      onCondemned?: OnCondemned;
     };
   }>(
     '/volumes/:v/checks',
@@ -63,7 +63,11 @@ export function checkRoutes(routes: FastifyInstance, { bus, catalog }: ConsoleCo
           properties: {
             ...{ name: text, kind: text, schedule },
             settings: { type: 'object', description: 'as the kind takes them', additionalProperties: true },
-            onCondemned: { enum: ['notify', 'clone'] },
+            onCondemned: {
+              enum: ['notify', 'clone', 'restore'],
+              description:
+                'notify: nothing more. clone: of the last good point. restore: the volume is put back to it, once for each last good point',
+            },
           },
         },
       },
@@ -188,7 +192,7 @@ export function checkRoutes(routes: FastifyInstance, { bus, catalog }: ConsoleCo
     '/check-jobs',
     {
       schema: {
-        summary: 'Walks and searches, newest first',
+        summary: 'Walks, searches, and volumes that are put back by themselves, newest first',
         querystring: { type: 'object', additionalProperties: false, properties: { limit: limitQuery } },
       },
     },
@@ -202,7 +206,7 @@ export function checkRoutes(routes: FastifyInstance, { bus, catalog }: ConsoleCo
     '/check-jobs/:j',
     {
       schema: {
-        summary: 'One walk or search',
+        summary: 'One of them',
         params: { type: 'object', properties: { j: { type: 'string' } }, required: ['j'] },
       },
     },
@@ -215,7 +219,8 @@ export function checkRoutes(routes: FastifyInstance, { bus, catalog }: ConsoleCo
     '/check-jobs/:j',
     {
       schema: {
-        summary: 'Cancel a walk or a search',
+        summary:
+          'Cancel one of them; a volume that is being put back stays between two moments, and its mark undoes it',
         params: { type: 'object', properties: { j: { type: 'string' } }, required: ['j'] },
       },
     },

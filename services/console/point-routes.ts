@@ -22,7 +22,8 @@ export function pointRoutes(routes: FastifyInstance, context: ConsoleContext): v
     '/volumes/:v/points',
     {
       schema: {
-        summary: 'Marks, snapshots, tapes, gaps, verdicts and activity; from and to are times',
+        summary:
+          'Marks, snapshots, tapes, gaps, verdicts, restores that were made by themselves, and activity; from and to are times',
         params: volumeParam,
         querystring: {
           type: 'object',

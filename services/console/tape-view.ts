@@ -74,19 +74,7 @@ export async function tapePoints(
     .execute();
   if (rows.length === 0) return [];
   const links = await linksOf(db, [volumeId]);
-  return rows.map((row) => {
-    const why = whyNot(row, links);
-    return {
-      archive: row.id,
-      name: row.name,
-      kind: row.kind,
-      seq: row.seq,
-      time: timeOf(row.time_ns),
-      bytes: row.bytes,
-      available: why === null,
-      why,
-    };
-  });
+  return rows.map((row) => shownHead(row, links));
 }
 
 export function shownJob({ timeNs, createdNs, endedNs, seq, ...job }: ToldTapeJob) {
@@ -119,32 +107,38 @@ export function shownRestore({ volume, seq, timeNs, chain, barcodes, passedOver 
   };
 }
 
-function shownArchive(row: TapeArchiveRow, links: ReadonlyMap<string, Link>, parts: readonly TapePartRow[]) {
+function shownHead(row: TapeArchiveRow, links: ReadonlyMap<string, Link>) {
   const why = whyNot(row, links);
   return {
     archive: row.id,
     name: row.name,
     kind: row.kind,
+    seq: row.seq,
+    time: timeOf(row.time_ns),
+    bytes: row.bytes,
+    /** A restore can begin with it as far as the catalogue knows; where its cartridges are is another question. */
+    available: why === null,
+    why,
+  };
+}
+
+function shownArchive(row: TapeArchiveRow, links: ReadonlyMap<string, Link>, parts: readonly TapePartRow[]) {
+  return {
+    ...shownHead(row, links),
     volume: row.volume_name,
     volumeId: row.volume_id,
     sizeBytes: row.volume_bytes,
-    seq: row.seq,
-    time: timeOf(row.time_ns),
     parent: row.parent_id,
     chain: JSON.parse(row.chain) as string[],
     created: timeOf(row.created_ns),
     layers: JSON.parse(row.layers) as string[],
     library: row.library,
     barcodes: [...new Set(parts.map(({ barcode }) => barcode))],
-    bytes: row.bytes,
     sha256: row.sha256,
     cause: row.cause,
     verified: row.verified_ns === null ? null : timeOf(row.verified_ns),
     compared: row.verified_ns !== null && row.compared === 1,
     state: row.lost_reason === null ? ('whole' as const) : ('lost' as const),
-    /** A restore can begin with it as far as the catalogue knows; where its cartridges are is another question. */
-    available: why === null,
-    why,
   };
 }
 

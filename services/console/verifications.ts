@@ -1,6 +1,6 @@
 // What the last verification of each volume in this process has found, for those who watch.
 import type { Clock } from '@midmirror/basis';
-import type { CatalogReader } from '@midmirror/catalog';
+import { activeVolumes, type CatalogReader } from '@midmirror/catalog';
 import type { Report } from '@midmirror/telemetry';
 
 export class Verifications {
@@ -16,11 +16,7 @@ export class Verifications {
   }
 
   async report(report: Report, db: CatalogReader): Promise<void> {
-    const volumes = await db
-      .selectFrom('volume')
-      .select(['id', 'name'])
-      .where('state', '=', 'active')
-      .execute();
+    const volumes = await activeVolumes(db);
     const present = new Set(volumes.map(({ id }) => id));
     for (const id of this.#last.keys()) if (!present.has(id)) this.#last.delete(id);
     for (const { id, name } of volumes) {

@@ -2,7 +2,7 @@
 import { verifyVolume } from '@midmirror/audit';
 import { MidmirrorError } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
-import { volumeById, volumeByName, type VolumeRow } from '@midmirror/catalog';
+import { activeVolumes, volumeById, volumeByName, type VolumeRow } from '@midmirror/catalog';
 import { type MarkKind, markKinds, type OpenMirrorView } from '@midmirror/events';
 import { parsePolicy } from '@midmirror/policy';
 import { printTime } from '@midmirror/point';
@@ -57,12 +57,7 @@ export function volumeRoutes(
   );
 
   routes.get('/volumes', { schema: { summary: 'All volumes' } }, async () => {
-    const rows = await catalog.db
-      .selectFrom('volume')
-      .selectAll()
-      .where('state', '=', 'active')
-      .orderBy('name')
-      .execute();
+    const rows = await activeVolumes(catalog.db);
     // One that can't be served is shown with what is wrong, and hides no other.
     const shown = (row: VolumeRow) =>
       volumeView(context, row).catch((error: unknown) => ({

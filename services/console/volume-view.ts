@@ -13,6 +13,7 @@ import {
   verdictsOf,
   type VolumeRow,
 } from '@midmirror/catalog';
+import type { ToldCheckEnd } from '@midmirror/events';
 import { parsePolicy } from '@midmirror/policy';
 import { exportUri } from '@midmirror/nbd';
 import { type Gap, gapAroundSeq, printTime } from '@midmirror/point';
@@ -146,8 +147,28 @@ export async function pointsView(
     verdicts: (await verdictsOf(db, volume.id, { fromNs: toNs(from), toNs: toNs(to), limit })).map(
       shownVerdict,
     ),
+    restores: await restores(catalog, volume.id, from, to, limit),
     activity: await activity(catalog, bus, volume.id, from, to, limit),
   };
+}
+
+/** When the volume was put back by itself, or was to be. */
+async function restores({ db }: Catalog, volumeId: string, from: bigint, to: bigint, limit: number) {
+  const rows = await db
+    .selectFrom('check_job')
+    .select(['id', 'check_name', 'ended_ns', 'result'])
+    .where('volume_id', '=', volumeId)
+    .where('task', '=', 'restore')
+    .where('status', '=', 'done')
+    .where('ended_ns', '>=', toNs(from))
+    .where('ended_ns', '<=', toNs(to))
+    .orderBy('ended_ns', 'desc')
+    .limit(limit)
+    .execute();
+  return rows.map(({ id, check_name, ended_ns, result }) => {
+    const { lastGood, putBack } = JSON.parse(result!) as ToldCheckEnd;
+    return { job: id, check: check_name, at: timeOf(ended_ns!), seq: lastGood!.seq, ...putBack! };
+  });
 }
 
 export function shownGap({ fromNs: since, toNs: until, ...gap }: Gap) {

@@ -1,3 +1,3 @@
-export { type IngestConfig, ingestConfigOf, ingestDefaults } from './config.ts';
+export { type IngestConfig, ingestConfigOf } from './config.ts';
 export { Ingest, type Owners } from './ingest.ts';
 export { checkPool } from './pool-check.ts';

@@ -37,6 +37,8 @@ interface Served {
   error: unknown;
   responders: Responder[];
   connections: number;
+  /** Why nobody else may connect; null: everybody may. */
+  held: string | null;
 }
 
 export class Ingest implements ExportDirectory {
@@ -164,10 +166,12 @@ export class Ingest implements ExportDirectory {
         if (volume === null) throw error;
         return volume;
       },
+      connections: () => served.connections,
+      hold: (reason) => hold(served, reason),
       setPolicy: (policy) => this.#setPolicy(id, policy),
       remove: () => this.#delete(id),
     });
-    const served: Served = { name, volume, error, responders, connections: 0 };
+    const served: Served = { name, volume, error, responders, connections: 0, held: null };
     this.#served.set(id, served);
     volume?.lost.addEventListener('abort', () => {
       if (this.#served.get(id) !== served) return;
@@ -195,6 +199,10 @@ export class Ingest implements ExportDirectory {
       if (served.name !== name) continue;
       const { volume, error } = served;
       if (volume === null) throw error;
+      if (served.held !== null)
+        throw new MidmirrorError('locked', `volume "${name}" takes no connection now: ${served.held}`, {
+          hint: 'connect again when that has ended; `mim check jobs` shows it',
+        });
       served.connections += 1;
       return {
         device: volume.disk,
@@ -204,6 +212,8 @@ export class Ingest implements ExportDirectory {
         ...(this.#context.telemetry.on ? { meter: volume.meter } : {}),
         release: () => {
           served.connections -= 1;
+          // Whoever held it has gone, however that went.
+          if (served.connections === 0) served.held = null;
         },
       };
     }
@@ -421,4 +431,11 @@ export class Ingest implements ExportDirectory {
   #directory(id: string): string {
     return `${this.#poolDirectory}/volumes/${id}`;
   }
+}
+
+/** Whoever asks is connected, and stays the only one as long as it is. */
+function hold(served: Served, reason: string): { held: boolean; connections: number } {
+  const { connections } = served;
+  if (connections === 1) served.held = reason;
+  return { held: connections === 1, connections };
 }

@@ -1,7 +1,7 @@
 // What the others ask of one volume. Answers come from whoever serves it.
 import { MidmirrorError } from '@midmirror/basis';
 import { answer, type Bus, type RequestContext, type Responder } from '@midmirror/bus';
-import { type Catalog, checkName } from '@midmirror/catalog';
+import { type Catalog, checkName, markByName } from '@midmirror/catalog';
 import { markKinds, type RequestName, type Requests, type ToldGap } from '@midmirror/events';
 import type { Gap } from '@midmirror/point';
 import { asStep, type Telemetry } from '@midmirror/telemetry';
@@ -14,6 +14,9 @@ export interface VolumeRequests {
   volumeId: string;
   /** Throws why there is none. */
   volume: () => IngestVolume;
+  /** NBD connections to its live disk. */
+  connections: () => number;
+  hold: (reason: string) => Requests['ingest.hold']['answer'];
   setPolicy: (policy: unknown) => Promise<void>;
   remove: () => Promise<void>;
 }
@@ -64,7 +67,11 @@ export function answerFor(asked: VolumeRequests): Responder[] {
       disk.rotate();
       return { seq: disk.lastSeq };
     }),
-    on('ingest.status', async () => statusOf(volume())),
+    on('ingest.status', async () => statusOf(volume(), asked.connections())),
+    on('ingest.hold', async ({ reason }) => {
+      volume();
+      return asked.hold(reason);
+    }),
     on('ingest.delete-volume', async () => {
       await asked.remove();
       return { deleted: true };
@@ -77,21 +84,16 @@ function toldGap({ fromNs, toNs, ...gap }: Gap): ToldGap {
 }
 
 async function refuseTakenMark({ db }: Catalog, volumeId: string, name: string): Promise<void> {
-  const mark = await db
-    .selectFrom('mark')
-    .select('seq')
-    .where('volume_id', '=', volumeId)
-    .where('name', '=', name)
-    .executeTakeFirst();
-  if (mark !== undefined) {
-    throw new MidmirrorError('conflict', `the mark "${name}" exists already, at write ${mark.seq}`, {
-      hint: 'marks never move; choose another name',
-    });
-  }
+  const mark = await markByName(db, volumeId, name);
+  if (mark === undefined) return;
+  throw new MidmirrorError('conflict', `the mark "${name}" exists already, at write ${mark.seq}`, {
+    hint: 'marks never move; choose another name',
+  });
 }
 
-function statusOf({ disk }: IngestVolume): Requests['ingest.status']['answer'] {
+function statusOf({ disk }: IngestVolume, connections: number): Requests['ingest.status']['answer'] {
   return {
+    connections,
     seq: disk.lastSeq,
     timeNs: disk.lastNs.toString(),
     durableSeq: disk.durableSeq,

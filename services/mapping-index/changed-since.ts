@@ -5,9 +5,9 @@ import { limits } from './limits.ts';
 import { differenceOf, type Placed } from './point-difference.ts';
 import { staysPut } from './points.ts';
 
-export const CHANGED_SINCE = 'midmirror:changed-since:';
+const CHANGED_SINCE = 'midmirror:changed-since:';
 /** Flag of a range that may differ; ranges without it are the same. */
-export const MAY_DIFFER = 1;
+const MAY_DIFFER = 1;
 
 /** The contexts of a mirror. `openOther` opens the point that a text names, pinned until `release`. */
 export function changedSinceContexts(

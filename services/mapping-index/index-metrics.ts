@@ -1,5 +1,5 @@
 // What the index tells of itself when somebody looks.
-import { type CatalogReader, runCounts } from '@midmirror/catalog';
+import { activeVolumes, type CatalogReader, runCounts } from '@midmirror/catalog';
 import type { PageCache } from '@midmirror/runs';
 import type { Report } from '@midmirror/telemetry';
 
@@ -8,11 +8,7 @@ export async function reportIndex(
   db: CatalogReader,
   mirrorsOf: (volumeId: string) => number,
 ): Promise<void> {
-  const volumes = await db
-    .selectFrom('volume')
-    .select(['id', 'name'])
-    .where('state', '=', 'active')
-    .execute();
+  const volumes = await activeVolumes(db);
   const names = new Map(volumes.map(({ id, name }) => [id, name]));
   for (const [id, volume] of names) report('midmirror_mirrors_open', { volume }, mirrorsOf(id));
   for (const { volumeId, side, level, runs } of await runCounts(db)) {

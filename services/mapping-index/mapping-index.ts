@@ -3,6 +3,7 @@ import { MidmirrorError, Turns, untilAvailable } from '@midmirror/basis';
 import type { ExportDirectory, OpenedExport } from '@midmirror/block-device';
 import { answer, ask } from '@midmirror/bus';
 import {
+  activeVolumeById,
   gapsOf,
   levelsOf,
   RunGoneError,
@@ -154,9 +155,7 @@ export class MappingIndex implements ExportDirectory {
     if (at === -1) return await this.clones.open(name);
     const { db } = this.#context.catalog;
     const idOrName = name.slice(0, at);
-    const byId = db.selectFrom('volume').selectAll().where('id', '=', idOrName);
-    const volume =
-      (await byId.where('state', '=', 'active').executeTakeFirst()) ?? (await volumeByName(db, idOrName));
+    const volume = (await activeVolumeById(db, idOrName)) ?? (await volumeByName(db, idOrName));
     const text = name.slice(at + 1);
     const { point, mirror, release } = await this.openPoint(volume.id, text);
     return {

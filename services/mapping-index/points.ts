@@ -7,6 +7,7 @@ import {
   gapAtSeq,
   gapAtTime,
   gapsOf,
+  markByName,
   oldestSnapshotOf,
   openGapIn,
   type SnapshotRow,
@@ -64,13 +65,7 @@ export class Points {
       case 'seq':
         return exactly(await this.#atSeq(volume, asked.seq, latest, text));
       case 'mark': {
-        const { db } = this.#catalog;
-        const mark = await db
-          .selectFrom('mark')
-          .selectAll()
-          .where('volume_id', '=', volume.id)
-          .where('name', '=', asked.name)
-          .executeTakeFirst();
+        const mark = await markByName(this.#catalog.db, volume.id, asked.name);
         if (mark === undefined) {
           throw new MidmirrorError('not-found', `volume "${volume.name}" has no mark "${asked.name}"`, {
             hint: `\`mim points ${volume.name}\` lists them`,

@@ -2,7 +2,7 @@
 import { MidmirrorError, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
 import { volumePath } from '@midmirror/api';
-import { waitForCheck, type ShownCheckJob, checkJobPath } from './check-jobs.ts';
+import { waitForCheck, type ShownCheckJob, checkJobPath, printRestore } from './check-jobs.ts';
 import { printPoint, printSeconds, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
 import { wholeOf } from './restore-options.ts';
@@ -70,7 +70,11 @@ export function checkCommands(program: Command, open: () => Session): void {
     .option('--every <time>', 'by itself so often, such as 30m, 1h, 1d')
     .option('--every-snapshot', 'by itself at each snapshot')
     .option('--nth <n>', 'by itself at each nth snapshot')
-    .option('--on-condemned <what>', 'notify, or clone: a clone of the last good point', 'notify')
+    .option(
+      '--on-condemned <what>',
+      'notify; clone: a clone of the last good point; restore: the volume is put back to it, as soon as no guest is connected',
+      'notify',
+    )
     .action(async (volume: string, kind: string, options: AddOptions) => {
       const session = open();
       const made = await session.api.json<ShownCheck>('POST', `${volumePath(volume)}/checks`, {
@@ -118,7 +122,7 @@ export function checkCommands(program: Command, open: () => Session): void {
     });
   check
     .command('jobs')
-    .description('walks and searches, newest first')
+    .description('walks, searches, and volumes that are put back by themselves, newest first')
     .option('--limit <n>', 'so many', '20')
     .action(async (options: { limit: string }) => {
       const session = open();
@@ -126,15 +130,18 @@ export function checkCommands(program: Command, open: () => Session): void {
         'GET',
         `/check-jobs?limit=${encodeURIComponent(options.limit)}`,
       );
-      session.answer({ jobs }, () => (jobs.length === 0 ? 'No walk and no search yet.' : jobTable(jobs)));
+      session.answer({ jobs }, () => (jobs.length === 0 ? 'No job yet.' : jobTable(jobs)));
     });
   check
     .command('cancel <job>')
-    .description('end a walk or a search')
+    .description('end one of them')
     .action(async (job: string) => {
       const session = open();
       const { job: ended } = await session.api.json<{ job: ShownCheckJob }>('DELETE', checkJobPath(job));
-      session.answer({ job: ended }, () => `Job ${job} is cancelled.`);
+      session.answer({ job: ended }, () => {
+        const left = printRestore(ended);
+        return `Job ${job} is cancelled.${left === null ? '' : ` ${ended.volume} is ${left}`}`;
+      });
     });
 
   program
@@ -235,7 +242,8 @@ function printAround({ offset, length, before, after }: Around): string {
   return `  at ${offset}, ${printBytes(length)} differ:\n    before  ${before}\n    after   ${after}`;
 }
 
-function printEnd({ volume, check, end, probes, probesMax }: ShownCheckJob): string {
+function printEnd(job: ShownCheckJob): string {
+  const { volume, check, end, probes, probesMax } = job;
   const made = `${probes} ${probes === 1 ? 'probe' : 'probes'}${probesMax === null ? '' : ` of ${probesMax} at most`}`;
   if (end === null) return `${volume}: no end is known.`;
   const good = end.lastGood === null ? 'no good point is known' : `last good: ${printPoint(end.lastGood)}`;
@@ -248,6 +256,9 @@ function printEnd({ volume, check, end, probes, probesMax }: ShownCheckJob): str
       return `${volume}: ${check} could not tell of any point; ${made}. \`mim check verdicts ${volume} --check ${check}\` shows why.`;
     case 'condemned':
       return `${volume}: ${check} condemns it. ${bad}; ${good}; ${made}.${untold}${restoreHint(volume, end.lastGood)}`;
+    case 'restored':
+    case 'not-restored':
+      return `${volume}: ${printRestore(job)}.`;
     case 'nothing-bad':
       return `${volume}: the newest point is good by ${check}: ${good}; ${made}.`;
     case 'nothing-good':
@@ -280,14 +291,15 @@ async function showChecks(session: Session, volume: string): Promise<void> {
   session.answer({ checks }, () => {
     if (checks.length === 0)
       return `${volume} has no checks: \`mim check add ${volume} fsck --name fsck\` gives it one.`;
-    const rows = checks.map(({ name, kind, lastGood, newest, ...runs }) => [
+    const rows = checks.map(({ name, kind, onCondemned, lastGood, newest, ...runs }) => [
       name,
       kind,
       runsText({ kind, ...runs }),
+      onCondemned,
       lastGood === null ? '-' : printPoint(lastGood),
       newest === null ? '-' : `${newest.verdict} at write ${newest.seq}`,
     ]);
-    return table(['CHECK', 'KIND', 'RUNS', 'LAST GOOD', 'NEWEST'], rows);
+    return table(['CHECK', 'KIND', 'RUNS', 'WHEN BAD', 'LAST GOOD', 'NEWEST'], rows);
   });
 }
 
@@ -312,7 +324,7 @@ function jobTable(jobs: readonly ShownCheckJob[]): string {
   const rows = jobs.map((job) => [
     ...[job.job, job.task, job.volume, job.check, job.created],
     job.error === null ? job.status : `${job.status}: ${job.error.message}`,
-    `${job.probes} probes`,
+    job.task === 'restore' ? (printRestore(job) ?? '') : `${job.probes} probes`,
   ]);
   return table(['JOB', 'TASK', 'VOLUME', 'CHECK', 'BEGUN', 'STATE', ''], rows);
 }

@@ -6,6 +6,7 @@ import { parseBytes, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
 import { volumePath } from '@midmirror/api';
 import { type ShownVerdict, verdictTable } from './check-commands.ts';
+import { printPutBack, type PutBack } from './check-jobs.ts';
 import { gapTable, type ShownGap } from './gap-commands.ts';
 import { hexDump, printPoint, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
@@ -32,6 +33,7 @@ interface Points {
   marks: (ShownPoint & { name: string; kind: string; available: boolean; gap: number | null })[];
   gaps: ShownGap[];
   verdicts: ShownVerdict[];
+  restores: ({ check: string; at: string; seq: number } & PutBack)[];
   activity: { time: string; writes: number; bytes: number; firstSeq: number; lastSeq: number }[];
 }
 
@@ -180,7 +182,7 @@ export function pointCommands(program: Command, open: () => Session): void {
 
 function printPoints(
   volume: string,
-  { window, snapshots, tapes, marks, gaps, verdicts, activity }: Points,
+  { window, snapshots, tapes, marks, gaps, verdicts, restores, activity }: Points,
 ): string {
   const parts = [
     `Every write from ${window.earliest.seq} (${window.earliest.time}) to ${window.latest.seq} (${window.latest.time})${hasGapSince(gaps, window.earliest.seq) ? ', but for the gaps' : ''}.`,
@@ -218,6 +220,10 @@ function printPoints(
     parts.push(table(['TAPE', 'KIND', 'POINT', 'TIME', 'BYTES', 'RESTORED BY'], rows));
   }
   if (verdicts.length > 0) parts.push(verdictTable(verdicts));
+  if (restores.length > 0) {
+    const rows = restores.map((row) => [row.at, row.check, printPutBack(volume, row.seq, row)]);
+    parts.push(table(['BY ITSELF', 'CHECK', 'DONE'], rows));
+  }
   if (gaps.length > 0) parts.push(gapTable(gaps));
   if (activity.length > 0) {
     const rows = activity.map((minute) => [

@@ -2,30 +2,32 @@
 // was before has a mark, so going back can be undone.
 import { MidmirrorError, printBytes } from '@midmirror/basis';
 import {
-  type Moved,
-  limits,
+  type Changes,
+  InPlaceRestore,
+  type InPlaceVolume,
   lockTarget,
-  move,
+  type Moved,
   openNbd,
   probeRate,
-  RangeList,
   readRecord,
   RecordFile,
   recordPath,
   type Target,
+  UNDO_MARK,
+  undoCommand,
   whileAway,
 } from '@midmirror/restore';
 import { Api, volumePath } from '@midmirror/api';
+import { exportUri } from '@midmirror/nbd';
 import { hostReplicators } from './host-replicators.ts';
 import { printPoint, type ShownPoint } from './output.ts';
 import { ask, type RestoreOptions, sourceOptions, toItsEnd } from './restore-options.ts';
 import { refuseOnTape, tapePlanInstead } from './restore-by-tape.ts';
 import { printPlan, printStatus, reporter, statusOf } from './restore-output.ts';
-import { namedSource, type OpenedPoint, openPoint } from './restore-source.ts';
+import { namedSource, openPoint } from './restore-source.ts';
 import { resolvePoint, served } from './resolve-point.ts';
 import type { Session } from './session.ts';
 
-const MARK = 'before-restore-';
 const MARKS_MAX = 10_000;
 
 export async function statusInPlace(session: Session, volume: string, stateDir: string): Promise<void> {
@@ -79,16 +81,6 @@ async function refuseReplicated(volume: string, id: string, directory: string): 
   }
 }
 
-interface Changes {
-  extents: { offset: number; length: number }[];
-  next: number | null;
-}
-
-interface Planned extends OpenedPoint {
-  latest: ShownPoint;
-  ranges: RangeList;
-}
-
 class InPlace {
   readonly #session: Session;
   readonly #volume: string;
@@ -128,63 +120,49 @@ class InPlace {
     const chosen = await resolvePoint(session.api, this.#volume, text).catch(async (error: unknown) => {
       throw refuseOnTape(await tapePlanInstead(session, this.#volume, text, error), '--in-place');
     });
-    let planned = await this.#plan(chosen);
+    const restore = await InPlaceRestore.prepare(this.#ports(), chosen.seq);
     try {
-      await this.#tell(planned);
+      await this.#tell(chosen, restore);
       if (dryRun === true) return;
-      if (planned.ranges.count === 0 && unfinished === null) return;
+      if (restore.ranges.count === 0 && unfinished === null) return;
       session.note('No guest may have it mounted now: it would not see what changes under it.');
       if (yes !== true) await ask(session, `Take the volume ${this.#volume} back?`);
       let mark = unfinished?.facts.undoMark ?? null;
       if (mark === null) {
         const made = await this.#mark();
         mark = made.name;
-        if (made.seq !== planned.latest.seq) {
-          await planned.source.close();
-          planned = await this.#plan(chosen);
-        }
+        await restore.marked(made.seq);
       }
-      const moved = await this.#move(planned, mark);
+      const moved = await this.#move(restore, chosen, mark);
       session.answer({ done: { ...moved, volume: this.#volume, point: chosen, undoMark: mark } }, () => {
-        const undo = `mim restore ${this.#volume} --at mark:${mark} --in-place`;
         const checked = this.#options.verify ? ', compared with it byte by byte' : '';
-        return `${this.#volume} is as of ${printPoint(chosen)}: ${printBytes(moved.bytesRead)} written, ${printBytes(moved.bytesZeroed)} zeroed${checked}.\nTo undo it: ${undo}`;
+        return `${this.#volume} is as of ${printPoint(chosen)}: ${printBytes(moved.bytesRead)} written, ${printBytes(moved.bytesZeroed)} zeroed${checked}.\nTo undo it: ${undoCommand(this.#volume, mark)}`;
       });
     } finally {
-      await planned.source.close();
+      await restore.close();
     }
   }
 
-  async #plan(chosen: ShownPoint): Promise<Planned> {
+  #ports(): InPlaceVolume {
     const { api } = this.#session;
-    const latest = await resolvePoint(api, this.#volume, 'latest');
     const options = sourceOptions(this.#session, this.#options);
-    const opened = await openPoint(api, this.#volume, `seq:${chosen.seq}`, options);
-    try {
-      const ranges = new RangeList({
-        rangesMax: limits.rangesMax,
-        alignBytes: this.#target.blockBytes,
-        sizeBytes: opened.source.sizeBytes,
-      });
-      for (let after: number | null = 0; after !== null; ) {
-        const page: Changes = await whileAway(() => this.#changes(latest, chosen, after!), options);
-        for (const { offset, length } of page.extents) ranges.add(offset, length, false);
-        after = page.next;
-      }
-      return { ...opened, point: chosen, latest, ranges };
-    } catch (error) {
-      await opened.source.close();
-      throw error;
-    }
+    return {
+      name: this.#volume,
+      target: this.#target,
+      latest: async () => (await resolvePoint(api, this.#volume, 'latest')).seq,
+      openPoint: async (seq) => (await openPoint(api, this.#volume, `seq:${seq}`, options)).source,
+      changes: async (from, to, after, limit) => {
+        const until = to === null ? 'latest' : `seq:${to}`;
+        const query = `from=seq:${from}&to=${until}&after=${after}&limit=${limit}`;
+        const path = `${volumePath(this.#volume)}/changes?${query}`;
+        return await whileAway(() => api.json<Changes>('GET', path), options);
+      },
+    };
   }
 
-  /** To the byte: what is written again as it is would only make the journal longer. */
-  async #changes(from: ShownPoint, to: ShownPoint, after: number): Promise<Changes> {
-    const query = `from=seq:${from.seq}&to=seq:${to.seq}&after=${after}&limit=${limits.changesPerAnswer}`;
-    return await this.#session.api.json<Changes>('GET', `${volumePath(this.#volume)}/changes?${query}`);
-  }
-
-  async #tell({ point, uri, ranges, source }: Planned): Promise<void> {
+  async #tell(point: ShownPoint, { source, ranges }: InPlaceRestore): Promise<void> {
+    const { nbd } = await this.#session.api.json<{ nbd: string | null }>('GET', '/appliance');
+    const from = exportUri(served(nbd), `${this.#volume}@seq:${point.seq}`);
     const { all, data } = ranges.bytes;
     const plan = {
       how: 'in-place' as const,
@@ -196,8 +174,8 @@ class InPlace {
       bytesPerSecond: await probeRate(source, ranges),
       canFlush: this.#target.canFlush,
     };
-    this.#session.answer({ plan: { ...plan, from: uri, point, target: this.#target.name } }, () =>
-      printPlan(`The volume ${this.#volume} back to ${printPoint(point)}`, { plan, from: uri }),
+    this.#session.answer({ plan: { ...plan, from, point, target: this.#target.name } }, () =>
+      printPlan(`The volume ${this.#volume} back to ${printPoint(point)}`, { plan, from }),
     );
   }
 
@@ -209,11 +187,11 @@ class InPlace {
       `${path}/points?limit=${MARKS_MAX}`,
     );
     const numbers = marks
-      .filter(({ name }) => name.startsWith(MARK))
-      .map(({ name }) => Number(name.slice(MARK.length)))
+      .filter(({ name }) => name.startsWith(UNDO_MARK))
+      .map(({ name }) => Number(name.slice(UNDO_MARK.length)))
       .filter(Number.isSafeInteger);
     for (let number = Math.max(0, ...numbers) + 1; ; number += 1) {
-      const name = `${MARK}${number}`;
+      const name = `${UNDO_MARK}${number}`;
       try {
         const { seq } = await this.#session.api.json<{ seq: number }>('POST', `${path}/marks`, {
           name,
@@ -227,61 +205,30 @@ class InPlace {
     }
   }
 
-  async #move({ source, ranges, point }: Planned, undoMark: string): Promise<Moved> {
+  async #move(restore: InPlaceRestore, { seq, time }: ShownPoint, undoMark: string): Promise<Moved> {
     const progress = reporter(this.#session);
-    const record = await RecordFile.create(
-      this.#recordPath,
-      {
-        source: { kind: 'volume', name: this.#volume, id: this.#id },
-        point: { seq: point.seq, time: point.time },
-        sizeBytes: source.sizeBytes,
-        target: this.#target.name,
-        targetIdentity: null,
-        how: 'known',
-        alignBytes: this.#target.blockBytes,
-        undoMark,
-        begun: new Date().toISOString(),
-      },
-      ranges,
-    );
-    let removed = false;
     try {
-      const moved = await move({
-        source,
-        target: this.#target,
-        ranges,
-        fromBytes: 0,
-        holesAreZeroes: false,
-        // The appliance compares the two moments itself, in the end, all of them.
-        verify: false,
-        report: progress.report,
-        reached: (doneBytes) => record.reached(doneBytes),
+      return await restore.run({
+        ...{ undoMark, verify: this.#options.verify, report: progress.report },
+        begin: (source, ranges) =>
+          RecordFile.create(
+            this.#recordPath,
+            {
+              source: { kind: 'volume', name: this.#volume, id: this.#id },
+              point: { seq, time },
+              sizeBytes: source.sizeBytes,
+              target: this.#target.name,
+              targetIdentity: null,
+              how: 'known',
+              alignBytes: this.#target.blockBytes,
+              undoMark,
+              begun: new Date().toISOString(),
+            },
+            ranges,
+          ),
       });
-      await this.#target.flush();
-      if (this.#options.verify) await this.#compare(point, undoMark);
-      removed = true;
-      await record.remove();
-      return moved;
     } finally {
       progress.done();
-      if (!removed) await record.close();
     }
-  }
-
-  async #compare({ seq }: ShownPoint, undoMark: string): Promise<void> {
-    const { extents } = await this.#session.api.json<Changes>(
-      'GET',
-      `${volumePath(this.#volume)}/changes?from=seq:${seq}&to=latest&limit=1`,
-    );
-    const [first] = extents;
-    if (first === undefined) return;
-    throw new MidmirrorError(
-      'conflict',
-      `${this.#volume} differs from write ${seq} at byte ${first.offset}: somebody writes to it`,
-      {
-        hint: `stop the guest and run this again; what it was before is mark:${undoMark}`,
-        details: { offset: first.offset, limit: limits.sectorBytes },
-      },
-    );
   }
 }

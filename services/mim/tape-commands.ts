@@ -4,6 +4,7 @@ import { volumePath } from '@midmirror/api';
 import type { Command } from 'commander';
 import { type ShownPoint, table } from './output.ts';
 import type { Session } from './session.ts';
+import { ARCHIVE_COLUMNS, archiveRow } from './tape-archive-row.ts';
 import { cartridgeCommands, importAction } from './tape-cartridges.ts';
 import { jobPath, printJobs, type ShownJob, waitForJob } from './tape-jobs.ts';
 import { tapeRestoreCommand } from './tape-restore-command.ts';
@@ -53,7 +54,7 @@ interface Retention {
   kept: { archive: string; why: string }[];
 }
 
-export function tapePath(archive: string): string {
+function tapePath(archive: string): string {
   return `/tapes/${encodeURIComponent(archive)}`;
 }
 
@@ -182,18 +183,8 @@ function printArchives(tapes: readonly Archive[], volume: string | undefined): s
     const of = volume === undefined ? '' : ` of ${volume}`;
     return `There is no archive${of} on tape yet: \`mim tape write ${volume ?? '<volume>'} --image --at latest\` makes one, \`mim tape import\` reads what a shelf has.`;
   }
-  const rows = tapes.map((archive) => [
-    archive.name,
-    archive.kind,
-    `write ${archive.seq}`,
-    archive.time,
-    printBytes(archive.bytes),
-    archive.layers.join(', ') || '-',
-    archive.barcodes.join(', '),
-    stateOf(archive),
-  ]);
-  const head = ['ARCHIVE', 'KIND', 'POINT', 'TIME', 'BYTES', 'LAYERS', 'CARTRIDGES', 'STATE'];
-  return table(head, rows);
+  const rows = tapes.map((archive) => [...archiveRow(archive), stateOf(archive)]);
+  return table([...ARCHIVE_COLUMNS, 'STATE'], rows);
 }
 
 function printArchive(archive: WholeArchive): string {

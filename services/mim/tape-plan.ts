@@ -3,6 +3,7 @@ import type { Api } from '@midmirror/api';
 import { MidmirrorError, printBytes } from '@midmirror/basis';
 import { printPoint, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
+import { ARCHIVE_COLUMNS, archiveRow } from './tape-archive-row.ts';
 
 export interface TapeLink {
   archive: string;
@@ -88,20 +89,13 @@ export function bytesOf({ chain }: TapePlan): number {
 
 export function printTapePlan(plan: TapePlan, target: string, canFlush: boolean): string {
   const { volume, point, chain } = plan;
-  const rows = chain.map((link) => [
-    `  ${link.name}`,
-    link.kind,
-    `write ${link.seq}`,
-    link.time,
-    printBytes(link.bytes),
-    link.layers.join(', ') || '-',
-    link.barcodes.join(', '),
-  ]);
+  const rows = chain.map((link) => archiveRow({ ...link, name: `  ${link.name}` }));
+  const [first, ...columns] = ARCHIVE_COLUMNS;
   const away = awayCartridges(plan).length;
   const lines = [
     `Restore of ${volume.name} as of ${printPoint(point)}, from tape`,
     `onto ${target}`,
-    table(['  ARCHIVE', 'KIND', 'POINT', 'TIME', 'BYTES', 'LAYERS', 'CARTRIDGES'], rows),
+    table([`  ${first}`, ...columns], rows),
     `  to read     ${printBytes(bytesOf(plan))}; the disk has ${printBytes(volume.sizeBytes)}`,
     `  cartridges  ${plan.barcodes.map(whereOf).join(', ')}`,
   ];

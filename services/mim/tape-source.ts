@@ -74,7 +74,7 @@ export async function openFromTape(
   const { manifest } = reading;
   try {
     checkManifest(plan, link, manifest);
-    checkStep(manifest, before ?? undefined);
+    checkStep(manifest, before);
   } catch (error) {
     await reading.close();
     throw named(error);

@@ -3,35 +3,52 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import { againMs, isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
+import { tell } from '@midmirror/bus';
 import {
   type CatalogTransaction,
   type CheckJobRow,
   checkOf,
+  forgetOldJobs,
   fromNs,
+  refuseTooManyJobs,
+  restorePinId,
   toNs,
+  unpinPoint,
   type VolumeCheckRow,
   type VolumeRow,
   volumeById,
 } from '@midmirror/catalog';
-import type { ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
-import type { MonitorContext } from './context.ts';
+import type { DomainEvent, ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
+import { type MonitorContext, SOURCE } from './context.ts';
 import type { Verdict } from './core/verdict.ts';
-import { monitorLimits } from './limits.ts';
+import { monitorLimits, putBackLimits } from './limits.ts';
 import type { Prober } from './prober.ts';
 import { Slots } from './loops/slots.ts';
 import { forgetVerdicts } from './verdict-keeping.ts';
 
-/** A walk or a search over a job's volume. Its state is plain JSON. */
+/** A walk or a search over a job's volume, or its restore. Its state is plain JSON. */
 export interface Task<State> {
   /** To its end, from the state that was kept. Null: it was stopped. */
   run(state: State, job: JobView, ports: TaskPorts<State>): Promise<ToldCheckEnd | null>;
   probes(state: State): { made: number; max: number | null };
+  /** Of what it has written to the volume; null: nothing. */
+  undoMark?(state: State): string | null;
+  /** Told together with its end. */
+  event?(
+    state: State,
+    about: { volumeId: string; check: string; timeNs: string },
+    outcome: { end: ToldCheckEnd } | { failed: string },
+  ): DomainEvent | null;
 }
 
 export interface TaskPorts<State> {
   probe(seq: number, signal: AbortSignal): Promise<Verdict>;
-  /** Durable when done. */
-  keep(state: State): Promise<void>;
+  /** Whether a job of the monitor probes a point of the volume now. */
+  isProbed(seq: number): boolean;
+  /** Durable when done, together with the event. */
+  keep(state: State, event?: DomainEvent): Promise<void>;
+  /** Told of the job while it runs. */
+  waits(why: NonNullable<ToldCheckJob['error']> | null): Promise<void>;
   signal: AbortSignal;
 }
 
@@ -43,6 +60,7 @@ export interface JobWish {
 }
 
 export interface JobView {
+  id: string;
   volume: VolumeRow;
   check: VolumeCheckRow;
   probesMax: number;
@@ -61,6 +79,10 @@ export class CheckJobs {
   readonly #tasks: Tasks;
   readonly #onEnd: (row: CheckJobRow, end: ToldCheckEnd) => Promise<void>;
   readonly #slots = new Slots(monitorLimits.jobsRunningMax);
+  /** Those that wait for guests keep no check from running. */
+  readonly #restoreSlots = new Slots(putBackLimits.jobsMax);
+  /** Points of volumes that are probed now, and by how many. */
+  readonly #probed = new Map<string, number>();
   readonly #running = new Map<string, Running>();
   readonly #stop = new AbortController();
 
@@ -83,7 +105,7 @@ export class CheckJobs {
       .where('status', 'in', ['queued', 'running'])
       .orderBy('created_ns')
       .execute();
-    for (const row of rows) this.#begin(row.id, row.volume_id);
+    for (const row of rows) this.#begin(row);
   }
 
   async add(
@@ -101,7 +123,7 @@ export class CheckJobs {
     volume: VolumeRow,
     check: string,
     wishes: readonly JobWish[],
-    also: (tx: CatalogTransaction) => Promise<void>,
+    also: (tx: CatalogTransaction, ids: readonly string[]) => Promise<void>,
   ): Promise<ToldCheckJob[]> {
     const { catalog, clock } = this.#context;
     const rows = wishes.map(
@@ -122,11 +144,14 @@ export class CheckJobs {
       }),
     );
     await catalog.transaction(async (tx) => {
-      if (rows.length > 0) await refuseTooMany(tx);
+      if (rows.length > 0) await refuseTooManyJobs(tx, 'check_job', monitorLimits.jobsQueuedMax);
       for (const row of rows) await tx.insertInto('check_job').values(row).execute();
-      await also(tx);
+      await also(
+        tx,
+        rows.map(({ id }) => id),
+      );
     });
-    for (const { id } of rows) this.#begin(id, volume.id);
+    for (const row of rows) this.#begin(row);
     return rows.map((row) => this.#told(row));
   }
 
@@ -158,9 +183,10 @@ export class CheckJobs {
     await Promise.all(running.map(({ ended }) => ended));
   }
 
-  /** Whether one of a check is queued or under way. */
+  /** Whether a walk or a search of a check is queued or under way. */
   async isBusy(volumeId: string, check: string): Promise<boolean> {
-    return (await this.#unended(volumeId, check).limit(1).executeTakeFirst()) !== undefined;
+    const rows = this.#unended(volumeId, check).where('task', '!=', 'restore');
+    return (await rows.limit(1).executeTakeFirst()) !== undefined;
   }
 
   #unended(volumeId: string, check: string) {
@@ -184,10 +210,10 @@ export class CheckJobs {
     throw new MidmirrorError('not-found', `there is no job ${id} of the monitor`);
   }
 
-  #begin(id: string, volumeId: string): void {
+  #begin({ id, volume_id: volumeId, task }: CheckJobRow): void {
     const cancel = new AbortController();
     const signal = AbortSignal.any([this.#stop.signal, cancel.signal]);
-    const ended = this.#slots
+    const ended = (task === 'restore' ? this.#restoreSlots : this.#slots)
       .within(volumeId, signal, () => this.#run(id, signal))
       .catch((error: unknown) => this.#failed(id, error))
       .catch((error: unknown) => this.#context.log(`job ${id}: ${messageOf(error)}`))
@@ -200,65 +226,93 @@ export class CheckJobs {
     const row = await this.#rowOf(id);
     const volume = await volumeById(catalog.db, row.volume_id);
     const check = await checkOf(catalog.db, volume, row.check_name);
-    const task = this.#tasks[row.task as ToldCheckJob['task']];
-    const job: JobView = { volume, check, probesMax: row.probes_max };
-    await catalog.db.updateTable('check_job').set({ status: 'running' }).where('id', '=', id).execute();
+    const task = this.#taskOf(row);
+    const job: JobView = { id, volume, check, probesMax: row.probes_max };
+    const set = { status: 'running', error: null };
+    await catalog.db.updateTable('check_job').set(set).where('id', '=', id).execute();
+    let told: string | null = null;
     const end = await task.run(JSON.parse(row.state), job, {
       probe: (seq, stop) => this.#probe(volume, check, seq, stop),
-      keep: async (state) => {
+      isProbed: (seq) => this.#probed.has(`${volume.id} ${seq}`),
+      keep: async (state, event) => {
         const kept = { state: JSON.stringify(state) };
-        await catalog.db.updateTable('check_job').set(kept).where('id', '=', id).execute();
+        await catalog.transaction(async (tx) => {
+          await tx.updateTable('check_job').set(kept).where('id', '=', id).execute();
+          if (event !== undefined) await tell(this.#context.bus, tx, SOURCE, event);
+        });
+      },
+      waits: async (why) => {
+        const error = why === null ? null : JSON.stringify(why);
+        if (error === told) return;
+        told = error;
+        await catalog.db.updateTable('check_job').set({ error }).where('id', '=', id).execute();
       },
       signal,
     });
     signal.throwIfAborted();
     if (end === null) throw new MidmirrorError('io', `job ${id} has ended without an end`);
     // Before it is done: cut off in between, it is done again, and finds what is there.
-    await this.#onEnd(row, end);
+    await whileAway(() => this.#onEnd(row, end), signal);
     await forgetVerdicts(catalog, { volumeId: volume.id, check: check.name });
-    await this.#end(id, 'done', { result: JSON.stringify(end) });
+    await this.#end(id, 'done', { result: JSON.stringify(end) }, { end });
   }
 
-  /** Again while the appliance is away. */
   async #probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal): Promise<Verdict> {
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        return await this.#prober.probe(volume, check, seq, signal);
-      } catch (error) {
-        signal.throwIfAborted();
-        if (!isUnavailable(error) || attempt === monitorLimits.attemptsMax) throw error;
-        await pause(againMs(attempt), undefined, { signal });
-      }
+    const point = `${volume.id} ${seq}`;
+    this.#probed.set(point, (this.#probed.get(point) ?? 0) + 1);
+    try {
+      return await whileAway(() => this.#prober.probe(volume, check, seq, signal), signal);
+    } finally {
+      const others = this.#probed.get(point)! - 1;
+      if (others > 0) this.#probed.set(point, others);
+      else this.#probed.delete(point);
     }
   }
 
   async #failed(id: string, error: unknown): Promise<void> {
     if (this.#stop.signal.aborted) return; // it goes on at the next start
-    if (this.#running.get(id)?.cancel.signal.aborted) return await this.#end(id, 'cancelled', {});
+    const cancelled = this.#running.get(id)?.cancel.signal;
+    if (cancelled?.aborted)
+      return await this.#end(id, 'cancelled', {}, { failed: messageOf(cancelled.reason) });
     const { code, hint } = error instanceof MidmirrorError ? error : { code: 'internal', hint: undefined };
     const told = { code, message: messageOf(error), hint: hint ?? null };
     this.#context.log(`job ${id}: ${told.message}`);
-    await this.#end(id, 'failed', { error: JSON.stringify(told) });
+    await this.#end(id, 'failed', { error: JSON.stringify(told) }, { failed: told.message });
   }
 
   async #end(
     id: string,
     status: 'done' | 'failed' | 'cancelled',
-    more: { result?: string; error?: string },
+    { result, error }: { result?: string; error?: string },
+    outcome: { end: ToldCheckEnd } | { failed: string },
   ): Promise<void> {
-    const { catalog, clock } = this.#context;
+    const { catalog, clock, bus } = this.#context;
+    const nowNs = clock.nowNs();
     await catalog.transaction(async (tx) => {
-      await tx
+      const row = await tx
         .updateTable('check_job')
-        .set({ status, ended_ns: toNs(clock.nowNs()), ...more })
+        .set({ status, ended_ns: toNs(nowNs), result: result ?? null, error: error ?? null })
         .where('id', '=', id)
-        .execute();
-      await forgetOldJobs(tx);
+        .returningAll()
+        .executeTakeFirst();
+      await unpinPoint(tx, restorePinId(id));
+      if (row !== undefined) {
+        const about = { volumeId: row.volume_id, check: row.check_name, timeNs: nowNs.toString() };
+        const event = this.#taskOf(row).event?.(JSON.parse(row.state), about, outcome);
+        if (event !== undefined && event !== null) await tell(bus, tx, SOURCE, event);
+      }
+      await forgetOldJobs(tx, 'check_job', monitorLimits.jobsKept);
     });
   }
 
+  #taskOf({ task }: CheckJobRow): Task<unknown> {
+    return this.#tasks[task as ToldCheckJob['task']];
+  }
+
   #told(row: CheckJobRow): ToldCheckJob {
-    const { made, max } = this.#tasks[row.task as ToldCheckJob['task']].probes(JSON.parse(row.state));
+    const task = this.#taskOf(row);
+    const state: unknown = JSON.parse(row.state);
+    const { made, max } = task.probes(state);
     return {
       job: row.id,
       task: row.task as ToldCheckJob['task'],
@@ -271,32 +325,22 @@ export class CheckJobs {
       endedNs: row.ended_ns === null ? null : fromNs(row.ended_ns).toString(),
       probes: made,
       probesMax: max,
+      undoMark: task.undoMark?.(state) ?? null,
       end: row.result === null ? null : (JSON.parse(row.result) as ToldCheckEnd),
       error: row.error === null ? null : (JSON.parse(row.error) as ToldCheckJob['error']),
     };
   }
 }
 
-async function refuseTooMany(tx: CatalogTransaction): Promise<void> {
-  const row = await tx
-    .selectFrom('check_job')
-    .select((e) => e.fn.countAll<number>().as('n'))
-    .where('status', 'in', ['queued', 'running'])
-    .executeTakeFirst();
-  if (Number(row?.n ?? 0) < monitorLimits.jobsQueuedMax) return;
-  throw new MidmirrorError('unavailable', `${monitorLimits.jobsQueuedMax} jobs of the monitor wait already`, {
-    hint: 'try again when some have ended: `mim check jobs`',
-  });
-}
-
-async function forgetOldJobs(tx: CatalogTransaction): Promise<void> {
-  const row = await tx
-    .selectFrom('check_job')
-    .select('ended_ns')
-    .where('ended_ns', 'is not', null)
-    .orderBy('ended_ns', 'desc')
-    .offset(monitorLimits.jobsKept)
-    .limit(1)
-    .executeTakeFirst();
-  if (row?.ended_ns != null) await tx.deleteFrom('check_job').where('ended_ns', '<=', row.ended_ns).execute();
+/** Again while the appliance is away. */
+async function whileAway<T>(act: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await act();
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!isUnavailable(error) || attempt === monitorLimits.attemptsMax) throw error;
+      await pause(againMs(attempt), undefined, { signal });
+    }
+  }
 }

@@ -97,13 +97,14 @@ async function jobsOf(
 ): Promise<{ waiting: Record<(typeof WAITING)[number], number>; of: Map<string, JobsOfCheck> }> {
   const rows = await db
     .selectFrom('check_job')
-    .select(['volume_id', 'check_name', 'status', 'cause', 'created_ns'])
+    .select(['volume_id', 'check_name', 'task', 'status', 'cause', 'created_ns'])
     .where('status', '<>', 'cancelled')
     .orderBy('ended_ns')
     .execute();
   const waiting = { queued: 0, running: 0 };
   const of = new Map<string, JobsOfCheck>();
-  for (const { volume_id, check_name, status, cause, created_ns } of rows) {
+  for (const { volume_id, check_name, task, status, cause, created_ns } of rows) {
+    if (task === 'restore') continue;
     const key = `${volume_id} ${check_name}`;
     const job = of.get(key) ?? { ...NO_JOB };
     of.set(key, job);

@@ -1,11 +1,13 @@
 // The checks that people have given volumes.
 import { MidmirrorError } from '@midmirror/basis';
 import {
+  type CatalogReader,
   checkName,
   checksOf,
   newestSnapshotOf,
   toNs,
   type VolumeCheckRow,
+  type VolumeRow,
   volumeById,
 } from '@midmirror/catalog';
 import type { CheckSchedule, Requests } from '@midmirror/events';
@@ -13,6 +15,7 @@ import type { MonitorContext } from './context.ts';
 import { type DueState, startSchedule } from './core/due.ts';
 import { type ReadyCheck, readyCheck } from './kinds/all-kinds.ts';
 import { monitorLimits } from './limits.ts';
+import { replicatedBy } from './put-back/obstacles.ts';
 
 type AddWish = Requests['monitor.add-check']['ask'];
 
@@ -38,6 +41,7 @@ export class Checks {
     const nowNs = clock.nowNs();
     await catalog.transaction(async (tx) => {
       const volume = await volumeById(tx, volumeId);
+      if (onCondemned === 'restore') await refuseReplicated(tx, volume);
       const known = await checksOf(tx, volumeId);
       if (known.some((each) => each.name === name))
         throw new MidmirrorError('conflict', `volume "${volume.name}" has a check "${name}" already`, {
@@ -82,6 +86,14 @@ export class Checks {
         .execute();
     });
   }
+}
+
+async function refuseReplicated(db: CatalogReader, volume: VolumeRow): Promise<void> {
+  const why = await replicatedBy({ db }, volume);
+  if (why === null) return;
+  throw new MidmirrorError('conflict', `onCondemned: restore is not possible: ${why}`, {
+    hint: 'choose clone: the primary is restored by `mim restore`, with its guest and its replicator stopped',
+  });
 }
 
 export function readyOf({ kind, settings }: VolumeCheckRow): ReadyCheck {

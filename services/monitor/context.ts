@@ -13,6 +13,8 @@ export interface MonitorContext {
   log: (message: string) => void;
   /** NBD URI of an export of a past point. Throws `unavailable` while nobody serves them. */
   exportUri: (name: string) => string;
+  /** NBD URI of a live volume. Throws `unavailable` while nobody serves them. */
+  liveUri: (name: string) => string;
   /** Where checks run and mirrors are mounted; of this process alone. */
   stateDirectory: string;
   /** Who is told of condemned points and lost tapes; null: nobody. */

@@ -180,3 +180,31 @@ export const webhookLimits: WebhookLimits = {
   passedOverMax: 100,
   reasonCharactersMax: 2000,
 };
+
+/** Of volumes that are put back by themselves. */
+export interface PutBackLimits {
+  /** Under way or waiting for somebody to go, of all volumes; the others wait for those. */
+  jobsMax: number;
+  /** That write at one time. */
+  movingMax: number;
+  /** How often it is looked whether whoever it waits for has gone. */
+  lookMs: number;
+  /** Nobody was connected for so long. */
+  quietMs: number;
+  /** So long it waits, for guests or for the appliance; then it is not put back, and a clone is made. */
+  waitMsMax: number;
+  /** In the middle; then all is opened anew. */
+  awayMsMax: number;
+  /** Marks of one restore, when others write between a mark and its first byte. */
+  marksMax: number;
+}
+
+export const putBackLimits: PutBackLimits = {
+  jobsMax: 64,
+  movingMax: 2,
+  lookMs: 1000,
+  quietMs: 5000,
+  waitMsMax: 24 * 3_600_000,
+  awayMsMax: 5000,
+  marksMax: 100,
+};

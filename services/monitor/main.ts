@@ -18,6 +18,7 @@ runService('monitor', process.env, options, async (edges) => {
     stateDirectory: `${resolve(edges.config.MIM_DATA_DIR)}/monitor`,
     webhook,
     exportUri: (name) => exportUri(needServiceNbd(cluster, 'mapping-index'), name),
+    liveUri: (name) => exportUri(needServiceNbd(cluster, 'ingest'), name),
   });
   await monitor.start();
   return {

@@ -5,7 +5,6 @@ import { answer, ask, type Responder } from '@midmirror/bus';
 import {
   type CheckJobRow,
   checkOf,
-  checksOf,
   fromNs,
   lastGoodOf,
   snapshotsOf,
@@ -19,6 +18,7 @@ import type { RequestName, Requests, ToldCheckEnd, ToldCheckJob } from '@midmirr
 import { reportChecks } from './check-metrics.ts';
 import { CheckJobs, type JobWish } from './check-jobs.ts';
 import { Checks, readyOf, scheduleOf } from './checks.ts';
+import { Condemned } from './condemned.ts';
 import type { MonitorContext } from './context.ts';
 import { startBisect } from './core/bisect.ts';
 import { dueNow } from './core/due.ts';
@@ -27,6 +27,7 @@ import type { Verdict } from './core/verdict.ts';
 import { startWalk } from './core/walk.ts';
 import { bisectLimits, monitorLimits } from './limits.ts';
 import { Prober } from './prober.ts';
+import { volumesBetweenMoments } from './put-back/state.ts';
 import { undoMounts } from './reach.ts';
 import { cleanUpRuns } from './runner/begun-runs.ts';
 import { mirrorsOf, tasksOf, type Walk } from './tasks.ts';
@@ -36,11 +37,11 @@ export class Monitor {
   readonly #context: MonitorContext;
   readonly #checks: Checks;
   readonly #webhook: Webhook | null;
-  readonly #watches: LiveWatches;
   readonly #responders: Responder[] = [];
   readonly #stop = new AbortController();
   readonly #lookingSinceMs = Date.now();
   #jobs: CheckJobs | null = null;
+  #watches: LiveWatches | null = null;
   #timer: NodeJS.Timeout | null = null;
   #tick: Promise<void> = Promise.resolve();
   #isLooking = false;
@@ -50,9 +51,6 @@ export class Monitor {
   constructor(context: MonitorContext) {
     this.#context = context;
     this.#checks = new Checks(context);
-    this.#watches = new LiveWatches(context, async (volume, check, { lastGood }) =>
-      this.#condemned(volume, check, lastGood),
-    );
     this.#webhook = context.webhook === null ? null : new Webhook(context, context.webhook);
   }
 
@@ -63,13 +61,16 @@ export class Monitor {
     for (const line of await cleanUpRuns(`${stateDirectory}/runs`)) log(line);
     await undoMounts(this.#context);
     const prober = new Prober(this.#context);
-    const jobs = new CheckJobs(this.#context, prober, tasksOf(this.#context), (row, end) =>
-      this.#ended(row, end),
+    const jobs: CheckJobs = new CheckJobs(this.#context, prober, tasksOf(this.#context), (row, end) =>
+      this.#ended(condemned, row, end),
     );
+    const condemned = new Condemned(this.#context, jobs);
+    const watches = new LiveWatches(this.#context, condemned);
     this.#jobs = jobs;
+    this.#watches = watches;
     this.#answer(jobs);
     this.#webhook?.start();
-    this.#tellOfIt(prober);
+    this.#tellOfIt(prober, watches);
     const begin = async (): Promise<void> => {
       await bus.ready();
       if (this.#webhook === null) await forgetWebhook(this.#context);
@@ -78,7 +79,7 @@ export class Monitor {
     await untilAvailable(begin, { what: 'monitor: its start', log, signal }).catch((error: unknown) => {
       if (!signal.aborted) throw error;
     });
-    this.#timer = setInterval(() => this.#look(jobs), monitorLimits.tickMs);
+    this.#timer = setInterval(() => this.#look(jobs, watches), monitorLimits.tickMs);
     this.#timer.unref();
   }
 
@@ -87,13 +88,13 @@ export class Monitor {
     if (this.#timer !== null) clearInterval(this.#timer);
     const stopping = this.#responders.map((responder) => responder.stop());
     await Promise.all([this.#webhook?.stop(), this.#jobs?.stop(), this.#tick, ...stopping]);
-    await this.#watches.stop();
+    await this.#watches?.stop();
   }
 
-  #tellOfIt({ counts }: Prober): void {
+  #tellOfIt({ counts }: Prober, watches: LiveWatches): void {
     const { telemetry, catalog, clock } = this.#context;
     telemetry.observe((report) => reportChecks(report, catalog.db, clock, counts));
-    telemetry.observe(async (report) => this.#watches.report(report));
+    telemetry.observe(async (report) => watches.report(report));
     telemetry.observe(async (report) => {
       if (this.#webhook === null) report('midmirror_webhook_waiting_seconds', {}, 0);
       else await this.#webhook.report(report);
@@ -215,12 +216,12 @@ export class Monitor {
   }
 
   /** One look at a time: what waits for a server that is away must not heap up. */
-  #look(jobs: CheckJobs): void {
+  #look(jobs: CheckJobs, watches: LiveWatches): void {
     if (this.#isLooking) return;
     this.#isLooking = true;
     const saying = (error: unknown): void => this.#context.log(`checks by themselves: ${messageOf(error)}`);
     this.#tick = (async () => {
-      if (!this.#stop.signal.aborted) await this.#watches.look().catch(saying);
+      if (!this.#stop.signal.aborted) await watches.look().catch(saying);
       if (!this.#stop.signal.aborted) await this.#bySchedule(jobs).catch(saying);
     })().finally(() => (this.#isLooking = false));
   }
@@ -230,8 +231,10 @@ export class Monitor {
     const { db } = catalog;
     const rows = await db.selectFrom('volume_check').selectAll().where('schedule', 'is not', null).execute();
     const notBegun = new Map<string, string>();
+    const between = await volumesBetweenMoments(db);
     for (const check of rows) {
       if (this.#stop.signal.aborted) return;
+      if (between.has(check.volume_id)) continue;
       const stands = scheduleOf(check);
       if (stands === null || (await jobs.isBusy(check.volume_id, check.name))) continue;
       const volume = await db
@@ -288,35 +291,11 @@ export class Monitor {
     });
   }
 
-  async #ended(row: CheckJobRow, end: ToldCheckEnd): Promise<void> {
-    if (end.kind !== 'condemned' && end.kind !== 'found') return;
-    const { db } = this.#context.catalog;
-    const check = (await checksOf(db, row.volume_id)).find(({ name }) => name === row.check_name);
-    if (check === undefined) return;
-    await this.#condemned({ id: row.volume_id, name: row.volume_name }, check, end.lastGood);
-  }
-
-  /** What the check's owner wants done when a point is condemned: once for each last good point. */
-  async #condemned(
-    volume: Pick<VolumeRow, 'id' | 'name'>,
-    check: VolumeCheckRow,
-    lastGood: { seq: number } | null,
-  ): Promise<void> {
-    const { catalog, bus, log } = this.#context;
-    if (check.on_condemned !== 'clone') return;
-    const good = lastGood ?? (await lastGoodOf(catalog.db, volume.id, check.name));
-    if (good === undefined) return log(`volume ${volume.name}: no good point for a clone is known`);
-    const name = `rescue-${volume.name}-${good.seq}`.slice(0, monitorLimits.nameCharactersMax);
-    await ask(bus, 'mapping-index.create-clone', {
-      volumeId: volume.id,
-      at: `seq:${good.seq}`,
-      name,
-    }).then(
-      () => log(`volume ${volume.name}: clone ${name} of the last good point is ready`),
-      (error: unknown) => {
-        const isThere = error instanceof MidmirrorError && error.code === 'conflict';
-        if (!isThere) log(`volume ${volume.name}: no clone of the last good point: ${messageOf(error)}`);
-      },
-    );
+  #ended(condemned: Condemned, row: CheckJobRow, end: ToldCheckEnd): Promise<void> {
+    if (end.kind !== 'condemned' && end.kind !== 'found') return Promise.resolve();
+    return condemned.act({
+      ...{ volumeId: row.volume_id, check: row.check_name, cause: row.cause },
+      ...{ lastGood: end.lastGood, bad: end.firstBad?.seq ?? null },
+    });
   }
 }

@@ -2,9 +2,23 @@
 import { type CatalogReader, fromNs } from '@midmirror/catalog';
 import { type DomainEvent, eventId } from '@midmirror/events';
 import { printTime } from '@midmirror/point';
+import { undoCommand } from '@midmirror/restore';
 import { webhookLimits } from './limits.ts';
 
-export type ToldEvent = Extract<DomainEvent, { type: 'mirror.condemned' | 'tape.lost' }>;
+const TOLD = [
+  'mirror.condemned',
+  'mirror.restored',
+  'mirror.restore-waits',
+  'mirror.not-restored',
+  'tape.lost',
+] as const;
+
+export type ToldEvent = Extract<DomainEvent, { type: (typeof TOLD)[number] }>;
+type CheckEvent = Exclude<ToldEvent, { type: 'tape.lost' }>;
+
+export function isTold(event: DomainEvent): event is ToldEvent {
+  return (TOLD as readonly string[]).includes(event.type);
+}
 
 /** Times are RFC 3339 in UTC. */
 export interface Notice {
@@ -24,29 +38,43 @@ export interface Notice {
 }
 
 export async function noticeOf(db: CatalogReader, event: ToldEvent): Promise<Notice> {
-  const { reason } = event.data;
+  const reason = 'reason' in event.data ? event.data.reason : 'the volume was put back by itself';
   const told = {
     ...{ id: eventId(event), type: event.type, time: printTime(BigInt(event.timeNs)) },
     reason: reason.slice(0, webhookLimits.reasonCharactersMax),
   };
   const volume = await nameOf(db, event.volumeId);
-  return event.type === 'mirror.condemned'
-    ? { ...told, ...ofCheck(event.volumeId, volume, event.data) }
-    : { ...told, ...(await ofArchive(db, event.volumeId, volume, event.data.archive)) };
+  return event.type === 'tape.lost'
+    ? { ...told, ...(await ofArchive(db, event.volumeId, volume, event.data.archive)) }
+    : { ...told, ...ofCheck(event, volume) };
 }
 
 type Rest = Omit<Notice, 'id' | 'type' | 'time' | 'reason'>;
 
-function ofCheck(
-  volumeId: string,
-  volume: string | null,
-  { check, seq, pointNs }: Extract<ToldEvent, { type: 'mirror.condemned' }>['data'],
-): Rest {
+function ofCheck(event: CheckEvent, volume: string | null): Rest {
+  const { check, seq, pointNs } = event.data;
   return {
-    ...{ volume: volume ?? volumeId, check, archive: null },
+    ...{ volume: volume ?? event.volumeId, check, archive: null },
     point: { seq, time: printTime(BigInt(pointNs)) },
-    next: volume === null ? null : `mim bisect ${volume} --check ${check} --bad seq:${seq}`,
+    next: volume === null ? null : nextOf(event, volume),
   };
+}
+
+function nextOf(event: CheckEvent, volume: string): string {
+  const { check, seq } = event.data;
+  switch (event.type) {
+    case 'mirror.condemned':
+      return `mim bisect ${volume} --check ${check} --bad seq:${seq}`;
+    case 'mirror.restored':
+      return undoCommand(volume, event.data.undoMark);
+    case 'mirror.restore-waits':
+      return 'mim check jobs';
+    case 'mirror.not-restored': {
+      const { undoMark, clone } = event.data;
+      if (undoMark !== null) return undoCommand(volume, undoMark);
+      return clone === null ? `mim show ${volume}` : `mim restore ${volume} --at seq:${seq} --in-place`;
+    }
+  }
 }
 
 async function ofArchive(

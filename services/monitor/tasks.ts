@@ -1,4 +1,4 @@
-// The two tasks of the monitor over the cores: the walk of FIG. 23 and the search for the first bad write.
+// The tasks of the monitor: over the cores the walk of FIG. 23 and the search for the first bad write, and the restore.
 import { MidmirrorError } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
 import { gapsOf, snapshotsOf, type VolumeRow } from '@midmirror/catalog';
@@ -11,6 +11,7 @@ import type { WalkState } from './core/walk.ts';
 import { monitorLimits } from './limits.ts';
 import { runSearch } from './loops/search-loop.ts';
 import { runWalk } from './loops/walk-loop.ts';
+import { putBackTask } from './put-back/task.ts';
 
 export interface Walk {
   walk: WalkState;
@@ -21,7 +22,11 @@ export interface Walk {
 }
 
 export function tasksOf(context: MonitorContext): Tasks {
-  return { certify: certifyTask(context) as Task<unknown>, bisect: bisectTask(context) as Task<unknown> };
+  return {
+    certify: certifyTask(context) as Task<unknown>,
+    bisect: bisectTask(context) as Task<unknown>,
+    restore: putBackTask(context) as Task<unknown>,
+  };
 }
 
 /** Snapshots, marks and `latest`, oldest first; none within a gap. */

@@ -11,7 +11,7 @@ import { eventOf, Streams } from '@midmirror/events';
 import type { Report } from '@midmirror/telemetry';
 import type { MonitorContext } from './context.ts';
 import { type WebhookLimits, webhookLimits } from './limits.ts';
-import { noticeOf } from './notice.ts';
+import { isTold, noticeOf } from './notice.ts';
 
 export const WEBHOOK = 'monitor.webhook';
 
@@ -98,8 +98,7 @@ export class Webhook {
   async #handle(message: BusMessage): Promise<void> {
     const { catalog } = this.#context;
     const event = eventOf(message);
-    if (event.type === 'mirror.condemned' || event.type === 'tape.lost')
-      await this.#send(JSON.stringify(await noticeOf(catalog.db, event)), event.type);
+    if (isTold(event)) await this.#send(JSON.stringify(await noticeOf(catalog.db, event)), event.type);
     else {
       this.#passedOver += 1;
       if (this.#passedOver < this.#limits.passedOverMax) return;

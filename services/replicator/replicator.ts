@@ -68,7 +68,6 @@ export interface Replicator {
    * `limits.holdMsMax`; what it gives then answers false.
    */
   hold(): Promise<() => boolean>;
-  setThrottle(bytesPerSecond: number | null): void;
   /** Ends what is in flight and sends what is queued, within a deadline. What is not sent is behind at the next start. */
   stop(): Promise<void>;
 }
@@ -363,10 +362,6 @@ class RunningReplicator implements Replicator {
 
   hold(): Promise<() => boolean> {
     return new Promise((resolve) => this.#replication.hold(resolve));
-  }
-
-  setThrottle(bytesPerSecond: number | null): void {
-    this.#replication.pace.bytesPerSecond = bytesPerSecond;
   }
 
   stop(): Promise<void> {

@@ -1,7 +1,7 @@
 // What the synchronizer tells of the volumes' MIMs, snapshots and windows when somebody looks. Four statements for all
 // volumes together.
 import type { Clock } from '@midmirror/basis';
-import { type CatalogReader, fromNs, toNs } from '@midmirror/catalog';
+import { activeVolumes, type CatalogReader, fromNs, toNs } from '@midmirror/catalog';
 import { parsePolicy } from '@midmirror/policy';
 import type { Report } from '@midmirror/telemetry';
 import type { SyncWatch } from './sync-watch.ts';
@@ -12,7 +12,7 @@ export async function reportSyncs(
   clock: Clock,
   watchOf: (volumeId: string) => SyncWatch | undefined,
 ): Promise<void> {
-  const volumes = await db.selectFrom('volume').selectAll().where('state', '=', 'active').execute();
+  const volumes = await activeVolumes(db);
   const snapshots = await snapshotsByVolume(db);
   const lastSyncs = await lastSyncByVolume(db);
   const oldest = await oldestUnsyncedByVolume(db);

@@ -2,7 +2,7 @@
 // request, and lets snapshots go by the policy. One thing at a time per volume.
 import { MidmirrorError, untilAvailable } from '@midmirror/basis';
 import { answer, ask } from '@midmirror/bus';
-import { gapAtSeq, type VolumeRow, volumeById } from '@midmirror/catalog';
+import { activeVolumeById, activeVolumes, gapAtSeq, volumeById, type VolumeRow } from '@midmirror/catalog';
 import { eventOf, Streams } from '@midmirror/events';
 import { parsePolicy } from '@midmirror/policy';
 import { Cron } from 'croner';
@@ -54,8 +54,7 @@ export class Synchronizer {
       // Before the volumes: of those made in between the timeline tells.
       const after = await bus.lastPosition(Streams.timeline);
       await forgetGiven(catalog.db);
-      const active = catalog.db.selectFrom('volume').selectAll().where('state', '=', 'active');
-      return { after, volumes: await active.execute() };
+      return { after, volumes: await activeVolumes(catalog.db) };
     };
     const found = await untilAvailable(look, { what: 'synchronizer: its start', log, signal }).catch(
       (error: unknown) => {
@@ -150,13 +149,7 @@ export class Synchronizer {
   }
 
   async #created(volumeId: string): Promise<void> {
-    const { db } = this.#context.catalog;
-    const volume = await db
-      .selectFrom('volume')
-      .selectAll()
-      .where('id', '=', volumeId)
-      .where('state', '=', 'active')
-      .executeTakeFirst();
+    const volume = await activeVolumeById(this.#context.catalog.db, volumeId);
     if (volume !== undefined) await this.#add(volume); // else it has been deleted since
   }
 

@@ -146,7 +146,7 @@ export class Archives {
     });
   }
 
-  /** As the library would, before anything is lost. */
+  /** Throws `locked` as the library itself would, but before anything is marked as lost. */
   async #refuseBusy(library: string): Promise<void> {
     const isDrive = library.startsWith('tape:');
     let jobs = this.#context.catalog.db

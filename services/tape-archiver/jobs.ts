@@ -4,8 +4,10 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { againMs, isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
 import {
   type CatalogTransaction,
+  forgetOldJobs,
   fromNs,
   pinPoint,
+  refuseTooManyJobs,
   tapeJobOf,
   tapeJobPinIds,
   type TapeJobRow,
@@ -105,7 +107,7 @@ export class Jobs {
       error: null,
     };
     await catalog.transaction(async (tx) => {
-      await refuseTooMany(tx);
+      await refuseTooManyJobs(tx, 'tape_job', limits.jobsQueuedMax);
       const ids = tapeJobPinIds(job.id);
       const pin = { volumeId: job.volume_id, holder: 'tape', sinceNs: nowNs };
       if (pinned.point !== null) await pinPoint(tx, { ...pin, id: ids.point, seq: pinned.point });
@@ -270,7 +272,7 @@ export class Jobs {
         })
         .where('id', '=', row.id)
         .execute();
-      await forgetOldJobs(tx);
+      await forgetOldJobs(tx, 'tape_job', limits.jobsKept);
       return true;
     });
     if (!ended) return false;
@@ -332,29 +334,4 @@ function rateMeter(): (progress: TapeProgress) => number {
 async function unpinPoints(tx: CatalogTransaction, jobId: string): Promise<void> {
   const { point, parent } = tapeJobPinIds(jobId);
   for (const id of [point, parent]) await unpinPoint(tx, id);
-}
-
-async function refuseTooMany(tx: CatalogTransaction): Promise<void> {
-  const row = await tx
-    .selectFrom('tape_job')
-    .select((e) => e.fn.countAll<number>().as('n'))
-    .where('state', 'in', ['queued', 'running'])
-    .executeTakeFirst();
-  if (Number(row?.n ?? 0) < limits.jobsQueuedMax) return;
-  throw new MidmirrorError('unavailable', `${limits.jobsQueuedMax} tape jobs wait already`, {
-    hint: 'try again when some have ended: `mim tape jobs`',
-  });
-}
-
-/** Those that ended first, beyond what is kept. */
-async function forgetOldJobs(tx: CatalogTransaction): Promise<void> {
-  const row = await tx
-    .selectFrom('tape_job')
-    .select('ended_ns')
-    .where('ended_ns', 'is not', null)
-    .orderBy('ended_ns', 'desc')
-    .offset(limits.jobsKept)
-    .limit(1)
-    .executeTakeFirst();
-  if (row?.ended_ns != null) await tx.deleteFrom('tape_job').where('ended_ns', '<=', row.ended_ns).execute();
 }

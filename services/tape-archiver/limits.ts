@@ -3,7 +3,7 @@
 export const limits = {
   /** Libraries that are worked on at one time; each has a process of its own. */
   librariesMax: 8,
-  /** Jobs that wait for their turn, all libraries together. */
+  /** Jobs that wait for their turn or are under way, all libraries together. */
   jobsQueuedMax: 1000,
   /** Jobs that have ended and are still told of; older ones go. */
   jobsKept: 1000,

@@ -3,6 +3,7 @@ import { MidmirrorError } from '@midmirror/basis';
 import {
   type CatalogReader,
   fromNs,
+  markByName,
   snapshotByNumber,
   tapeArchivesOf,
   type TapeArchiveRow,
@@ -75,8 +76,13 @@ export class RestorePlans {
         return { seq: point.seq };
       case 'time':
         return { timeNs: point.timeNs };
-      case 'mark':
-        return { seq: await seqOfMark(catalog.db, volume, volumeId, point.name) };
+      case 'mark': {
+        const mark = await markByName(catalog.db, volumeId, point.name);
+        if (mark !== undefined) return { seq: mark.seq };
+        throw new MidmirrorError('point-unavailable', `volume "${volume}" has no mark "${point.name}"`, {
+          hint: 'marks are not on tape: ask by seq:1234 or a time; `mim tape list` shows the tapes',
+        });
+      }
       case 'snapshot': {
         const row = await snapshotByNumber(catalog.db, volumeId, point.snapshot);
         if (row !== undefined) return { seq: row.seq };
@@ -155,19 +161,6 @@ export class RestorePlans {
     }
     return found;
   }
-}
-
-async function seqOfMark(db: CatalogReader, volume: string, volumeId: string, name: string): Promise<number> {
-  const mark = await db
-    .selectFrom('mark')
-    .select('seq')
-    .where('volume_id', '=', volumeId)
-    .where('name', '=', name)
-    .executeTakeFirst();
-  if (mark !== undefined) return mark.seq;
-  throw new MidmirrorError('point-unavailable', `volume "${volume}" has no mark "${name}"`, {
-    hint: 'marks are not on tape: ask by seq:1234 or a time; `mim tape list` shows the tapes',
-  });
 }
 
 /** Ids of volumes that had the name before, and have tapes. */

@@ -2,7 +2,15 @@
 // the catalogue, so a restart changes nothing.
 import { isUnavailable, messageOf, MidmirrorError } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
-import { fromNs, tapeArchivesOf, toNs, unpinPoint, type VolumeRow, volumeById } from '@midmirror/catalog';
+import {
+  activeVolumes,
+  fromNs,
+  tapeArchivesOf,
+  toNs,
+  unpinPoint,
+  volumeById,
+  type VolumeRow,
+} from '@midmirror/catalog';
 import type { Requests } from '@midmirror/events';
 import { parsePolicy, type VolumePolicy } from '@midmirror/policy';
 import type { Archives } from './archives.ts';
@@ -52,7 +60,7 @@ export class Schedules {
 
   async look(): Promise<void> {
     const { db } = this.#context.catalog;
-    const volumes = await db.selectFrom('volume').selectAll().where('state', '=', 'active').execute();
+    const volumes = await activeVolumes(db);
     const ids = new Set(volumes.map(({ id }) => id));
     for (const known of [this.#told, this.#since])
       for (const id of known.keys()) if (!ids.has(id)) known.delete(id);
@@ -124,7 +132,7 @@ export class Schedules {
     if (!isDue(policy.tapeAt, lastNs, sinceNs, nowNs)) return;
     const { seq } = await ask(bus, 'ingest.publish', { volumeId: volume.id });
     const archives = (await tapeArchivesOf(catalog.db, volume.id)).map(archiveOf);
-    // Nothing has been written to the volume: the next time counts again.
+    // Nothing has been written to the volume since its last tape: none is due before the next time that the schedule names.
     if (newestScheduled(archives)?.seq === seq) return await this.#beginAnew(volume.id, policy.tapeAt, nowNs);
     const library = this.#libraries.addressOf(policy.tapeLibrary);
     const held = await catalog.db
@@ -164,7 +172,7 @@ export class Schedules {
     return job !== undefined;
   }
 
-  /** Of one that a clock made that was ahead then, nothing follows. */
+  /** One that was made while the clock was ahead does not count. */
   async #lastJobNs(volumeId: string, nowNs: bigint): Promise<bigint | null> {
     const job = await this.#scheduledJobs(volumeId)
       .where('created_ns', '<=', toNs(nowNs))
@@ -209,7 +217,7 @@ export class Schedules {
     this.#since.set(volumeId, nowNs);
   }
 
-  /** Points of tapes that are older than a difference to them may be. */
+  /** Unpins the points of tapes that have become too old for a difference to them. */
   async #letGoOfBases(policies: ReadonlyMap<string, VolumePolicy>): Promise<void> {
     const { catalog, clock } = this.#context;
     const nowNs = clock.nowNs();

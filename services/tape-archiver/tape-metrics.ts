@@ -1,6 +1,6 @@
 // What the tape archiver tells of tapes and jobs when somebody looks. Five statements for all volumes together.
 import type { Clock } from '@midmirror/basis';
-import { type CatalogReader, fromNs, toNs } from '@midmirror/catalog';
+import { activeVolumes, type CatalogReader, fromNs, toNs } from '@midmirror/catalog';
 import { parsePolicy } from '@midmirror/policy';
 import type { Report } from '@midmirror/telemetry';
 import { firstRunNs } from './core/schedule.ts';
@@ -30,11 +30,7 @@ export async function reportTapes(
   clock: Clock,
   watch: TapeWatch,
 ): Promise<void> {
-  const volumes = await db
-    .selectFrom('volume')
-    .select(['id', 'name', 'policy'])
-    .where('state', '=', 'active')
-    .execute();
+  const volumes = await activeVolumes(db);
   const tallies = await talliesByName(db);
   const failed = await lastFailedOf(db);
   const nowNs = clock.nowNs();
@@ -120,7 +116,7 @@ async function lastFailedOf(db: CatalogReader): Promise<Set<string>> {
   return new Set(rows.map(({ volume_id }) => volume_id));
 }
 
-/** When the last job that has written a tape was made, whoever wanted it; what a clock made that was ahead does not count. */
+/** When the last job that has written a tape was made, whoever wanted it; one made while the clock was ahead does not count. */
 async function lastWriteByVolume(db: CatalogReader, nowNs: bigint): Promise<Map<string, bigint>> {
   const rows = await db
     .selectFrom('tape_job')

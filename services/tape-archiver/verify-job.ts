@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
 import {
+  activeVolumeById,
   fromNs,
   tapeArchiveOf,
   type TapeArchiveRow,
@@ -95,13 +96,7 @@ export class VerifyJobs {
   /** Whether its volume still has its point: that write, and not another of the same number. */
   async #isOnDisk({ volume_id, seq, time_ns }: TapeArchiveRow): Promise<boolean> {
     const { catalog, bus } = this.#context;
-    const volume = await catalog.db
-      .selectFrom('volume')
-      .select('id')
-      .where('id', '=', volume_id)
-      .where('state', '=', 'active')
-      .executeTakeFirst();
-    if (volume === undefined) return false;
+    if ((await activeVolumeById(catalog.db, volume_id)) === undefined) return false;
     try {
       const { timeNs } = await ask(bus, 'mapping-index.resolve', { volumeId: volume_id, at: `seq:${seq}` });
       return BigInt(timeNs) === fromNs(time_ns);

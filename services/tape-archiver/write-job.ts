@@ -123,7 +123,7 @@ export class WriteJobs {
     return await this.#timeOnDisk(volumeId, seq + 1);
   }
 
-  /** Null: it is no point on disk, or that can't be told now: an archive is found by its number without it. */
+  /** Null: it is no point on disk, or that can't be told now; without it an archive is still found by its write's number. */
   async #timeOnDisk(volumeId: string, seq: number): Promise<string | null> {
     try {
       const point = await ask(this.#context.bus, 'mapping-index.resolve', { volumeId, at: `seq:${seq}` });
@@ -134,7 +134,7 @@ export class WriteJobs {
     }
   }
 
-  /** Of archives whose next write had not been made when they were written. */
+  /** The rows with the time of the next write, which had not been made when some of the archives were written. */
   async learnUntil(rows: readonly TapeArchiveRow[]): Promise<TapeArchiveRow[]> {
     const { db } = this.#context.catalog;
     const learnt: TapeArchiveRow[] = [];

@@ -1,11 +1,12 @@
 // A cluster of real processes for a bench, and what it tells of itself by its metrics.
 import { execFileSync } from 'node:child_process';
-import { chmodSync, globSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, globSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { LocalCluster } from '@midmirror/appliance';
 import { exportUri } from '@midmirror/nbd';
-import { ApiUser, cleanEnvironment, ROOT } from '../appliance/appliance-process.ts';
+import { ApiUser, cleanEnvironment } from '../appliance/appliance-process.ts';
 import { type Buckets, bucketsOf } from './buckets.ts';
+import { benchFolder, held } from './held.ts';
 
 const LINES_SHOWN = 60;
 const LOOK_MS = 100;
@@ -31,33 +32,30 @@ export class BenchCluster extends ApiUser {
     options: { ingests: number; onSockets: boolean },
     act: (cluster: BenchCluster) => Promise<void>,
   ): Promise<void> {
-    const folder = mkdtempSync(`${ROOT}/.bench-`);
+    await using folder = await benchFolder();
     // PostgreSQL runs as a user of its own.
-    chmodSync(folder, 0o755);
+    chmodSync(folder.it, 0o755);
     const lines: string[] = [];
-    const local: { cluster: LocalCluster | null } = { cluster: null };
     try {
-      local.cluster = await LocalCluster.start({
-        directory: `${folder}/data`,
+      const starting = LocalCluster.start({
+        directory: `${folder.it}/data`,
         environment: cleanEnvironment({
           ...{ MIM_NBD_LISTEN: '127.0.0.1:0', MIM_API_LISTEN: '127.0.0.1:0', ...env },
         }),
         ...{ ingests: options.ingests, restart: false },
         own: (name): Record<string, string> =>
           options.onSockets && name.startsWith('ingest-')
-            ? { MIM_NBD_LISTEN: `unix:${folder}/${name}.sock` }
+            ? { MIM_NBD_LISTEN: `unix:${folder.it}/${name}.sock` }
             : {},
         log: (line) => {
           lines.push(line);
           if (lines.length > LINES_SHOWN) lines.shift();
         },
       });
-      await act(new BenchCluster(local.cluster, folder));
+      await using local = await held(starting, (each) => each.stop());
+      await act(new BenchCluster(local.it, folder.it));
     } catch (error) {
       throw new Error(`with these last lines of the cluster:\n${lines.join('\n')}`, { cause: error });
-    } finally {
-      await local.cluster?.stop();
-      rmSync(folder, { recursive: true, force: true });
     }
   }
 

@@ -8,8 +8,9 @@ import { outageFigures } from './cluster-outage.ts';
 import { takeoverFigures } from './cluster-takeover.ts';
 import { writeFigures } from './cluster-writes.ts';
 import { Figures } from './figures.ts';
+import { partsOf } from './parts.ts';
 
-const PARTS = ['writes', 'lag', 'takeover', 'outage'];
+const PARTS = ['writes', 'lag', 'takeover', 'outage'] as const;
 
 const { values } = parseArgs({
   options: {
@@ -22,21 +23,17 @@ const { values } = parseArgs({
     out: { type: 'string', default: 'cluster-bench.json' },
   },
 });
-const only = values.only.split(',');
+const asked = partsOf(PARTS, values.only);
 const [seconds, rounds] = [Number(values.seconds), Number(values.rounds)];
 
 async function main(): Promise<void> {
-  for (const part of only)
-    if (!PARTS.includes(part))
-      throw new Error(`--only: there is no part "${part}"; there are ${PARTS.join(', ')}`);
   installTools();
   const figures = new Figures(serverVersions());
-  const asked = (part: string): boolean => only.includes(part);
   // The lag is that of the writes: it comes with them.
-  if (asked('writes') || asked('lag'))
-    await writeFigures(figures, { rounds, seconds, lagOnly: !asked('writes') });
-  if (asked('takeover')) await takeoverFigures(figures, rounds);
-  if (asked('outage'))
+  if (asked.has('writes') || asked.has('lag'))
+    await writeFigures(figures, { rounds, seconds, lagOnly: !asked.has('writes') });
+  if (asked.has('takeover')) await takeoverFigures(figures, rounds);
+  if (asked.has('outage'))
     await outageFigures(figures, {
       ...{ outageSeconds: Number(values.outage), iops: Number(values.iops), seconds },
     });

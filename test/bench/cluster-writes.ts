@@ -1,10 +1,10 @@
 // 4 KiB random writes through a cluster, at the owner and at an ingest that passes the disk on, beside the single
 // process, in turn; and how late the index learnt of those at the owner. Both tell metrics, both have the same ring.
-import { mkdtempSync, rmSync } from 'node:fs';
-import { type ApiUser, ApplianceProcess, ROOT } from '../appliance/appliance-process.ts';
+import { type ApiUser, ApplianceProcess } from '../appliance/appliance-process.ts';
 import { BenchCluster, type LagSince } from './bench-cluster.ts';
 import { type Buckets, quantile, shareWithin, since } from './buckets.ts';
 import type { Figures } from './figures.ts';
+import { benchFolder, held } from './held.ts';
 import { type Load, type Measured, measure, median } from './measure.ts';
 
 const DISK_BYTES = 2 ** 30;
@@ -100,26 +100,20 @@ async function withSingle(
   seconds: number,
   act: (measureIt: () => Promise<Measured>) => Promise<void>,
 ): Promise<void> {
-  const folder = mkdtempSync(`${ROOT}/.bench-`);
-  try {
-    const socket = `${folder}/mim.sock`;
-    const single = await ApplianceProcess.start(`${folder}/data`, {
-      ...{ ...ENVIRONMENT, MIM_NBD_LISTEN: `unix:${socket}`, MIM_METRICS_LISTEN: '127.0.0.1:0' },
-    });
-    try {
-      await single.post('/volumes', { name: VOLUME, sizeBytes: DISK_BYTES });
-      const uri = `nbd+unix:///${VOLUME}?socket=${socket}`;
-      await steady(single, uri, single.pid, seconds);
-      await act(async () => {
-        await single.post(`/volumes/${VOLUME}/syncs`, {});
-        return await measure(uri, single.pid, load(seconds));
-      });
-    } finally {
-      await single.stop();
-    }
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
+  await using folder = await benchFolder();
+  const socket = `${folder.it}/mim.sock`;
+  const starting = ApplianceProcess.start(`${folder.it}/data`, {
+    ...{ ...ENVIRONMENT, MIM_NBD_LISTEN: `unix:${socket}`, MIM_METRICS_LISTEN: '127.0.0.1:0' },
+  });
+  await using appliance = await held(starting, (each) => each.stop());
+  const single = appliance.it;
+  await single.post('/volumes', { name: VOLUME, sizeBytes: DISK_BYTES });
+  const uri = `nbd+unix:///${VOLUME}?socket=${socket}`;
+  await steady(single, uri, single.pid, seconds);
+  await act(async () => {
+    await single.post(`/volumes/${VOLUME}/syncs`, {});
+    return await measure(uri, single.pid, load(seconds));
+  });
 }
 
 /** Alternates, each way going first in turn, so that a slow minute of the machine hits all. */

@@ -1,7 +1,6 @@
 // `npm run bench:index [-- --writes 10000000 --snapshots 10000 --only trees --out index-bench.json]`: what looking a
 // point up costs, beside what one would do without the index, in one run. The index alone first, over a catalogue that
 // is filled with the maps of so many writes; then through the real appliance. No bar is asserted here.
-import { mkdtempSync, rmSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { SeededRandom } from '@midmirror/basis';
 import {
@@ -14,15 +13,16 @@ import {
 } from '@midmirror/catalog';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
 import { PageCache, RunLayers } from '@midmirror/runs';
-import { ROOT } from '../appliance/appliance-process.ts';
 import { installTools } from '../tools.ts';
 import { Figures } from './figures.ts';
+import { benchFolder } from './held.ts';
 import { mergingFigures } from './index-merging.ts';
 import { openingFigures } from './index-opening.ts';
 import { chainWalk, rowTable, SortedArray } from './index-peers.ts';
 import { BLOCK, fill, mergeAll, randomAddress } from './index-fill.ts';
 import { treeFigures } from './index-trees.ts';
 import { median } from './measure.ts';
+import { partsOf } from './parts.ts';
 
 /** 4 KiB writes in a segment of 64 MiB. */
 const WRITES_PER_SEGMENT = 16_000;
@@ -30,6 +30,7 @@ const SMALL_WINDOW = 10_000;
 const EXTENTS_PER_SNAPSHOT = 100;
 const LOOKS = 60;
 const CACHE_BYTES = 32 << 20;
+const PARTS = ['trees', 'windows', 'history', 'opening', 'merging'] as const;
 
 const { values } = parseArgs({
   options: {
@@ -134,22 +135,18 @@ async function history(figures: Figures, catalog: Catalog): Promise<void> {
 }
 
 async function main(): Promise<void> {
+  const asked = partsOf(PARTS, values.only);
   installTools();
-  const folder = mkdtempSync(`${ROOT}/.bench-`);
-  const asked = (name: string): boolean => values.only === undefined || values.only.split(',').includes(name);
-  try {
-    const figures = new Figures();
-    if (asked('trees')) treeFigures(figures, random);
-    const catalog = await openEmbeddedCatalog(`${folder}/catalog.db`);
-    if (asked('windows')) await windows(figures, catalog, folder);
-    if (asked('history')) await history(figures, catalog);
-    await catalog.close();
-    if (asked('opening')) await openingFigures(figures, `${folder}/opening`, random, writes, snapshots);
-    if (asked('merging')) await mergingFigures(figures, folder, random);
-    figures.write(values.out);
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
+  await using folder = await benchFolder();
+  const figures = new Figures();
+  if (asked.has('trees')) treeFigures(figures, random);
+  const catalog = await openEmbeddedCatalog(`${folder.it}/catalog.db`);
+  if (asked.has('windows')) await windows(figures, catalog, folder.it);
+  if (asked.has('history')) await history(figures, catalog);
+  await catalog.close();
+  if (asked.has('opening')) await openingFigures(figures, `${folder.it}/opening`, random, writes, snapshots);
+  if (asked.has('merging')) await mergingFigures(figures, folder.it, random);
+  figures.write(values.out);
 }
 
 await main();

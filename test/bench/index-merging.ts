@@ -7,6 +7,7 @@ import { ExtentFlag } from '@midmirror/extent-map';
 import { TIER_WIDTH } from '@midmirror/runs';
 import { ApplianceProcess } from '../appliance/appliance-process.ts';
 import type { Figures } from './figures.ts';
+import { held } from './held.ts';
 import { fill } from './index-fill.ts';
 import { type Load, measure, median } from './measure.ts';
 
@@ -65,12 +66,9 @@ export async function mergingFigures(figures: Figures, folder: string, random: S
 }
 
 async function onAppliance(data: string, act: (appliance: ApplianceProcess) => Promise<void>): Promise<void> {
-  const appliance = await ApplianceProcess.start(data, { MIM_JOURNAL_BYTES: String(JOURNAL_BYTES) });
-  try {
-    await act(appliance);
-  } finally {
-    await appliance.stop();
-  }
+  const starting = ApplianceProcess.start(data, { MIM_JOURNAL_BYTES: String(JOURNAL_BYTES) });
+  await using appliance = await held(starting, (each) => each.stop());
+  await act(appliance.it);
 }
 
 async function inCatalogue<T>(data: string, act: (catalog: Catalog) => Promise<T>): Promise<T> {

@@ -10,6 +10,7 @@ import { TIER_WIDTH } from '@midmirror/runs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { ApplianceProcess, succeed } from '../appliance/appliance-process.ts';
 import type { Figures } from './figures.ts';
+import { held } from './held.ts';
 import { BLOCK, BLOCKS, fill, mergeAll, randomAddress } from './index-fill.ts';
 import { median } from './measure.ts';
 
@@ -45,33 +46,26 @@ export async function openingFigures(
     MIM_INDEX_CACHE_BYTES: '1MiB',
   };
   await withHistory(folder, env, random, snapshots);
-  const appliance = await ApplianceProcess.start(folder, env);
-  try {
-    const began = performance.now();
-    await written(appliance, 'small', SMALL_WINDOW);
-    await written(appliance, 'large', writes);
-    figures.say(
-      `writing ${writes} times ${WRITE_BYTES} bytes by NBD`,
-      (performance.now() - began) / 1000,
-      's',
-    );
-    await merged(appliance, 'large');
-    const kinds: Opened[] = [
-      { volume: 'small', point: () => 1 + random.below(SMALL_WINDOW) },
-      { volume: 'large', point: () => 1 + random.below(writes) },
-      { volume: 'old', point: () => 1 },
-      { volume: 'old', point: () => 1 + random.below(snapshots) },
-    ];
-    const [small, large, oldest, any] = await openAndRead(appliance, random, kinds);
-    figures.say('open + first 4 KiB by NBD, window of 10,000 writes', small!, 'ms', '<= 250, goal 20');
-    figures.say(`  window of ${writes} writes`, large!, 'ms', '<= 250, goal 20');
-    figures.say('  to the small window', large! / small!, 'x', '<= 3, goal 1.2');
-    figures.say(`  the oldest of ${snapshots} snapshots`, oldest!, 'ms', '<= 250, goal 20');
-    figures.say('  to the small window', oldest! / small!, 'x', '<= 3, goal 1.2');
-    figures.say(`  any of ${snapshots} snapshots`, any!, 'ms', '<= 250, goal 20');
-  } finally {
-    await appliance.stop();
-  }
+  await using started = await held(ApplianceProcess.start(folder, env), (each) => each.stop());
+  const appliance = started.it;
+  const began = performance.now();
+  await written(appliance, 'small', SMALL_WINDOW);
+  await written(appliance, 'large', writes);
+  figures.say(`writing ${writes} times ${WRITE_BYTES} bytes by NBD`, (performance.now() - began) / 1000, 's');
+  await merged(appliance, 'large');
+  const kinds: Opened[] = [
+    { volume: 'small', point: () => 1 + random.below(SMALL_WINDOW) },
+    { volume: 'large', point: () => 1 + random.below(writes) },
+    { volume: 'old', point: () => 1 },
+    { volume: 'old', point: () => 1 + random.below(snapshots) },
+  ];
+  const [small, large, oldest, any] = await openAndRead(appliance, random, kinds);
+  figures.say('open + first 4 KiB by NBD, window of 10,000 writes', small!, 'ms', '<= 250, goal 20');
+  figures.say(`  window of ${writes} writes`, large!, 'ms', '<= 250, goal 20');
+  figures.say('  to the small window', large! / small!, 'x', '<= 3, goal 1.2');
+  figures.say(`  the oldest of ${snapshots} snapshots`, oldest!, 'ms', '<= 250, goal 20');
+  figures.say('  to the small window', oldest! / small!, 'x', '<= 3, goal 1.2');
+  figures.say(`  any of ${snapshots} snapshots`, any!, 'ms', '<= 250, goal 20');
 }
 
 /** A volume `old` with so many snapshots. */
@@ -81,14 +75,12 @@ async function withHistory(
   random: SeededRandom,
   snapshots: number,
 ): Promise<void> {
-  const appliance = await ApplianceProcess.start(folder, env);
   let id: string;
-  try {
-    await written(appliance, 'old', snapshots + FEWEST_WRITES);
-    await appliance.post('/volumes/old/syncs', { closeSnapshot: true });
-    ({ id } = await appliance.get<{ id: string }>('/volumes/old'));
-  } finally {
-    await appliance.stop();
+  {
+    await using appliance = await held(ApplianceProcess.start(folder, env), (each) => each.stop());
+    await written(appliance.it, 'old', snapshots + FEWEST_WRITES);
+    await appliance.it.post('/volumes/old/syncs', { closeSnapshot: true });
+    ({ id } = await appliance.it.get<{ id: string }>('/volumes/old'));
   }
   const catalog = await openEmbeddedCatalog(`${folder}/catalog.db`);
   await makeHistory(catalog, random, id, snapshots);

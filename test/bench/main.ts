@@ -1,10 +1,10 @@
 // `npm run bench [-- --seconds 4 --rounds 3 --out file.json]`: each case side by side with its peer in the same run,
 // alternating; ratios of medians. No bar is asserted here: figures of a noisy machine are for people to read.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { printBytes } from '@midmirror/basis';
-import { ROOT } from '../appliance/appliance-process.ts';
 import { installTools } from '../tools.ts';
+import { benchFolder, held } from './held.ts';
 import { machine } from './machine.ts';
 import { type Load, type Measured, measure, measureFile, median, rssMiB, writtenBytes } from './measure.ts';
 import { windowMemory } from './window-memory.ts';
@@ -108,19 +108,16 @@ function load(change: Partial<Load>): Load {
   };
 }
 
+const stopIt = (server: Server): Promise<void> => server.stop();
+
 async function main(): Promise<void> {
   installTools();
-  const folder = mkdtempSync(`${ROOT}/.bench-`);
-  const opened: Server[] = [];
-  try {
-    const ours = await startAppliance(folder);
-    const nbdkit = await startNbdkit(folder, DISK_BYTES);
-    const qemu = await startQemuNbd(folder, DISK_BYTES);
-    opened.push(ours, nbdkit, qemu);
-    await cases(folder, ours, nbdkit, qemu);
-  } finally {
-    for (const server of opened) await server.stop();
-    rmSync(folder, { recursive: true, force: true });
+  {
+    await using folder = await benchFolder();
+    await using ours = await held(startAppliance(folder.it), stopIt);
+    await using nbdkit = await held(startNbdkit(folder.it, DISK_BYTES), stopIt);
+    await using qemu = await held(startQemuNbd(folder.it, DISK_BYTES), stopIt);
+    await cases(folder.it, ours.it, nbdkit.it, qemu.it);
   }
   const report = { machine: machine(), seconds, rounds, lines };
   writeFileSync(values.out, `${JSON.stringify(report, null, 2)}\n`);
@@ -296,12 +293,12 @@ async function cases(
 }
 
 async function longWindow(): Promise<void> {
-  for await (const measured of windowMemory(Number(values.writes), Number(values.snapshots))) {
+  await windowMemory(Number(values.writes), Number(values.snapshots), (measured) => {
     const { when, holding, rssMiB, peakMiB } = measured;
     const line = { peer: 'nothing', bar: '< 300', goal: '', ours: null, theirs: null };
     say({ ...line, case: `${LONG_WINDOW}, RSS in MiB ${when}: ${holding}`, ratio: rssMiB });
     say({ ...line, case: `${LONG_WINDOW}, largest RSS in MiB ${when}`, ratio: peakMiB });
-  }
+  });
 }
 
 /** What 4 KiB writes cost: in the pool by its own count of the ring, and in all (with the catalogue) by the kernel's. */
@@ -337,31 +334,27 @@ async function amplification(
 
 /** A process of its own: 64 GiB, a million extents of 4 KiB in the journal. */
 async function memory(): Promise<void> {
-  const folder = mkdtempSync(`${ROOT}/.bench-`);
-  const server = await startAppliance(folder);
-  try {
-    await server.appliance.post('/volumes', { name: 'large', sizeBytes: 64 * GIB });
-    let extents = 0;
-    for (let round = 0; round < 60 && extents < 1_000_000; round += 1) {
-      await measure(server.uri('large'), server.pid, load({ sizeBytes: 64 * GIB, seconds: 5 }));
-      extents = (await server.appliance.get<{ journal: { extents: number } }>('/volumes/large')).journal
-        .extents;
-    }
-    await settle();
-    const rss = rssMiB(server.pid);
-    say({
-      case: `memory: 64 GiB volume, ${extents} live journal extents, RSS in MiB`,
-      peer: 'nothing',
-      bar: '< 200',
-      goal: '',
-      ratio: rss,
-      ours: null,
-      theirs: null,
-    });
-  } finally {
-    await server.stop();
-    rmSync(folder, { recursive: true, force: true });
+  await using folder = await benchFolder();
+  await using started = await held(startAppliance(folder.it), stopIt);
+  const server = started.it;
+  await server.appliance.post('/volumes', { name: 'large', sizeBytes: 64 * GIB });
+  let extents = 0;
+  for (let round = 0; round < 60 && extents < 1_000_000; round += 1) {
+    await measure(server.uri('large'), server.pid, load({ sizeBytes: 64 * GIB, seconds: 5 }));
+    extents = (await server.appliance.get<{ journal: { extents: number } }>('/volumes/large')).journal
+      .extents;
   }
+  await settle();
+  const rss = rssMiB(server.pid);
+  say({
+    case: `memory: 64 GiB volume, ${extents} live journal extents, RSS in MiB`,
+    peer: 'nothing',
+    bar: '< 200',
+    goal: '',
+    ratio: rss,
+    ours: null,
+    theirs: null,
+  });
 }
 
 /** Until what is under way is on the disk. */

@@ -3,25 +3,29 @@
 // mount a mirror; the search for a bad write among many; and what a guest's writes are left with during a walk. Medians; no
 // bar is asserted here.
 import assert from 'node:assert/strict';
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { parseBytes, printBytes, SeededRandom } from '@midmirror/basis';
 import { openMirror } from '@midmirror/mirror-files';
 import { connectNbd } from '@midmirror/nbd';
-import { type ApplianceProcess, ROOT, succeed } from '../appliance/appliance-process.ts';
+import { type ApplianceProcess, succeed } from '../appliance/appliance-process.ts';
 import { BLOCK_BYTES, ext4Image, inodePlace, type ShownJob } from '../monitor/checked-volume.ts';
 import { imageWrites, play } from '../monitor/recorded-disk.ts';
 import { installTools } from '../tools.ts';
 import { Figures } from './figures.ts';
+import { benchFolder, held } from './held.ts';
 import { inTurn, secondsOf } from './in-turn.ts';
 import { type Measured, measure, median } from './measure.ts';
+import { partsOf } from './parts.ts';
 import { startAppliance } from './servers.ts';
 
-const PARTS = ['probes', 'opening', 'bisect', 'walk'];
+const PARTS = ['probes', 'opening', 'bisect', 'walk'] as const;
 const AT_ONCE = [1, 2, 4];
 const FILES = 2000;
 const FILE_BYTES = 16 << 10;
+/** Half of it is the large file; the small ones and what an ext4 keeps for itself take 84 MiB at the least. */
+const SIZE_BYTES_MIN = 96 << 20;
 /** An inode that is in use, among others that nobody touches. */
 const INODE = 500;
 const WRITES_AT_ONCE = 512;
@@ -41,13 +45,17 @@ const { values } = parseArgs({
   },
 });
 const sizeBytes = parseBytes(values.size, '--size');
+if (sizeBytes < SIZE_BYTES_MIN)
+  throw new Error(
+    `--size: ${values.size} does not hold the files of the bench; the least is ${printBytes(SIZE_BYTES_MIN)}`,
+  );
 const [writes, probes, rounds, seconds] = [
   Number(values.writes),
   Number(values.probes),
   Number(values.rounds),
   Number(values.seconds),
 ];
-const only = values.only.split(',');
+const asked = partsOf(PARTS, values.only);
 
 interface Extent {
   start: number;
@@ -123,12 +131,8 @@ class Bench {
           }),
         () =>
           secondsOf(async () => {
-            const mirror = await openMirror(uri, { stateDirectory });
-            try {
-              await (await mirror.tree()).stat('/f1');
-            } finally {
-              await mirror.close();
-            }
+            await using mirror = await held(openMirror(uri, { stateDirectory }), (each) => each.close());
+            await (await mirror.it.tree()).stat('/f1');
           }),
         ...checks.map((check) => () => secondsOf(() => this.#certified('opening', check, `seq:${latest}`))),
       ],
@@ -322,24 +326,18 @@ async function makeImage(folder: string): Promise<string> {
   });
 }
 
-for (const part of only)
-  if (!PARTS.includes(part))
-    throw new Error(`--only: there is no part "${part}"; there are ${PARTS.join(', ')}`);
 installTools();
 const figures = new Figures({
   nbdfuse: (await succeed('nbdfuse', ['--version'])).split('\n')[0]!,
 });
-const folder = mkdtempSync(`${ROOT}/.bench-`);
-const image = await makeImage(folder);
-const server = await startAppliance(folder);
-try {
-  const bench = new Bench(server, folder, figures, image);
-  if (only.includes('probes')) await bench.probes();
-  if (only.includes('opening')) await bench.opening();
-  if (only.includes('bisect')) await bench.bisect();
-  if (only.includes('walk')) await bench.walk();
-} finally {
-  await server.stop();
-  rmSync(folder, { recursive: true, force: true });
+{
+  await using folder = await benchFolder();
+  const image = await makeImage(folder.it);
+  await using server = await held(startAppliance(folder.it), (each) => each.stop());
+  const bench = new Bench(server.it, folder.it, figures, image);
+  if (asked.has('probes')) await bench.probes();
+  if (asked.has('opening')) await bench.opening();
+  if (asked.has('bisect')) await bench.bisect();
+  if (asked.has('walk')) await bench.walk();
 }
 figures.write(values.out);

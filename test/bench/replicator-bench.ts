@@ -2,20 +2,22 @@
 // guest pays for a replicator (async, the appliance on the same machine) beside nbdkit on the bare primary, and what
 // the first copying takes beside nbdcopy of the same file, in turn. Ratios are of medians. No bar is asserted here:
 // figures of a noisy machine are for people to read.
-import { createWriteStream, mkdtempSync, rmSync } from 'node:fs';
+import { createWriteStream } from 'node:fs';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { parseBytes } from '@midmirror/basis';
-import { ROOT, run, succeed } from '../appliance/appliance-process.ts';
+import { run, succeed } from '../appliance/appliance-process.ts';
 import { ReplicatorProcess } from '../replicator/replicator-process.ts';
 import { installTools } from '../tools.ts';
 import { Figures } from './figures.ts';
+import { benchFolder, type Held, held } from './held.ts';
 import { type Measured, measure, median } from './measure.ts';
+import { partsOf } from './parts.ts';
 import { startAppliance, startNbdkit } from './servers.ts';
 
-const PARTS = ['writes', 'sync'];
+const PARTS = ['writes', 'sync'] as const;
 const IN_STEP_MS_MAX = 600_000;
 const FILL_BYTES = 4 << 20;
 
@@ -30,31 +32,26 @@ const { values } = parseArgs({
 });
 const [seconds, rounds] = [Number(values.seconds), Number(values.rounds)];
 const sizeBytes = parseBytes(values.size, '--size');
-const only = values.only.split(',');
+const asked = partsOf(PARTS, values.only);
 
 type Appliance = Awaited<ReturnType<typeof startAppliance>>;
 
 async function main(): Promise<void> {
-  for (const part of only)
-    if (!PARTS.includes(part))
-      throw new Error(`--only: there is no part "${part}"; there are ${PARTS.join(', ')}`);
   installTools();
   const figures = new Figures({ nbdcopy: (await run('nbdcopy', ['--version'])).stdout.trim() });
-  const folder = mkdtempSync(`${ROOT}/.bench-`);
-  try {
-    const appliance = await startAppliance(folder);
+  {
+    await using place = await benchFolder();
+    const folder = place.it;
+    await using appliance = await held(startAppliance(folder), (each) => each.stop());
     try {
       // Every block of it is there: nobody takes a shortcut.
       await fill(`${folder}/primary.img`);
-      if (only.includes('sync')) await syncFigures(figures, folder, appliance);
-      if (only.includes('writes')) await writeFigures(figures, folder, appliance);
+      if (asked.has('sync')) await syncFigures(figures, folder, appliance.it);
+      if (asked.has('writes')) await writeFigures(figures, folder, appliance.it);
     } catch (error) {
-      throw new Error(`the appliance said:\n${appliance.appliance.output.slice(-4000)}`, { cause: error });
-    } finally {
-      await appliance.stop();
+      const said = appliance.it.appliance.output.slice(-4000);
+      throw new Error(`the appliance said:\n${said}`, { cause: error });
     }
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
   }
   figures.write(values.out);
 }
@@ -67,12 +64,10 @@ async function syncFigures(figures: Figures, folder: string, appliance: Applianc
   for (let round = 0; round < rounds; round += 1) {
     const ways = [
       async (name: string): Promise<void> => {
-        let replicator = await startReplicator(folder, appliance, name);
-        ours.push(await secondsOfCopying(replicator));
-        await replicator.stop();
-        replicator = await startReplicator(folder, appliance, name, '--resync', 'full');
-        again.push(await secondsOfCopying(replicator));
-        await replicator.stop();
+        for (const [took, ...more] of [[ours], [again, '--resync', 'full']] as const) {
+          await using replicator = await startReplicator(folder, appliance, name, ...more);
+          took.push(await secondsOfCopying(replicator.it));
+        }
       },
       async (name: string): Promise<void> => {
         const began = performance.now();
@@ -111,62 +106,58 @@ async function secondsOfCopying(replicator: ReplicatorProcess): Promise<number> 
 
 async function writeFigures(figures: Figures, folder: string, appliance: Appliance): Promise<void> {
   await appliance.appliance.post('/volumes', { name: 'db', sizeBytes });
-  const replicator = await startReplicator(folder, appliance, 'db');
-  const nbdkit = await startNbdkit(folder, sizeBytes);
-  try {
-    await fill(`${folder}/nbdkit.img`);
-    const ours: Measured[] = [];
-    const theirs: Measured[] = [];
-    const behind: number[] = [];
-    const ended = new Map<string, number>();
-    const catchUps: number[] = [];
-    const load = { rw: 'randwrite', blockBytes: 4096, depth: 32, fsync: 0, sizeBytes, seconds } as const;
-    const ways = [
-      async (): Promise<void> => {
-        await inStep(replicator, appliance);
-        ours.push(await measure(replicator.uri, replicator.pid, load));
-        const endedAt = performance.now();
-        const { mode, bytesBehind } = await replicator.status();
-        behind.push(bytesBehind);
-        ended.set(mode, (ended.get(mode) ?? 0) + 1);
-        await replicator.untilMode('replicating', IN_STEP_MS_MAX);
-        catchUps.push((performance.now() - endedAt) / 1000);
-      },
-      async (): Promise<void> => {
-        await inStep(replicator, appliance);
-        theirs.push(await measure(nbdkit.uri(''), nbdkit.pid, load));
-      },
-    ];
-    // The first is not counted: its segments are new, the map of intent has nothing in it.
-    for (let round = 0; round <= rounds; round += 1)
-      for (const way of round % 2 === 0 ? ways : ways.toReversed()) await way();
-    for (const counted of [ours, theirs, behind, catchUps]) counted.shift();
-    const of = (runs: readonly Measured[], pick: (each: Measured) => number): number =>
-      median(runs.map(pick));
-    const write = '4 KiB random write, depth 32';
-    const iops = (each: Measured): number => each.iops;
-    const p99 = (each: Measured): number => each.p99Us;
-    figures.say(`${write}, replicator to nbdkit`, of(ours, iops) / of(theirs, iops), 'x', '>= 0.6, goal 0.9');
-    figures.say('  p99 of their latencies', of(ours, p99) / of(theirs, p99), 'x', '<= 2');
-    for (const [name, runs] of [
-      ['replicator', ours],
-      ['nbdkit', theirs],
-    ] as const) {
-      figures.say(`  ${name}`, of(runs, iops), 'IOPS');
-      figures.say(`  ${name}, p99`, of(runs, p99), 'µs');
-      figures.say(
-        `  ${name}, CPU`,
-        of(runs, (each) => each.cpu),
-        's/s',
-      );
-    }
-    for (const [mode, count] of ended) figures.say(`  rounds that ended in the mode ${mode}`, count, '');
-    figures.say('  behind at the end of a round', median(behind) / 1e6, 'MB');
-    figures.say('  until in step again', median(catchUps), 's');
-  } finally {
-    await replicator.stop();
-    await nbdkit.stop();
+  await using replicating = await startReplicator(folder, appliance, 'db');
+  const replicator = replicating.it;
+  await using peer = await held(startNbdkit(folder, sizeBytes), (each) => each.stop());
+  const nbdkit = peer.it;
+  await fill(`${folder}/nbdkit.img`);
+  const ours: Measured[] = [];
+  const theirs: Measured[] = [];
+  const behind: number[] = [];
+  const ended = new Map<string, number>();
+  const catchUps: number[] = [];
+  const load = { rw: 'randwrite', blockBytes: 4096, depth: 32, fsync: 0, sizeBytes, seconds } as const;
+  const ways = [
+    async (): Promise<void> => {
+      await inStep(replicator, appliance);
+      ours.push(await measure(replicator.uri, replicator.pid, load));
+      const endedAt = performance.now();
+      const { mode, bytesBehind } = await replicator.status();
+      behind.push(bytesBehind);
+      ended.set(mode, (ended.get(mode) ?? 0) + 1);
+      await replicator.untilMode('replicating', IN_STEP_MS_MAX);
+      catchUps.push((performance.now() - endedAt) / 1000);
+    },
+    async (): Promise<void> => {
+      await inStep(replicator, appliance);
+      theirs.push(await measure(nbdkit.uri(''), nbdkit.pid, load));
+    },
+  ];
+  // The first is not counted: its segments are new, the map of intent has nothing in it.
+  for (let round = 0; round <= rounds; round += 1)
+    for (const way of round % 2 === 0 ? ways : ways.toReversed()) await way();
+  for (const counted of [ours, theirs, behind, catchUps]) counted.shift();
+  const of = (runs: readonly Measured[], pick: (each: Measured) => number): number => median(runs.map(pick));
+  const write = '4 KiB random write, depth 32';
+  const iops = (each: Measured): number => each.iops;
+  const p99 = (each: Measured): number => each.p99Us;
+  figures.say(`${write}, replicator to nbdkit`, of(ours, iops) / of(theirs, iops), 'x', '>= 0.6, goal 0.9');
+  figures.say('  p99 of their latencies', of(ours, p99) / of(theirs, p99), 'x', '<= 2');
+  for (const [name, runs] of [
+    ['replicator', ours],
+    ['nbdkit', theirs],
+  ] as const) {
+    figures.say(`  ${name}`, of(runs, iops), 'IOPS');
+    figures.say(`  ${name}, p99`, of(runs, p99), 'µs');
+    figures.say(
+      `  ${name}, CPU`,
+      of(runs, (each) => each.cpu),
+      's/s',
+    );
   }
+  for (const [mode, count] of ended) figures.say(`  rounds that ended in the mode ${mode}`, count, '');
+  figures.say('  behind at the end of a round', median(behind) / 1e6, 'MB');
+  figures.say('  until in step again', median(catchUps), 's');
 }
 
 /** Nothing of a round before is still on its way, on either side. */
@@ -181,11 +172,9 @@ function startReplicator(
   { appliance, uri }: Appliance,
   volume: string,
   ...more: string[]
-): Promise<ReplicatorProcess> {
-  return ReplicatorProcess.start(
-    { folder, primary: `${folder}/primary.img`, to: uri(volume), api: appliance.api, volume },
-    ...more,
-  );
+): Promise<Held<ReplicatorProcess>> {
+  const place = { folder, primary: `${folder}/primary.img`, to: uri(volume), api: appliance.api, volume };
+  return held(ReplicatorProcess.start(place, ...more), (each) => each.stop());
 }
 
 async function fill(path: string): Promise<void> {

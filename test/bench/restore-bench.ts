@@ -4,14 +4,15 @@
 // for it. Ratios of medians; no bar is asserted here.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { parseBytes, printBytes, SeededRandom } from '@midmirror/basis';
 import { connectNbd } from '@midmirror/nbd';
-import { ApplianceProcess, cleanEnvironment, ROOT, run, succeed } from '../appliance/appliance-process.ts';
+import { ApplianceProcess, cleanEnvironment, run, succeed } from '../appliance/appliance-process.ts';
 import { Figures } from './figures.ts';
 import { fillVolume } from './fill-volume.ts';
+import { benchFolder, held } from './held.ts';
 import { inTurn, settledSecondsOf } from './in-turn.ts';
 
 const PIECE = 64 << 10;
@@ -157,15 +158,11 @@ async function measureChange(appliance: ApplianceProcess, folder: string): Promi
 }
 
 const figures = new Figures({ nbdcopy: (await succeed('nbdcopy', ['--version'])).split('\n')[0]! });
-const folder = mkdtempSync(`${ROOT}/.bench-`);
-const appliance = await ApplianceProcess.start(`${folder}/data`);
-try {
-  await fillVolume(appliance, 'db', sizeBytes);
-  await measure(appliance, folder);
-  if (changeBytes > 0) await measureChange(appliance, folder);
-} finally {
-  appliance.kill();
-  await appliance.ended;
-  rmSync(folder, { recursive: true, force: true });
+{
+  await using folder = await benchFolder();
+  await using appliance = await held(ApplianceProcess.start(`${folder.it}/data`), (each) => each.stop());
+  await fillVolume(appliance.it, 'db', sizeBytes);
+  await measure(appliance.it, folder.it);
+  if (changeBytes > 0) await measureChange(appliance.it, folder.it);
 }
 if (values.out !== undefined) figures.write(values.out);

@@ -56,14 +56,17 @@ async function startPeer(name: string, socket: string, program: string, args: st
     env: cleanEnvironment(),
     stdio: ['ignore', 'ignore', 'inherit'],
   });
+  const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
   for (let i = 0; i < 200 && !existsSync(socket); i += 1) await pause(25);
-  if (!existsSync(socket)) throw new Error(`${name} did not start`);
+  if (!existsSync(socket)) {
+    child.kill('SIGKILL');
+    throw new Error(`${name} did not start`);
+  }
   return {
     name,
     pid: child.pid!,
     uri: () => `nbd+unix:///?socket=${socket}`,
     stop: async () => {
-      const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
       child.kill('SIGTERM');
       await ended;
     },

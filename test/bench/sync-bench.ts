@@ -3,13 +3,14 @@
 // its snapshot, again and again, in memory where a flush costs nothing; then the data directory is moved to the disk
 // and served by a new process. Ratios of medians; no bar is asserted here.
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { SeededRandom } from '@midmirror/basis';
 import { connectNbd, type NbdClient } from '@midmirror/nbd';
 import { ApplianceProcess, ROOT, succeed } from '../appliance/appliance-process.ts';
+import { benchFolder, held } from './held.ts';
 import { median } from './measure.ts';
 
 const VOLUME_BYTES = 2 ** 30;
@@ -20,6 +21,8 @@ const WARM_ROUNDS = 3;
 /** Before and after a sync, so that one's background work isn't counted as the next one's. */
 const SETTLE_MS = 100;
 const VOLUMES = ['long', 'none'] as const;
+/** In memory where that can be. */
+const HISTORY_PREFIX = existsSync('/dev/shm') ? '/dev/shm/mim-bench-' : `${ROOT}/.bench-`;
 const ENVIRONMENT = { MIM_SEGMENT_BYTES: '36MiB', MIM_JOURNAL_BYTES: '576MiB' };
 /** Everything stays, and nothing but the API syncs. */
 const POLICY = { keepLast: 100_000, syncEverySeconds: 86_400, snapshotEverySeconds: 864_000 };
@@ -42,7 +45,8 @@ function say(name: string, value: string, bar = ''): void {
 }
 
 async function makeHistory(folder: string): Promise<void> {
-  const appliance = await ApplianceProcess.start(folder, ENVIRONMENT);
+  await using started = await held(ApplianceProcess.start(folder, ENVIRONMENT), (each) => each.stop());
+  const appliance = started.it;
   for (const name of VOLUMES)
     await appliance.post('/volumes', { name, sizeBytes: VOLUME_BYTES, policy: POLICY });
   const close = (name: Volume): Promise<unknown> =>
@@ -55,7 +59,6 @@ async function makeHistory(folder: string): Promise<void> {
   await fill(appliance, 'none', async () => {});
   await close('none');
   await appliance.delete('/volumes/none/snapshots/1');
-  await appliance.stop();
 }
 
 /** The same writes on both: what a sync saves is data, not a hole, in the same places. */
@@ -139,33 +142,25 @@ async function compare(
 }
 
 async function measureOn(folder: string): Promise<void> {
-  const appliance = await ApplianceProcess.start(folder, ENVIRONMENT);
-  try {
-    const view = await appliance.get<{ snapshots: number }>('/volumes/long');
-    assert.ok(view.snapshots > snapshots, `the history has ${view.snapshots} snapshots`);
-    const clients = {
-      long: await connectNbd(appliance.uri('long')),
-      none: await connectNbd(appliance.uri('none')),
-    };
-    await compare(appliance, clients, 'a sync of 4 MiB', false);
-    await compare(appliance, clients, 'the same, closing a snapshot', true);
-    for (const client of Object.values(clients)) await client.close();
-  } finally {
-    await appliance.stop();
-  }
+  await using started = await held(ApplianceProcess.start(folder, ENVIRONMENT), (each) => each.stop());
+  const appliance = started.it;
+  const view = await appliance.get<{ snapshots: number }>('/volumes/long');
+  assert.ok(view.snapshots > snapshots, `the history has ${view.snapshots} snapshots`);
+  const clients = {
+    long: await connectNbd(appliance.uri('long')),
+    none: await connectNbd(appliance.uri('none')),
+  };
+  await compare(appliance, clients, 'a sync of 4 MiB', false);
+  await compare(appliance, clients, 'the same, closing a snapshot', true);
+  for (const client of Object.values(clients)) await client.close();
 }
 
-const inMemory = existsSync('/dev/shm');
-const made = values.history ?? mkdtempSync(inMemory ? '/dev/shm/mim-bench-' : `${ROOT}/.bench-`);
-const folder = mkdtempSync(`${ROOT}/.bench-`);
-try {
-  process.stdout.write(
-    `${cpus()[0]!.model}, ${cpus().length} cores, Linux ${release()}, Node ${process.version}\n`,
-  );
-  if (!existsSync(`${made}/data`)) await makeHistory(`${made}/data`);
-  await succeed('cp', ['-r', '--sparse=always', `${made}/data`, folder]);
-  await measureOn(`${folder}/data`);
-} finally {
-  if (values.history === undefined) rmSync(made, { recursive: true, force: true });
-  rmSync(folder, { recursive: true, force: true });
-}
+process.stdout.write(
+  `${cpus()[0]!.model}, ${cpus().length} cores, Linux ${release()}, Node ${process.version}\n`,
+);
+await using making = values.history === undefined ? await benchFolder(HISTORY_PREFIX) : null;
+const made = values.history ?? making!.it;
+await using folder = await benchFolder();
+if (!existsSync(`${made}/data`)) await makeHistory(`${made}/data`);
+await succeed('cp', ['-r', '--sparse=always', `${made}/data`, folder.it]);
+await measureOn(`${folder.it}/data`);

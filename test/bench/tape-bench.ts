@@ -3,21 +3,23 @@
 // a difference tape of 1 % beside an image of all; and what a guest's writes are left with while tapes are written.
 // Ratios of medians; no bar is asserted here.
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { parseBytes, printBytes, SeededRandom } from '@midmirror/basis';
 import { connectNbd } from '@midmirror/nbd';
-import { type ApplianceProcess, ROOT, succeed } from '../appliance/appliance-process.ts';
+import { type ApplianceProcess, succeed } from '../appliance/appliance-process.ts';
 import { installTools } from '../tools.ts';
 import { Figures } from './figures.ts';
 import { fillVolume } from './fill-volume.ts';
+import { benchFolder, held } from './held.ts';
 import { inTurn, settledSecondsOf } from './in-turn.ts';
 import { type Measured, measure, median } from './measure.ts';
+import { partsOf } from './parts.ts';
 import { startAppliance } from './servers.ts';
 
 const PIECE = 64 << 10;
-const PARTS = ['image', 'change', 'writes'];
+const PARTS = ['image', 'change', 'writes'] as const;
 const JOB_EVERY_MS = 10;
 
 const { values } = parseArgs({
@@ -33,7 +35,7 @@ const { values } = parseArgs({
 const sizeBytes = parseBytes(values.size, '--size');
 const changeBytes = parseBytes(values['change-size'], '--change-size');
 const [rounds, seconds] = [Number(values.rounds), Number(values.seconds)];
-const only = values.only.split(',');
+const asked = partsOf(PARTS, values.only);
 
 interface Job {
   job: string;
@@ -117,7 +119,7 @@ class Bench {
 
   /** Of a volume while its own tapes are written, one after another. */
   async writes(): Promise<void> {
-    if (!only.includes('image')) await this.#fill('db', sizeBytes);
+    if (!asked.has('image')) await this.#fill('db', sizeBytes);
     const load = { rw: 'randwrite', blockBytes: 4096, depth: 32, fsync: 0, sizeBytes, seconds } as const;
     const alone: Measured[] = [];
     const beside: Measured[] = [];
@@ -218,21 +220,16 @@ class Bench {
   }
 }
 
-for (const part of only)
-  if (!PARTS.includes(part))
-    throw new Error(`--only: there is no part "${part}"; there are ${PARTS.join(', ')}`);
 installTools();
 const figures = new Figures({ 'qemu-img': (await succeed('qemu-img', ['--version'])).split('\n')[0]! });
-const folder = mkdtempSync(`${ROOT}/.bench-`);
-mkdirSync(`${folder}/library`);
-const server = await startAppliance(folder, { MIM_TAPE_LIBRARY: `file://${folder}/library` });
-try {
-  const bench = new Bench(server, folder, figures);
-  if (only.includes('image')) await bench.image();
-  if (only.includes('change')) await bench.change();
-  if (only.includes('writes')) await bench.writes();
-} finally {
-  await server.stop();
-  rmSync(folder, { recursive: true, force: true });
+{
+  await using folder = await benchFolder();
+  mkdirSync(`${folder.it}/library`);
+  const env = { MIM_TAPE_LIBRARY: `file://${folder.it}/library` };
+  await using server = await held(startAppliance(folder.it, env), (each) => each.stop());
+  const bench = new Bench(server.it, folder.it, figures);
+  if (asked.has('image')) await bench.image();
+  if (asked.has('change')) await bench.change();
+  if (asked.has('writes')) await bench.writes();
 }
 figures.write(values.out);

@@ -1,12 +1,12 @@
 // What a long history costs in memory: an appliance of its own, some thousands of snapshots of a volume, then millions
 // of small writes at addresses of 4 KiB apart in the window, over NBD. They are of 512 bytes each: a map counts
 // extents, not bytes.
-import { mkdtempSync, rmSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { SeededRandom } from '@midmirror/basis';
 import { fromNs, insertRun, openEmbeddedCatalog, toNs, volumeByName } from '@midmirror/catalog';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
-import { ApplianceProcess, ROOT, succeed } from '../appliance/appliance-process.ts';
+import { ApplianceProcess, succeed } from '../appliance/appliance-process.ts';
+import { benchFolder, type Held, held } from './held.ts';
 import { peakMiB, rssMiB } from './measure.ts';
 
 const SIZE_BYTES = 64 * 2 ** 30;
@@ -38,44 +38,48 @@ async function fio(uri: string, args: string[]): Promise<void> {
   await succeed('fio', [...job, '--norandommap', '--bs=512', '--blockalign=4096', ...args]);
 }
 
-export async function* windowMemory(writes: number, snapshots: number): AsyncGenerator<WindowMemory> {
-  const folder = mkdtempSync(`${ROOT}/.bench-`);
+export async function windowMemory(
+  writes: number,
+  snapshots: number,
+  tell: (measured: WindowMemory) => void,
+): Promise<void> {
+  await using folder = await benchFolder();
   const journalBytes = Math.max(2 ** 30, Math.ceil((writes * JOURNAL_BYTES_EACH) / 2 ** 30) * 2 ** 30);
-  const settings = { MIM_JOURNAL_BYTES: String(journalBytes) };
-  const data = `${folder}/data`;
-  let appliance = await ApplianceProcess.start(data, settings);
-  const look = async (when: string): Promise<WindowMemory> => {
+  const data = `${folder.it}/data`;
+  const start = (): Promise<Held<ApplianceProcess>> =>
+    held(ApplianceProcess.start(data, { MIM_JOURNAL_BYTES: String(journalBytes) }), (each) => each.stop());
+  const look = async (appliance: ApplianceProcess, when: string): Promise<void> => {
     const { latest, mim, snapshots: kept, journal } = await view(appliance);
     const holding =
       `${latest.seq - mim.seq} writes in the window, ${kept} snapshots, ${journal.extents} extents in memory, ` +
       `${journal.segmentsInIndexOnly} of ${journal.segments} segments in the index alone`;
-    return { when, holding, rssMiB: rssMiB(appliance.pid), peakMiB: peakMiB(appliance.pid) };
+    tell({ when, holding, rssMiB: rssMiB(appliance.pid), peakMiB: peakMiB(appliance.pid) });
   };
-  try {
+  {
+    await using started = await start();
+    const appliance = started.it;
     const policy = { keepLast: 100_000, snapshotEverySeconds: 1 };
     await appliance.post('/volumes', { name: VOLUME, sizeBytes: SIZE_BYTES, policy });
-    yield await look('at the start');
+    await look(appliance, 'at the start');
     // Each of them is to be a write further on.
     await fio(appliance.uri(VOLUME), ['--rw=randwrite', '--iodepth=32', `--number_ios=${snapshots + 1}`]);
     await appliance.post(`/volumes/${VOLUME}/syncs`, {});
-    await appliance.stop();
-    await fillSnapshots(data, snapshots);
-    appliance = await ApplianceProcess.start(data, settings);
-    yield await look('with the snapshots');
-    await fio(appliance.uri(VOLUME), ['--rw=randwrite', '--iodepth=32', `--number_ios=${writes}`]);
-    yield await look('after the writes');
-    await settled(appliance);
-    yield await look('when the index has caught up');
-    await fio(appliance.uri(VOLUME), ['--rw=randread', '--iodepth=32', '--time_based', '--runtime=20']);
-    yield await look('after 20 s of random reads');
-    await appliance.stop();
-    appliance = await ApplianceProcess.start(data, settings);
-    await settled(appliance);
-    yield await look('after a restart');
-  } finally {
-    await appliance.stop();
-    rmSync(folder, { recursive: true, force: true });
   }
+  await fillSnapshots(data, snapshots);
+  {
+    await using started = await start();
+    const appliance = started.it;
+    await look(appliance, 'with the snapshots');
+    await fio(appliance.uri(VOLUME), ['--rw=randwrite', '--iodepth=32', `--number_ios=${writes}`]);
+    await look(appliance, 'after the writes');
+    await settled(appliance);
+    await look(appliance, 'when the index has caught up');
+    await fio(appliance.uri(VOLUME), ['--rw=randread', '--iodepth=32', '--time_based', '--runtime=20']);
+    await look(appliance, 'after 20 s of random reads');
+  }
+  await using started = await start();
+  await settled(started.it);
+  await look(started.it, 'after a restart');
 }
 
 /**

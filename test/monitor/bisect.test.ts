@@ -91,7 +91,7 @@ test('bisect names the first bad write within its bound; the last good point is 
     const points = await appliance.mim('points', 'db', '--limit', '100');
     assert.match(points.stdout, /sector +bad +write/);
     const shown = await appliance.mim('show', 'db');
-    assert.match(shown.stdout, new RegExp(`sector +command +on request +write ${badAt - 1}`));
+    assert.match(shown.stdout, new RegExp(`sector +command +on request +notify +write ${badAt - 1}`));
     const clones = await appliance.get<{ clones: unknown[] }>('/clones');
     assert.deepEqual(clones.clones, []);
   });

@@ -15,7 +15,7 @@ import {
 import { nanos } from '@nats-io/transport-node';
 import { limits } from '../limits.ts';
 
-export const SERVER_VERSION_MIN = '2.9.10';
+const SERVER_VERSION_MIN = '2.9.10';
 const STREAM_EXISTS = 10058;
 
 export interface StreamLimits {

@@ -3,20 +3,26 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type MidmirrorError, SeededRandom } from '@midmirror/basis';
 import { ExtentFlag, ExtentMap } from '@midmirror/extent-map';
-import { type Gap, gapAroundSeq, gapAroundTime } from '@midmirror/point';
+import { type Gap, gapAroundSeq, hasTimeWithin } from '@midmirror/point';
 import {
+  activeVolumeById,
+  activeVolumes,
   type Catalog,
+  type CheckJobRow,
   deleteRun,
+  forgetOldJobs,
   fromNs,
   gapAtSeq,
   gapAtTime,
   gapsOf,
   insertRun,
   loadRun,
+  markByName,
   openGapIn,
   pageAt,
   pagesAt,
   pinPoint,
+  refuseTooManyJobs,
   runsOf,
   snapshotByNumber,
   snapshotOfSeq,
@@ -26,6 +32,7 @@ import {
   snapshotOutside,
   snapshotTally,
   storeGaps,
+  type TapeJobRow,
   toNs,
   unpinPoint,
   volumeById,
@@ -71,6 +78,72 @@ export function catalogContract(kind: CatalogKind): void {
       }
     });
   };
+
+  withCatalog(
+    'jobs that have not ended are bounded, those that ended first are forgotten',
+    async ({ catalog }) => {
+      const times = { created_ns: toNs(NOW), ended_ns: null as string | null, error: null };
+      const of = { volume_id: 'v1', volume_name: 'db', cause: 'requested' };
+      const tape: TapeJobRow = {
+        ...{
+          id: '',
+          task: 'write',
+          archive_id: 'a',
+          kind: 'image',
+          seq: 1,
+          time_ns: toNs(NOW),
+          parent_id: null,
+        },
+        ...{ library: 'file:///tapes', options: '{}', state: 'queued', ...of, ...times },
+      };
+      const check: CheckJobRow = {
+        ...{ id: '', task: 'bisect', check_name: 'fsck', probes_max: 1, state: '{}', status: 'queued' },
+        ...{ result: null, ...of, ...times },
+      };
+      for (const [table, row, told] of [
+        ['tape_job', tape, /^3 tape jobs wait already$/],
+        ['check_job', check, /^3 jobs of the monitor wait already$/],
+      ] as const) {
+        const add = (id: string, ended: number | null): Promise<unknown> =>
+          catalog.db
+            .insertInto(table)
+            .values({ ...row, id, ended_ns: ended === null ? null : toNs(NOW + BigInt(ended)) })
+            .execute();
+        const ids = async (): Promise<string> =>
+          (await catalog.db.selectFrom(table).select('id').orderBy('id').execute())
+            .map(({ id }) => id)
+            .join('');
+        const refuse = () => catalog.transaction((tx) => refuseTooManyJobs(tx, table, 3));
+        const forget = () => catalog.transaction((tx) => forgetOldJobs(tx, table, 2));
+        for (const [id, ended] of [
+          ['b', 5],
+          ['c', 1],
+          ['d', null],
+          ['e', null],
+        ] as const)
+          await add(id, ended);
+        await refuse();
+        await forget();
+        assert.equal(await ids(), 'bcde');
+        await add('f', 3);
+        await add('g', null);
+        await forget();
+        assert.equal(await ids(), 'bdefg', 'the third to have ended last is gone');
+        await assert.rejects(refuse(), (error: MidmirrorError) => {
+          assert.deepEqual([error.code, told.test(error.message)], ['unavailable', true], error.message);
+          return true;
+        });
+      }
+    },
+  );
+
+  withCatalog('a mark is found by its name on its volume', async ({ catalog }) => {
+    const mark = { volume_id: 'v1', name: 'before', kind: 'bookmark', seq: 7, time_ns: toNs(NOW) };
+    await catalog.db.insertInto('mark').values(mark).execute();
+    assert.deepEqual(await markByName(catalog.db, 'v1', 'before'), mark);
+    assert.equal(await markByName(catalog.db, 'v2', 'before'), undefined);
+    assert.equal(await markByName(catalog.db, 'v1', 'after'), undefined);
+  });
 
   withCatalog('numbers to 2^53 and times in nanoseconds come back as they were', async ({ catalog }) => {
     await catalog.db
@@ -130,6 +203,25 @@ export function catalogContract(kind: CatalogKind): void {
       volumeByName(catalog.db, 'other'),
       (error: MidmirrorError) => error.code === 'not-found' && /there are: db/.test(error.hint ?? ''),
     );
+  });
+
+  withCatalog('volumes that are being made or deleted are not active', async ({ catalog }) => {
+    for (const [id, state] of [
+      ['z', 'active'],
+      ['y', 'creating'],
+      ['x', 'deleting'],
+      ['w', 'active'],
+    ] as const)
+      await catalog.db
+        .insertInto('volume')
+        .values({ ...VOLUME, id, state, name: `named ${id}` })
+        .execute();
+    assert.deepEqual(
+      (await activeVolumes(catalog.db)).map(({ id }) => id),
+      ['w', 'z'],
+    );
+    assert.equal((await activeVolumeById(catalog.db, 'z'))?.name, 'named z');
+    for (const id of ['y', 'x', 'nobody']) assert.equal(await activeVolumeById(catalog.db, id), undefined);
   });
 
   withCatalog('runs of thousands of extents come back, over and under what is there', async ({ catalog }) => {
@@ -299,7 +391,8 @@ export function catalogContract(kind: CatalogKind): void {
       const at = random.below(seq + 4);
       assert.deepEqual(await gapAtSeq(catalog.db, 'v1', at), gapAroundSeq(gaps, at), `write ${at}`);
       const time = NOW - 5n + BigInt(random.below(Number(timeNs - NOW) + 20));
-      assert.deepEqual(await gapAtTime(catalog.db, 'v1', time), gapAroundTime(gaps, time), `time ${time}`);
+      const around = gaps.find((gap) => hasTimeWithin(gap, time)) ?? null;
+      assert.deepEqual(await gapAtTime(catalog.db, 'v1', time), around, `time ${time}`);
     }
     assert.equal(await gapAtTime(catalog.db, 'v1', -1n), null);
     await store(gaps.slice(0, 2));

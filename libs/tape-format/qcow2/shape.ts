@@ -5,7 +5,7 @@
 // clusters in the file and the backing file's name, so a reader compares bytes instead of believing them.
 import { assert } from '@midmirror/basis';
 
-export const CLUSTER_BITS = 16;
+const CLUSTER_BITS = 16;
 export const CLUSTER_BYTES = 2 ** CLUSTER_BITS;
 /** Entries of a table that fills a cluster; an L2 table maps 512 MiB. */
 export const TABLE_ENTRIES = CLUSTER_BYTES / 8;

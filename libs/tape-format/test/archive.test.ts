@@ -5,19 +5,19 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { type TestContext, test } from 'node:test';
 import { promisify } from 'node:util';
+import type { MidmirrorError } from '@midmirror/basis';
 import {
   ArchiveWriting,
+  checkStep,
   type LayerOptions,
   limits,
   openArchive,
-  orderChain,
   parseIdentities,
   parseRecipients,
   planArchive,
   readManifest,
-  verifyArchive,
 } from '../index.ts';
-import { type Archived, restoreOnto, TapeVolume } from './tape-volume.ts';
+import { type Archived, readWhole, restoreOnto, TapeVolume } from './tape-volume.ts';
 import { chunked, collect, sectorBytes } from './volume-bytes.ts';
 
 const run = promisify(execFile);
@@ -156,8 +156,8 @@ test('archives of the real zstd and age round the same tar are read', async (t) 
   const { bytes, manifest } = await volume.archive(null);
   await writeFile(`${folder}/archive.tar`, bytes);
   await run('sh', ['-ec', `zstd -19 -c < archive.tar | age -r ${recipients[0]} > archive`], { cwd: folder });
-  const verified = await verifyArchive(chunked(await readFile(`${folder}/archive`)), { identities });
-  assert.deepEqual(verified.manifest, manifest);
+  const read = await readWhole(chunked(await readFile(`${folder}/archive`)), { identities });
+  assert.deepEqual(read, manifest);
 });
 
 test('the plan tells bytes exactly, reads nothing, and a difference costs what changed', async () => {
@@ -253,29 +253,31 @@ test('a reader that stops early closes its source, and errors of the source pass
     assert.equal(closed, 1);
     await readManifest(source(Number.POSITIVE_INFINITY));
     assert.equal(closed, 2);
-    await assert.rejects(verifyArchive(source(bytes.length / 2)), /the drive is on fire/);
+    await assert.rejects(readWhole(source(bytes.length / 2)), /the drive is on fire/);
     assert.equal(closed, 3);
   }
 });
 
-test('a chain is put in order; what is missing, or of another chain, is named', async () => {
+test('only an image begins a chain, and a difference goes on its own parent', async () => {
   const chain = (await chainOf(new TapeVolume(2 ** 20, 8), {})).map((each) => each.manifest);
-  const last = chain.at(-1)!;
-  assert.deepEqual(orderChain([...chain].reverse(), last.archive), chain);
-  assert.deepEqual(orderChain(chain, chain[0]!.archive), [chain[0]]);
-  const missing = chain.filter((_, index) => index !== 1);
-  assert.throws(
-    () => orderChain(missing, last.archive),
-    (error: Error) => {
-      assert.match(error.message, new RegExp(chain[1]!.archive));
-      return true;
-    },
-  );
-  assert.throws(() => orderChain(chain, 'nothing'), { code: 'not-found' });
-  const other = { ...chain[1]!, volume: { ...chain[1]!.volume, id: 'volume-2' } };
-  assert.throws(() => orderChain([chain[0]!, other, ...chain.slice(2)], last.archive), {
-    code: 'bad-request',
-  });
-  const moved = { ...chain[0]!, point: { ...chain[0]!.point, seq: 0 } };
-  assert.throws(() => orderChain([moved, ...chain.slice(1)], last.archive), { code: 'bad-request' });
+  for (const [index, manifest] of chain.entries()) checkStep(manifest, chain[index - 1] ?? null);
+  const [image, first, second] = [chain[0]!, chain[1]!, chain[2]!];
+  const elsewhere = { ...image, volume: { ...image.volume, id: 'volume-2' } };
+  const moved = { ...image, point: { ...image.point, seq: 0 } };
+  for (const [link, before, told] of [
+    [first, null, image.name],
+    [second, image, first.name],
+    [image, first, first.name],
+    [first, elsewhere, 'volume-2'],
+    [first, moved, 'write 0|at 0'],
+  ] as const)
+    assert.throws(
+      () => checkStep(link, before),
+      (error: MidmirrorError) => {
+        assert.equal(error.code, 'bad-request');
+        assert.match(error.message, new RegExp(told));
+        assert.match(error.message, new RegExp(link.name));
+        return true;
+      },
+    );
 });

@@ -1,4 +1,5 @@
 // A volume of the tests: bytes, written at random, archived as an image or as a difference to an earlier archive.
+import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { SeededRandom } from '@midmirror/basis';
 import {
@@ -93,6 +94,17 @@ export class TapeVolume {
     }
     return extents;
   }
+}
+
+/** Reads all of it and keeps nothing. */
+export async function readWhole(
+  source: AsyncIterable<Uint8Array>,
+  options: ReadOptions = {},
+): Promise<Manifest> {
+  const reading = await openArchive(source, options);
+  for await (const _ of reading.ranges()) void _;
+  assert.ok(reading.summary.bytes > 0);
+  return reading.manifest;
 }
 
 /** Puts an archive onto `disk`, as a restore does. */

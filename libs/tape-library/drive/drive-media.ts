@@ -1,7 +1,7 @@
 // Cartridges in a tape drive, which a changer fills or a person. Labels are read from the tape before anything is
 // written; what is on cartridges that are not in the drive is remembered in the state directory.
 import { MidmirrorError } from '@midmirror/basis';
-import { type CartridgeLabel, checkBarcode, printLabel } from '../label.ts';
+import { type CartridgeLabel, checkBarcode, newCartridgeLabel, printLabel } from '../label.ts';
 import type { LeaseStore } from '../lease.ts';
 import { BLOCK_BYTES } from '../limits.ts';
 import type { HeldLease, Media, OpenedPart, PartWriter } from '../media.ts';
@@ -82,7 +82,7 @@ class DriveMedia implements Media {
 
   room({ capacityBytes, usedBytes }: Pick<Cartridge, 'capacityBytes' | 'usedBytes'>): number {
     const capacity = Math.min(capacityBytes, this.#capacityBytes);
-    // Head and label of this part, and a block in reserve for what `add` rounds.
+    // But for a block each for head and label of the part.
     const blocks = Math.floor((capacity - usedBytes) / BLOCK_BYTES) - 2;
     return Math.max(0, blocks * BLOCK_BYTES);
   }
@@ -95,14 +95,7 @@ class DriveMedia implements Media {
     await this.#bring(barcode);
     await this.#refuseTab(barcode);
     await this.#refuseUnlessFree(barcode, overwriteForeign);
-    const label: CartridgeLabel = {
-      barcode,
-      capacityBytes,
-      writeProtected: false,
-      vaultPlace: null,
-      labelledAt: new Date().toISOString(),
-    };
-    await this.#layout.writeCartridgeLabel(label);
+    await this.#layout.writeCartridgeLabel(newCartridgeLabel(barcode, capacityBytes));
     await this.#readAgain(barcode);
     await this.#onlyInDrive(barcode);
   }

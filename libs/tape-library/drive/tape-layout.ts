@@ -17,7 +17,7 @@ import type { Part, UnfinishedPart } from '../tape-library.ts';
 import type { TapeCommands } from './tape-commands.ts';
 import type { OpenTape, Tape } from './tape-device.ts';
 
-export const FILES_OF_PART = 3;
+const FILES_OF_PART = 3;
 
 export interface TapeContents {
   readonly label: CartridgeLabel;
@@ -162,7 +162,7 @@ export function padded(bytes: Uint8Array): Uint8Array {
   return block;
 }
 
-export function blocksOf(bytes: number): number {
+function blocksOf(bytes: number): number {
   // A tape file has at least one block: without one there would be no filemark.
   return Math.max(1, Math.ceil(bytes / BLOCK_BYTES)) * BLOCK_BYTES;
 }

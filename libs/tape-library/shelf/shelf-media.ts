@@ -6,6 +6,7 @@ import { MidmirrorError, messageOf } from '@midmirror/basis';
 import {
   type CartridgeLabel,
   checkBarcode,
+  newCartridgeLabel,
   parseCartridgeLabel,
   parsePartLabel,
   printLabel,
@@ -80,13 +81,7 @@ class ShelfMedia implements Media {
           hint: 'use another barcode; a cartridge is never made over another',
         },
       );
-    const label: CartridgeLabel = {
-      barcode,
-      capacityBytes,
-      writeProtected: false,
-      vaultPlace: null,
-      labelledAt: new Date().toISOString(),
-    };
+    const label = newCartridgeLabel(barcode, capacityBytes);
     await this.#shelf.putNew(`${barcode}/${CARTRIDGE}`, printLabel('cartridge', label));
   }
 

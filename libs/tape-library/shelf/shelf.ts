@@ -19,7 +19,10 @@ export interface ShelfWriter {
 
 export interface Shelf {
   readonly url: string;
-  /** Whose names begin so: all by `''`, a cartridge by `A00001/`, leases by `lease-`. Uploads of leases are not told. */
+  /**
+   * Those whose names begin so: all by `''`, a cartridge by `A00001/`, leases by `lease-`, in a drive's directory of state
+   * what is remembered by `tape.`. Uploads of leases are not told.
+   */
   list(under: string): Promise<ShelfEntry[]>;
   size(name: string): Promise<number>;
   /** A small object; `null` when it is not there. */

@@ -43,7 +43,7 @@ export interface ClusterOptions {
 }
 
 /** One service's process, over its restarts. */
-export class ServiceProcess {
+class ServiceProcess {
   readonly name: string;
   /** What it said of where it is reached, by name. */
   readonly says = new Map<string, string>();

@@ -24,12 +24,6 @@ import { type Pace, readWrites, seedFrom, stepTo } from './feed.ts';
 import { momentsTo } from './moments.ts';
 import { paceOf } from './pace.ts';
 
-/** Points that a condemnation is about: where it was noticed, and the last one before that was not. */
-export interface Condemned {
-  lastGood: Moment | null;
-  bad: Moment;
-}
-
 /** It is tried again from its beginning, not in the middle. */
 const NEVER_AWAY = { awayMsMax: 0, onAway: () => {} };
 
@@ -80,8 +74,8 @@ export class LiveWatch {
     this.#wake();
   }
 
-  /** Until it condemns. Rejects with the signal's reason, or with why it can't go on. */
-  async run(): Promise<Condemned> {
+  /** Until it condemns: the point. Rejects with the signal's reason, or with why it can't go on. */
+  async run(): Promise<Moment> {
     let found = await this.#begin();
     while (found === null) {
       await this.#something();
@@ -114,7 +108,7 @@ export class LiveWatch {
   }
 
   /** The writes before now, as a check of the latest point goes through them. */
-  async #begin(): Promise<Condemned | null> {
+  async #begin(): Promise<Moment | null> {
     const { bus, catalog } = this.#context;
     const { seq, timeNs } = await ask(bus, 'ingest.publish', { volumeId: this.#volume.id });
     const point = { seq, timeMs: Number(BigInt(timeNs) / 1_000_000n) };
@@ -133,7 +127,7 @@ export class LiveWatch {
     return await this.#judge(point);
   }
 
-  async #look(point: Moment): Promise<Condemned | null> {
+  async #look(point: Moment): Promise<Moment | null> {
     const places = [...this.#written].sort((a, b) => a - b);
     this.#written = new Set();
     await this.#at(point.seq, null, (source) =>
@@ -142,14 +136,14 @@ export class LiveWatch {
     return await this.#judge(point);
   }
 
-  async #judge(point: Moment): Promise<Condemned | null> {
+  async #judge(point: Moment): Promise<Moment | null> {
     const said = this.#watch.look(point.timeMs);
     const lastGood = this.#good;
     this.#turnedShare = said.facts.turnedShare;
     if (said.verdict === 'bad') {
       if (lastGood !== null) await this.#storeIfKept(lastGood);
       await this.#store(point, said, JSON.stringify(said.facts));
-      return { lastGood, bad: point };
+      return point;
     }
     this.#good = point;
     if (performance.now() - this.#storedMs >= feedLimits.goodEveryMs) {

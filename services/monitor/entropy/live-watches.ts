@@ -3,15 +3,20 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { againMs, MidmirrorError, messageOf, ReasonLog } from '@midmirror/basis';
 import type { Subscription } from '@midmirror/bus';
-import { firstBadOf, type VolumeCheckRow, type VolumeRow } from '@midmirror/catalog';
+import {
+  activeVolumeById,
+  firstBadOf,
+  type VerdictRow,
+  type VolumeCheckRow,
+  type VolumeRow,
+} from '@midmirror/catalog';
 import { decodeDescriptors, Streams } from '@midmirror/events';
 import type { Report } from '@midmirror/telemetry';
 import { readyOf } from '../checks.ts';
+import type { Condemned } from '../condemned.ts';
 import type { MonitorContext } from '../context.ts';
 import { entropy, type EntropySettings } from '../kinds/entropy/plan.ts';
-import { type Condemned, LiveWatch } from './live-watch.ts';
-
-export type OnCondemned = (volume: VolumeRow, check: VolumeCheckRow, what: Condemned) => Promise<void>;
+import { LiveWatch } from './live-watch.ts';
 
 interface Running {
   volumeId: string;
@@ -23,14 +28,16 @@ interface Running {
 
 export class LiveWatches {
   readonly #context: MonitorContext;
-  readonly #onCondemned: OnCondemned;
+  readonly #condemned: Pick<Condemned, 'act'>;
+  /** Of this process: what is done twice for the same is nothing. */
+  readonly #acted = new Set<string>();
   /** By check: volume, name and when it was made. */
   readonly #running = new Map<string, Running>();
   #events: Subscription | null = null;
 
-  constructor(context: MonitorContext, onCondemned: OnCondemned) {
+  constructor(context: MonitorContext, condemned: Pick<Condemned, 'act'>) {
     this.#context = context;
-    this.#onCondemned = onCondemned;
+    this.#condemned = condemned;
   }
 
   /** Begins what is not there yet, ends what is no more. */
@@ -40,14 +47,14 @@ export class LiveWatches {
     const wanted = new Set<string>();
     for (const check of checks) {
       if (!(readyOf(check).settings as EntropySettings).live) continue;
-      const volume = await db
-        .selectFrom('volume')
-        .selectAll()
-        .where('id', '=', check.volume_id)
-        .where('state', '=', 'active')
-        .executeTakeFirst();
+      const volume = await activeVolumeById(db, check.volume_id);
+      if (volume === undefined) continue;
       // What it has condemned stays so, whatever comes: until somebody makes a new check.
-      if (volume === undefined || (await firstBadOf(db, check)) !== undefined) continue;
+      const bad = await firstBadOf(db, check);
+      if (bad !== undefined) {
+        await this.#act(check, bad);
+        continue;
+      }
       const key = JSON.stringify([check.volume_id, check.name, check.created_ns]);
       wanted.add(key);
       if (this.#running.has(key)) continue;
@@ -69,6 +76,16 @@ export class LiveWatches {
   async stop(): Promise<void> {
     await Promise.all([...this.#running.values()].map(end));
     await this.#listenNoMore();
+  }
+
+  /** Here and not at the watch's end: a process that dies in between does it when it is back. */
+  async #act(check: VolumeCheckRow, bad: VerdictRow): Promise<void> {
+    const key = JSON.stringify([check.volume_id, check.name, check.created_ns, bad.seq]);
+    if (this.#acted.has(key)) return;
+    await this.#condemned.act({
+      ...{ volumeId: check.volume_id, check: check.name, lastGood: null, bad: bad.seq, cause: 'live' },
+    });
+    this.#acted.add(key);
   }
 
   async #listen(): Promise<void> {
@@ -111,9 +128,9 @@ export class LiveWatches {
       const watch = new LiveWatch(this.#context, { volume, check, ready: readyOf(check) }, signal);
       running.watch = watch;
       try {
-        const condemned = await watch.run();
-        this.#context.log(`check ${check.name} of ${volume.name} condemns write ${condemned.bad.seq}`);
-        return await this.#onCondemned(volume, check, condemned);
+        const bad = await watch.run();
+        this.#context.log(`check ${check.name} of ${volume.name} condemns write ${bad.seq}`);
+        return;
       } catch (error) {
         signal.throwIfAborted();
         if (error instanceof MidmirrorError && error.code === 'not-found') throw error;

@@ -21,7 +21,7 @@ const kinds = { command, entropy, fsck, postgres, sqlite, virus } as const;
 
 export type KindName = keyof typeof kinds;
 
-export const kindNames: readonly KindName[] = Object.keys(kinds) as KindName[];
+const kindNames: readonly KindName[] = Object.keys(kinds) as KindName[];
 
 /** Throws `bad-request` for a kind or a setting that there is not. */
 export function readyCheck(name: string, given: unknown): ReadyCheck {

@@ -50,6 +50,7 @@ test('a volume whose server is away keeps no other from its turn', async () => {
         ...{ catalog, bus, clock: wallClock(), telemetry: silent, stateDirectory: folder, webhook: null },
         log: (line) => void said.push(line),
         exportUri: () => assert.fail('nothing is checked here'),
+        liveUri: () => assert.fail('nothing is put back here'),
       });
       await monitor.start();
       try {

@@ -112,6 +112,34 @@ async function lagOf(webhook: Webhook): Promise<number> {
   return (await reported(webhook))['midmirror_events_lag_messages'] ?? Number.POSITIVE_INFINITY;
 }
 
+test('what has become of a volume that was to be put back, and the command that comes next', () =>
+  withWebhook(async ({ receiver, tell: tellOf, start }) => {
+    await start();
+    const about = { check: 'fsck', seq: 6, pointNs: '1795770000000000000' };
+    const event = { volumeId: 'a1', timeNs: '1800000000000000007' };
+    const undoMark = 'before-restore-job-a2';
+    const not = { ...about, reason: 'why', clone: null, undoMark: null };
+    await tellOf({ type: 'mirror.restore-waits', ...event, data: { ...about, reason: '1 connection' } });
+    await tellOf({ type: 'mirror.restored', ...event, data: { ...about, undoMark } });
+    await tellOf({ type: 'mirror.not-restored', ...event, data: { ...not, clone: 'rescue-db-6' } });
+    await tellOf({ type: 'mirror.not-restored', ...event, timeNs: '8', data: { ...not, undoMark } });
+    await tellOf({ type: 'mirror.not-restored', ...event, timeNs: '9', data: not });
+    await receiver.count(5);
+    const heard = receiver.heard.map(({ body }) => JSON.parse(body) as Record<string, unknown>);
+    assert.deepEqual(
+      heard.map(({ reason, next }) => [reason, next]),
+      [
+        ['1 connection', 'mim check jobs'],
+        ['the volume was put back by itself', `mim restore db --at mark:${undoMark} --in-place`],
+        ['why', 'mim restore db --at seq:6 --in-place'],
+        ['why', `mim restore db --at mark:${undoMark} --in-place`],
+        ['why', 'mim show db'],
+      ],
+    );
+    assert.deepEqual(heard[1]!['point'], { seq: 6, time: '2026-11-27T09:00:00Z' });
+    assert.equal(heard[1]!['id'], 'a1/mirror.restored/check-fsck-6-1800000000000000007');
+  }));
+
 for (const kind of catalogKinds) {
   test(`from the end of the timeline on, in order, signed, with what to do next (${kind})`, () =>
     withWebhook(async ({ receiver, condemn, tell: tellOf, start, handled, catalog }) => {

@@ -9,7 +9,7 @@ import type { CopyPace } from './copy-pace.ts';
 import type { RegionMap } from './region-map.ts';
 import type { SendQueue } from './send-queue.ts';
 
-export const DIGEST_BYTES = 32;
+const DIGEST_BYTES = 32;
 
 export interface CopierPorts {
   nowMs(): number;

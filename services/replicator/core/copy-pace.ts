@@ -3,7 +3,7 @@ import { limits } from '../limits.ts';
 
 export class CopyPace {
   /** Null: as fast as it goes. */
-  bytesPerSecond: number | null;
+  readonly bytesPerSecond: number | null;
   #allowance = 0;
   #sinceMs = 0;
   readonly #samples: { atMs: number; bytes: number }[] = [];

@@ -59,9 +59,6 @@ export class SendQueue {
   get ackedPos(): number {
     return this.#ackedPos;
   }
-  get sentPos(): number {
-    return this.#sentPos;
-  }
   get empty(): boolean {
     return this.#ackedPos === this.#lastPos;
   }

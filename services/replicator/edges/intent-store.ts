@@ -20,7 +20,7 @@ export interface StoredIntent {
   damaged: number[];
 }
 
-export function regionCountOf({ volumeBytes, regionBytes }: IntentHead): number {
+function regionCountOf({ volumeBytes, regionBytes }: IntentHead): number {
   return Math.ceil(volumeBytes / regionBytes);
 }
 

@@ -6,9 +6,9 @@ import { MidmirrorError, SeededRandom } from '@midmirror/basis';
 import { answer, openEmbeddedBus } from '@midmirror/bus';
 import { type Catalog, toNs, volumeById } from '@midmirror/catalog';
 import type { ExtentMap } from '@midmirror/extent-map';
-import { LiveDisk } from '@midmirror/live-disk';
+import type { LiveDisk } from '@midmirror/live-disk';
 import { parsePolicy } from '@midmirror/policy';
-import { createMim, ForgetfulFiles, soleClaim, volumePaths } from '@midmirror/pool';
+import { createMim, ForgetfulFiles, volumePaths } from '@midmirror/pool';
 import { silent } from '@midmirror/telemetry';
 import type { PlaceCursor, TreeVrmo } from '@midmirror/vrmo';
 import {
@@ -20,6 +20,7 @@ import {
 import { NewestVrmos } from '../newest-vrmos.ts';
 import { savedFor } from '../objects.ts';
 import { dropSnapshot } from '../retain.ts';
+import { openJournalDisk } from './journal-disk.ts';
 import { type SyncStep, VolumeSync, type VolumeSyncContext } from '../volume-sync.ts';
 
 const SECTOR = 512;
@@ -230,38 +231,9 @@ class Syncs {
   }
 }
 
-async function openDisk(
-  files: ForgetfulFiles,
-  directory: string,
-  clock: { nowNs(): bigint },
-): Promise<LiveDisk> {
-  return await LiveDisk.open({
-    files,
-    directory,
-    volumeId: VOLUME,
-    sizeBytes: SECTORS * SECTOR,
-    segmentBytes: 1 << 20,
-    segmentsMax: 64,
-    requestBytesMax: 64 << 10,
-    syncIntervalMs: 3_600_000,
-    clock,
-    floor: { seq: 0, timeNs: 0n, anyFirst: false },
-    claim: soleClaim(),
-    older: null,
-    headBytesMax: Number.POSITIVE_INFINITY,
-    base: {
-      tryRead: () => false,
-      read: async () => {},
-      span: (_start, length) => ({ lengthBytes: length, hole: true }),
-    },
-    listener: {
-      durable: () => {},
-      sealed: (segment) => {
-        segment.log = null;
-      },
-      pressure: () => {},
-      stateChanged: () => {},
-    },
+function openDisk(files: ForgetfulFiles, directory: string, clock: { nowNs(): bigint }): Promise<LiveDisk> {
+  return openJournalDisk({
+    ...{ files, directory, clock, sizeBytes: SECTORS * SECTOR, segmentBytes: 1 << 20, segmentsMax: 64 },
   });
 }
 

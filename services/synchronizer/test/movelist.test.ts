@@ -1,49 +1,19 @@
 // A sync beside a ring that goes on: files that are free may be renamed and written at any moment.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { LiveDisk } from '@midmirror/live-disk';
-import {
-  ForgetfulFiles,
-  PieceReader,
-  type PoolFiles,
-  segmentName,
-  soleClaim,
-  volumePaths,
-} from '@midmirror/pool';
+import type { LiveDisk } from '@midmirror/live-disk';
+import { ForgetfulFiles, PieceReader, type PoolFiles, segmentName, volumePaths } from '@midmirror/pool';
 import { forwardMovelist } from '../movelist.ts';
+import { openJournalDisk } from './journal-disk.ts';
 
 const SIZE = 1 << 20;
 const paths = volumePaths('volume');
 
 async function openDisk(files: PoolFiles): Promise<LiveDisk> {
   let nowNs = 0n;
-  return await LiveDisk.open({
-    files,
-    directory: paths.forward,
-    volumeId: 'v1',
-    sizeBytes: SIZE,
-    segmentBytes: 256 << 10,
-    segmentsMax: 8,
-    requestBytesMax: 64 << 10,
-    syncIntervalMs: 3_600_000,
+  return await openJournalDisk({
+    ...{ files, directory: paths.forward, sizeBytes: SIZE, segmentBytes: 256 << 10, segmentsMax: 8 },
     clock: { nowNs: () => (nowNs += 5n) },
-    floor: { seq: 0, timeNs: 0n, anyFirst: false },
-    claim: soleClaim(),
-    base: {
-      tryRead: () => false,
-      read: async () => {},
-      span: (_start, length) => ({ lengthBytes: length, hole: true }),
-    },
-    older: null,
-    headBytesMax: Number.POSITIVE_INFINITY,
-    listener: {
-      durable: () => {},
-      sealed: (segment) => {
-        segment.log = null;
-      },
-      pressure: () => {},
-      stateChanged: () => {},
-    },
   });
 }
 

@@ -9,7 +9,7 @@ export const limits = {
   closeMsMax: 10_000,
   /** How long a call that was cancelled may take to clear up; then the process is killed. */
   cancelMsMax: 60_000,
-  /** Of one call. */
+  /** Progress of one call is told no more often. */
   progressEveryMs: 250,
   /** Of what it wrote to its standard error: kept to tell why it died. */
   lastWordsCharactersMax: 2000,

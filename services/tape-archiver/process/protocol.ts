@@ -75,7 +75,7 @@ export interface TapeCalls {
     ask: { label: Pick<ArchiveLabel, 'archiveId' | 'name' | 'layers'>; parts: readonly PartPlace[] };
     answer: { manifest: import('@midmirror/tape-format').Manifest };
   };
-  /** Waits for one connection that sends the token and a line feed, and gives it frames (frames.ts). */
+  /** Waits for one connection that sends the token and a line feed, and gives it frames (`framed` of @midmirror/api). */
   serve: { ask: { parts: readonly PartPlace[] }; answer: { host: string; port: number; token: string } };
 }
 

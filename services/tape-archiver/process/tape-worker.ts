@@ -109,7 +109,7 @@ export class TapeWorker {
     return null;
   }
 
-  /** On a drive nothing else is possible meanwhile; elsewhere it is one of several. */
+  /** Of a drive it has all; elsewhere others go on beside it. */
   async #reading<T>(
     library: TapeLibrary,
     what: string,
