@@ -2,6 +2,7 @@
 import { type ErrorCode, MidmirrorError, messageOf } from '@midmirror/basis';
 import { connectNbd, type NbdClient, RemoteDevice } from '@midmirror/nbd';
 import { chooseFileSystem, type FileSystem, type Layout, readLayout } from './layout/layout.ts';
+import { limits } from './limits.ts';
 import { type Machine, missing, required, thisMachine } from './machine.ts';
 import { type MirrorFiles, type Way, WAYS } from './mirror-files.ts';
 import { Session, undoStale } from './session.ts';
@@ -39,6 +40,8 @@ export interface OpenOptions {
   write?: boolean;
   /** Let other users of this machine go to the mounted directories, as programs that refuse root need it. */
   openToUsers?: boolean;
+  /** What a copy of a disk must leave free where `stateDirectory` lies. */
+  spareBytesMin?: number;
   machine?: Machine;
   /** What earlier processes have left and what could not be undone. */
   tell?: (message: string) => void;
@@ -52,6 +55,7 @@ export interface OpenOptions {
 export async function openMirror(uri: string, options: OpenOptions): Promise<MirrorFiles> {
   const { stateDirectory, machine = thisMachine(), tell = () => {}, signal } = options;
   const { write = false, replay = write, openToUsers = false } = options;
+  const { spareBytesMin = limits.spareBytesMin } = options;
   await undoStale(stateDirectory, machine, tell);
   const client = await connectNbd(uri, { signal });
   try {
@@ -75,7 +79,7 @@ export async function openMirror(uri: string, options: OpenOptions): Promise<Mir
       return bytes;
     }, device.sizeBytes);
     const session = await Session.begin(stateDirectory, machine, openToUsers);
-    const place = { session, machine, uri, device, writable: changes };
+    const place = { session, machine, uri, device, writable: changes, spareBytesMin };
     const access = write ? 'write' : replay ? 'replay' : 'read';
     return new OpenMirror({ client, layout, place, ways: options.ways ?? WAYS, access, tell });
   } catch (error) {

@@ -9,7 +9,7 @@ import type { MonitorContext } from './context.ts';
 import type { ByteRange } from './core/read-set.ts';
 import { copiedFilesPath, type CopiedFiles, copyFiles, type CopyWish } from './copied-files.ts';
 import type { CheckInput, Need, WantedFiles } from './kinds/kind.ts';
-import type { CheckLimits } from './limits.ts';
+import { type CheckLimits, runnerLimits } from './limits.ts';
 import { type Doorway, openDoorway } from './runner/doorway.ts';
 
 export interface Reached {
@@ -77,7 +77,7 @@ export async function reach(
     // As after a power loss: what was only in a journal is a part of the moment. That is written at the doorway.
     const mirror = await openMirror(doorway.uri, {
       ...{ stateDirectory: mountsOf(context), replay: true, write: writable },
-      ...{ openToUsers: true, tell: context.log, signal },
+      ...{ openToUsers: true, tell: context.log, signal, spareBytesMin: runnerLimits.scratchFreeBytesMin },
     });
     undo.push(() => mirror.close());
     const trees = await treesOf(mirror);

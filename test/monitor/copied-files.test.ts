@@ -86,5 +86,14 @@ test('what is asked for is copied, within limits', () =>
       } finally {
         await mirror.close();
       }
+      const full = await openMirror(uri, {
+        stateDirectory: `${folder}/state`,
+        machine,
+        spareBytesMin: 2 ** 60,
+      });
+      await assert.rejects(full.tree(), {
+        hint: /debugfs: .* of the disk would have to be copied to .*, where .* are free and 1048576 TiB stay so/,
+      });
+      await full.close();
     });
   }));

@@ -17,6 +17,8 @@ export interface DiskPlace {
   device: BlockDevice;
   /** Programs may write to it: the export is a clone. */
   writable: boolean;
+  /** What a copy must leave free. */
+  spareBytesMin: number;
 }
 
 /** Null when this machine can do it, else why not. */
@@ -188,11 +190,11 @@ async function serveWindow(
 
 /** A copy in the session's folder, which that user may read and write. Its path. */
 export async function partCopy(place: DiskPlace, { startBytes, sizeBytes }: PartOfDisk): Promise<string> {
-  const { session, machine, device } = place;
+  const { session, machine, device, spareBytesMin } = place;
   const path = `${session.folder}/part-${startBytes}.img`;
   // One that could not be made to its end.
   await fs.rm(path, { force: true });
-  await copyPart(device, startBytes, sizeBytes, path);
+  await copyPart(device, { startBytes, sizeBytes }, path, spareBytesMin);
   const user = readerUser(machine);
   if (user !== null) await fs.chown(path, user, user);
   return path;
@@ -201,21 +203,21 @@ export async function partCopy(place: DiskPlace, { startBytes, sizeBytes }: Part
 /** Without what is empty. Refused when it would not fit. */
 async function copyPart(
   device: BlockDevice,
-  startBytes: number,
-  sizeBytes: number,
+  { startBytes, sizeBytes }: PartOfDisk,
   path: string,
+  spareBytesMin: number,
 ): Promise<void> {
   let bytes = 0;
   for await (const { length } of dataOf(device, startBytes, sizeBytes)) bytes += length;
   const file = await fs.open(path, 'wx', 0o600);
   try {
     const { bavail, bsize } = await fs.statfs(path);
-    if (bytes + limits.spareBytesMin > bavail * bsize)
+    if (bytes + spareBytesMin > bavail * bsize)
       throw new MidmirrorError(
         'no-space',
-        `${printBytes(bytes)} of the disk would have to be copied to ${path}`,
+        `${printBytes(bytes)} of the disk would have to be copied to ${path}, where ${printBytes(bavail * bsize)} are free and ${printBytes(spareBytesMin)} stay so`,
         {
-          hint: `where it can't be mounted, a file system is read from a copy without FUSE, or for its journal's replay, and ${printBytes(bavail * bsize)} are free there`,
+          hint: "a file system that can't be mounted is read from a copy where there is no FUSE, or its journal is to be replayed",
         },
       );
     await file.truncate(sizeBytes);
