@@ -41,6 +41,9 @@ export const filesLimits = {
   scratchFilesMax: 1_000_000,
 } as const;
 
+/** Of a check that looks at the disk as a file: without FUSE that is a copy, as far as it has data. */
+export const diskLimits = { scratchBytesMax: 2 ** 40 } as const;
+
 export const runnerLimits = {
   /** Of a check's processes, from 0 to 19: what the machine has for them when it is busy. */
   niceness: 10,

@@ -69,6 +69,13 @@ test('checks of files, file systems and programs, and mim ls, cat and cp, withou
       await add('db', 'sqlite', 'sqlite', { paths: ['/srv/*.db'] });
       await add('db', 'virus', 'virus', { database: signatures });
       await add('db', 'command', 'look', asFiles(look));
+      const file = program(
+        folder,
+        'file',
+        'blkid -o value -s TYPE "$MIM_MIRROR_FILE" || exit 9\n(echo x | dd of="$MIM_MIRROR_FILE" conv=notrunc) 2>/dev/null; echo $?',
+      );
+      await add('db', 'command', 'file', { program: file, as: 'file' });
+      await add('db', 'command', 'write-file', { program: file, as: 'file', writable: true });
       await add('db', 'command', 'write', { ...asFiles(write), writable: true });
       for (const volume of ['db', 'xfs', 'btrfs', 'vfat']) await add(volume, 'fsck', 'fsck');
       for (const volume of ['xfs', 'vfat']) await add(volume, 'command', 'list', asFiles(list));
@@ -90,6 +97,8 @@ test('checks of files, file systems and programs, and mim ls, cat and cp, withou
       assert.match(looked, /\n\.\/home\/for-root-only\n\.\/lost\+found\n[\s\S]*our signature calls a virus/);
       assert.ok(!looked.includes('\x1b'));
       await said('db', 'write', 'good');
+      assert.match(await said('db', 'file', 'good'), /not through FUSE: copied\next4\n1\n$/);
+      assert.match(await said('db', 'write-file', 'good'), /not through FUSE: copied\next4\n0\n$/);
       assert.match(await said('vfat', 'list', 'good'), /copied out by 7z[\s\S]*Test\.Other/);
       assert.match(
         await said('xfs', 'list', 'cannot-tell'),

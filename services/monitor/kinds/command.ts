@@ -2,7 +2,7 @@
 // Exit status 0 good, 1 bad, 125 can't tell.
 import { MidmirrorError } from '@midmirror/basis';
 import type { CheckPlan } from '../runner/check-plan.ts';
-import { filesLimits } from '../limits.ts';
+import { diskLimits, filesLimits } from '../limits.ts';
 import type { CheckKind, PlanInput } from './kind.ts';
 import { momentEnvironment } from './own-program.ts';
 import { type Given, readChoice, readFlag, readNumber, readObject, readText, readTexts } from './settings.ts';
@@ -22,15 +22,17 @@ export interface CommandSettings {
 
 const KIND = 'command';
 const TIME_SECONDS_MAX = 7 * 86_400;
-/** The mirror as a file, as long as the program runs. Without FUSE, or the right to it, it can't tell. */
+/** The mirror as a file, as long as the program runs: through FUSE, else a copy. */
 const WITH_FILE = `
 mkdir "$TMPDIR/disk" || exit 125
 nbdfuse $MIM_NBDFUSE_OPTIONS "$TMPDIR/disk" "$MIM_MIRROR_URI" &
 served=$!
 until [ -e "$MIM_MIRROR_FILE" ]; do
   if ! kill -0 $served 2>/dev/null; then
-    echo "nbdfuse does not give the mirror as a file; it needs the package nbdfuse, /dev/fuse and mostly root" >&2
-    exit 125
+    echo "not through FUSE: copied" >&2
+    nbdcopy -- "$MIM_MIRROR_URI" "$MIM_MIRROR_FILE" || exit 125
+    [ -z "$MIM_NBDFUSE_OPTIONS" ] || chmod a-w "$MIM_MIRROR_FILE"
+    break
   fi
   sleep 0.05
 done
@@ -74,7 +76,7 @@ export const command: CheckKind<CommandSettings> = {
     const limits = {
       limits: {
         ...(timeSeconds === null ? {} : { timeMsMax: timeSeconds * 1000 }),
-        ...(as === 'files' ? filesLimits : {}),
+        ...{ uri: {}, file: diskLimits, files: filesLimits }[as],
       },
     };
     const environment = { ...momentEnvironment(input.moment), ...reachedAs(input) };

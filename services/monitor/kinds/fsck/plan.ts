@@ -1,6 +1,7 @@
 // The file systems of a disk, each by its own checker, after its journal was replayed: a mirror of a moment in mid-write
 // is what a power loss would have left.
 import type { CheckPlan } from '../../runner/check-plan.ts';
+import { diskLimits } from '../../limits.ts';
 import type { CheckKind } from '../kind.ts';
 import { momentEnvironment, ownProgram } from '../own-program.ts';
 import { type Given, readFlag, readNumber, readObject } from '../settings.ts';
@@ -26,8 +27,6 @@ export interface FsckTask extends FsckSettings {
 }
 
 const KIND = 'fsck';
-/** Without FUSE the disk is copied, as far as it has data. */
-const SCRATCH_BYTES_MAX = 2 ** 40;
 /** xfs_repair takes what it finds, and more on large disks. */
 const MEMORY_BYTES_MAX = 2 * 2 ** 30;
 const PROGRAMS: readonly (readonly [string, string])[] = [
@@ -63,7 +62,7 @@ export const fsck: CheckKind<FsckSettings> = {
       limits: {
         timeMsMax: settings.timeSeconds * 1000,
         memoryBytesMax: MEMORY_BYTES_MAX,
-        scratchBytesMax: SCRATCH_BYTES_MAX,
+        ...diskLimits,
       },
     };
   },
