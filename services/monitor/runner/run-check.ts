@@ -279,9 +279,11 @@ function signalOf(status: number | null): string | null {
 function later(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const timer = setTimeout(done, ms);
-    signal?.addEventListener('abort', done, { once: true });
+    signal?.addEventListener('abort', done);
     function done(): void {
       clearTimeout(timer);
+      // One that stayed would be one more for each look, for days.
+      signal?.removeEventListener('abort', done);
       resolve();
     }
   });
