@@ -1,6 +1,6 @@
 // Which verdicts are kept: those of points that there still are, so many of a check at most, the newest of them with all that they
-// said. The newest of a check, and the newest that it could tell, stay even when their points have gone: they are how it stands.
-import type { Catalog, CatalogTransaction } from '@midmirror/catalog';
+// said. Some stay even when their points have gone: by them it is known how a check stands.
+import { type Catalog, type CatalogTransaction, firstBadOf } from '@midmirror/catalog';
 import { verdictLimits } from './limits.ts';
 
 export type VerdictLimits = Readonly<Record<keyof typeof verdictLimits, number>>;
@@ -52,14 +52,15 @@ function remove(tx: CatalogTransaction, { volumeId, check }: Of, stands: readonl
     .where('seq', 'not in', stands);
 }
 
-/** The newest, the newest that could be told, the newest good one. */
+/** The newest, the newest that could be told, the newest good one; and the first bad one, by which a watch stays ended. */
 async function seqsThatStand(tx: CatalogTransaction, of: Of): Promise<number[]> {
   const seqs: number[] = [];
   for (const verdicts of [['good', 'bad', 'cannot-tell'], ['good', 'bad'], ['good']]) {
     const row = await newestFirst(tx, of).where('verdict', 'in', verdicts).limit(1).executeTakeFirst();
     if (row !== undefined) seqs.push(row.seq);
   }
-  return seqs;
+  const bad = await firstBadOf(tx, { volume_id: of.volumeId, name: of.check });
+  return bad === undefined ? seqs : [...seqs, bad.seq];
 }
 
 /** Null: there are fewer. */

@@ -23,6 +23,7 @@ import { storeVerdict } from '../verdicts.ts';
 import { type Pace, readWrites, seedFrom, stepTo } from './feed.ts';
 import { momentsTo } from './moments.ts';
 import { paceOf } from './pace.ts';
+import { forgetVerdicts } from '../verdict-keeping.ts';
 
 /** It is tried again from its beginning, not in the middle. */
 const NEVER_AWAY = { awayMsMax: 0, onAway: () => {} };
@@ -148,6 +149,7 @@ export class LiveWatch {
     this.#good = point;
     if (performance.now() - this.#storedMs >= feedLimits.goodEveryMs) {
       await this.#store(point, said);
+      await forgetVerdicts(this.#context.catalog, { volumeId: this.#volume.id, check: this.#check.name });
       this.#storedMs = performance.now();
     }
     return null;

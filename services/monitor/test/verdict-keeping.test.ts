@@ -70,6 +70,8 @@ for (const kind of catalogKinds)
       for (const [seq, verdict] of [
         [20, 'good'],
         [30, 'good'],
+        [35, 'bad'],
+        [38, 'bad'],
         [40, 'bad'],
         [50, 'bad'],
         [60, 'cannot-tell'],
@@ -81,19 +83,22 @@ for (const kind of catalogKinds)
       ])
         await addVerdict(catalog, 10, 'good', other);
       await forgetVerdicts(catalog, OF);
-      // The last good one, the newest told one, the newest, and that of a snapshot.
+      // The last good one, the first bad one, that of a snapshot, the newest told one, the newest.
       assert.deepEqual(await kept(catalog), [
         '30 good whole',
+        '35 bad whole',
         '40 bad whole',
         '50 bad whole',
         '60 cannot-tell whole',
       ]);
       for (let seq = 100; seq < 110; seq += 1) await addVerdict(catalog, seq, 'bad');
       await forgetVerdicts(catalog, OF);
-      assert.deepEqual((await kept(catalog)).slice(0, 3), ['30 good whole', '40 bad whole', '100 bad whole']);
+      assert.deepEqual((await kept(catalog)).slice(0, 4), [
+        ...['30 good whole', '35 bad whole', '40 bad whole', '100 bad whole'],
+      ]);
       await forgetVerdicts(catalog, OF, { keptMax: 4, wholeMax: 2 });
       assert.deepEqual(await kept(catalog), [
-        ...['30 good', '106 bad', '107 bad'],
+        ...['30 good', '35 bad', '106 bad', '107 bad'],
         ...['108 bad whole', '109 bad whole'],
       ]);
       for (const other of [
