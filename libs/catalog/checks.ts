@@ -54,23 +54,6 @@ export async function lastGoodOf(
     .executeTakeFirst();
 }
 
-/** The oldest point that a check has probed and condemned. */
-export async function firstBadOf(
-  db: CatalogReader,
-  { volume_id, name }: Pick<VolumeCheckRow, 'volume_id' | 'name'>,
-): Promise<VerdictRow | undefined> {
-  return await db
-    .selectFrom('verdict')
-    .selectAll()
-    .where('volume_id', '=', volume_id)
-    .where('check_name', '=', name)
-    .where('verdict', '=', 'bad')
-    .where('reused_seq', 'is', null)
-    .orderBy('seq')
-    .limit(1)
-    .executeTakeFirst();
-}
-
 /** That the volume goes back to a point, or a clone of it was made, for what a check has said. False: it was, with that point or a later one. */
 export async function noteActed(
   tx: CatalogTransaction,

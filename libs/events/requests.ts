@@ -143,6 +143,8 @@ export interface ToldPutBack {
   clone: string | null;
   /** Why it was not put back; null: it was. */
   reason: string | null;
+  /** The write as of which it holds the bytes of the point; null: it does not. */
+  asOfSeq: number | null;
   bytes: number;
 }
 

@@ -23,6 +23,7 @@ import type { MonitorContext } from './context.ts';
 import { startBisect } from './core/bisect.ts';
 import { dueNow } from './core/due.ts';
 import { LiveWatches } from './entropy/live-watches.ts';
+import { notePutBack } from './entropy/standing.ts';
 import type { Verdict } from './core/verdict.ts';
 import { startWalk } from './core/walk.ts';
 import { bisectLimits, monitorLimits } from './limits.ts';
@@ -276,9 +277,12 @@ export class Monitor {
     });
   }
 
-  #ended(condemned: Condemned, row: CheckJobRow, end: ToldCheckEnd): Promise<void> {
-    if (end.kind !== 'condemned' && end.kind !== 'found') return Promise.resolve();
-    return condemned.act({
+  async #ended(condemned: Condemned, row: CheckJobRow, end: ToldCheckEnd): Promise<void> {
+    const seq = end.putBack?.asOfSeq ?? null;
+    if (seq !== null && end.lastGood !== null)
+      await notePutBack(this.#context, row.volume_id, { goodSeq: end.lastGood.seq, seq });
+    if (end.kind !== 'condemned' && end.kind !== 'found') return;
+    await condemned.act({
       ...{ volumeId: row.volume_id, check: row.check_name, cause: row.cause },
       ...{ lastGood: end.lastGood, bad: end.firstBad?.seq ?? null },
     });

@@ -1,7 +1,7 @@
 // One probe: what a check says of one moment. An earlier verdict that still holds is taken instead.
 import { isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
-import { firstBadOf, toNs, type VerdictRow, type VolumeCheckRow, type VolumeRow } from '@midmirror/catalog';
+import { toNs, type VerdictRow, type VolumeCheckRow, type VolumeRow } from '@midmirror/catalog';
 import { ReadPace } from '@midmirror/nbd';
 import { printTime } from '@midmirror/point';
 import { noProbes, type ProbeCounts } from './check-metrics.ts';
@@ -13,6 +13,7 @@ import type { Verdict } from './core/verdict.ts';
 import type { ReadyCheck } from './kinds/all-kinds.ts';
 import { monitorLimits } from './limits.ts';
 import { momentsTo, reachMoments } from './entropy/moments.ts';
+import { standingOf } from './entropy/standing.ts';
 import { entropy, type EntropySettings } from './kinds/entropy/plan.ts';
 import { reach, type Reached } from './reach.ts';
 import type { CheckResult } from './runner/check-plan.ts';
@@ -57,7 +58,7 @@ export class Prober {
     // Between the plan and the probe the policy may have let it go.
     if (point === null) return 'cannot-tell';
     const said =
-      (await this.#condemnedBefore(check, ready, seq)) ??
+      (await this.#stands(check, ready, seq)) ??
       (await this.#reused(volume, check, ready, checkKey, seq)) ??
       (await this.#slots.within(volume.id, signal, () =>
         this.#run(volume, check, ready, { seq, timeNs: point.timeNs }, signal),
@@ -79,12 +80,13 @@ export class Prober {
 
   /**
    * Of a check that judges writes, not what stands there: what was written before a condemned point still stands in those
-   * after it, whatever has been written since.
+   * after it, whatever has been written since; where the volume was put back nothing of it does.
    */
-  async #condemnedBefore(check: VolumeCheckRow, { kind }: ReadyCheck, seq: number): Promise<Said | null> {
+  async #stands(check: VolumeCheckRow, { kind }: ReadyCheck, seq: number): Promise<Said | null> {
     if (kind.name !== entropy.name) return null;
-    const bad = await firstBadOf(this.#context.catalog.db, check);
-    if (bad === undefined || bad.seq >= seq) return null;
+    const { putBack, bad } = await standingOf(this.#context.catalog.db, check, seq);
+    if (putBack?.seq === seq) return saidOf(putBack);
+    if (bad === undefined) return null;
     return {
       ...{ verdict: 'bad', output: '', read_ranges: null, reused_seq: bad.seq, duration_ms: 0 },
       reason: `it comes after write ${bad.seq}, which is condemned: ${bad.reason}`,
@@ -111,14 +113,7 @@ export class Prober {
     for (const each of nearestVerdicts(earlier, probe)) {
       if (each.seq !== seq && (await this.#hasChanged(volume.id, each, probe))) continue;
       const { row } = each as (typeof earlier)[number];
-      return {
-        verdict: row.verdict,
-        reason: row.reason,
-        output: row.output,
-        read_ranges: row.read_ranges,
-        reused_seq: row.reused_seq ?? row.seq,
-        duration_ms: 0,
-      };
+      return saidOf(row);
     }
     return null;
   }
@@ -167,7 +162,7 @@ export class Prober {
   }
 
   async #reach(
-    volume: VolumeRow,
+    { volume, check }: { volume: VolumeRow; check: VolumeCheckRow },
     { kind, settings }: Pick<ReadyCheck, 'kind' | 'settings'>,
     { seq, timeNs }: Point,
     folder: string,
@@ -176,7 +171,7 @@ export class Prober {
     const pace = this.#pace;
     if (need !== 'writes') return await reach(this.#context, volume, seq, { need, folder, pace });
     const point = { seq, timeMs: Number(BigInt(timeNs) / 1_000_000n) };
-    const moments = await momentsTo(this.#context, volume, point, settings as EntropySettings);
+    const moments = await momentsTo(this.#context, check, point, settings as EntropySettings);
     if (moments !== null) return await reachMoments(this.#context, volume, moments, { folder, pace });
     throw new MidmirrorError('not-found', 'nothing is kept before this point to hold its writes against');
   }
@@ -194,7 +189,7 @@ export class Prober {
     try {
       const result = await runCheck(
         async ({ scratch }) => {
-          reached = await this.#reach(volume, { kind, settings }, { seq, timeNs }, scratch).catch(
+          reached = await this.#reach({ volume, check }, { kind, settings }, { seq, timeNs }, scratch).catch(
             (error: unknown) => {
               away = error;
               throw error;
@@ -231,4 +226,9 @@ function said(result: CheckResult, reached: Reached | null): Said {
     reused_seq: null,
     duration_ms: result.durationMs,
   };
+}
+
+/** As of another point. */
+function saidOf({ verdict, reason, output, read_ranges, reused_seq, seq }: VerdictRow): Said {
+  return { verdict, reason, output, read_ranges, reused_seq: reused_seq ?? seq, duration_ms: 0 };
 }

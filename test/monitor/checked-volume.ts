@@ -83,6 +83,7 @@ export async function verdicts(
 
 export interface ShownJob {
   job: string;
+  task: string;
   check: string;
   cause: string;
   status: 'queued' | 'running' | 'done' | 'failed' | 'cancelled';

@@ -185,7 +185,10 @@ class PutBack {
     try {
       if (!this.#state.begun) {
         if (restore.ranges.count === 0)
-          return this.#end({ reason: 'it holds the bytes of the last good point already' });
+          return this.#end({
+            reason: 'it holds the bytes of the last good point already',
+            asOfSeq: await this.#latest(),
+          });
         const seq = await this.#mark();
         await restore.marked(seq);
         await this.#keep({ begun: true });
@@ -198,7 +201,8 @@ class PutBack {
       log(
         `volume ${this.#volume.name} is put back to write ${good.seq}: ${printBytes(bytes)} written; to undo it: ${undo}`,
       );
-      return this.#end({ reason: null, bytes });
+      // Nobody else is connected still.
+      return this.#end({ reason: null, bytes, asOfSeq: await this.#latest() });
     } finally {
       await restore.close();
     }
@@ -290,7 +294,7 @@ class PutBack {
     return {
       kind: putBack.reason === null ? 'restored' : 'not-restored',
       ...{ lastGood: good, firstBad: null, cannotTell: 0, unsteady: [], writes: [] },
-      putBack: { undoMark: begun ? mark : null, clone: null, bytes: 0, ...putBack },
+      putBack: { undoMark: begun ? mark : null, clone: null, bytes: 0, asOfSeq: null, ...putBack },
     };
   }
 
