@@ -111,16 +111,17 @@ class PutBack {
       });
       if (found !== null) return found;
     }
-    const { connections } = await ask(this.#context.bus, 'ingest.status', { volumeId: id });
+    const { connections, peers } = await ask(this.#context.bus, 'ingest.status', { volumeId: id });
     if (connections === 0) {
       this.#quietSinceMs ??= performance.now();
       return performance.now() - this.#quietSinceMs < this.#limits.quietMs ? QUIET : null;
     }
     this.#quietSinceMs = null;
     const [is, it] = connections === 1 ? ['connection is', 'it'] : ['connections are', 'them'];
+    const more = connections > peers.length ? ' and others' : '';
     return {
       kind: 'passing',
-      reason: `${connections} NBD ${is} open to ${name}, and what changes under ${it} would not be seen`,
+      reason: `${connections} NBD ${is} open to ${name} (from ${peers.join(', ')}${more}), and what changes under ${it} would not be seen`,
       hint: `stop the guest: then ${name} is put back by itself, and takes no connection meanwhile`,
     };
   }

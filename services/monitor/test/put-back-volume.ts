@@ -69,7 +69,7 @@ export class PutBackVolume {
       this.asked();
       const none = { seq: this.seq, timeNs: '0', durableSeq: this.seq, journalBytesUsed: 0, state: 'open' };
       const nothing = { journalBytesMax: 0, segments: 0, headExtents: 0, headBytes: 0, segmentsEvicted: 0 };
-      return { ...none, ...nothing, connections: this.guests + this.#connections };
+      return { ...none, ...nothing, connections: this.guests + this.#connections, peers: ['10.0.0.7:1000'] };
     });
     answer(bus, 'ingest.hold', async () => {
       const connections = this.guests + this.#connections;
