@@ -49,6 +49,8 @@ export class PutBackVolume {
   guests = 0;
   /** Called when somebody asks whether there are any. */
   asked = (): void => {};
+  /** Called at each write of the restore. */
+  wrote = (): void => {};
   verdict: Verdict = 'bad';
   state: PutBackState;
   /** The write after which the first one of the restore came. */
@@ -168,6 +170,7 @@ export class PutBackVolume {
     if (this.cutAfter === 0) return false;
     if (this.cutAfter !== null) this.cutAfter -= 1;
     this.firstFrom ??= this.seq;
+    this.wrote();
     // What is written is seen once it has been.
     queueMicrotask(() => this.history.push(Uint8Array.from(this.#live.bytes)));
     return true;

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { toNs } from '@midmirror/catalog';
+import { putBackTask } from '../put-back/task.ts';
 import { BAD, type PutBackVolume, withPutBackVolume } from './put-back-volume.ts';
 
 const CUTS_MAX = 200;
@@ -67,6 +68,33 @@ test('in vain: a clone instead; in the middle it fails and names what undoes it'
     await assert.rejects(volume.run(), {
       message: /db is between two moments/,
       hint: /mim restore db --at mark:before-restore-job-j1 --in-place/,
+    });
+  }));
+
+test('cancelled in the middle it leaves the mark, and tells of it; stopped, it goes on', () =>
+  withPutBackVolume(async (volume) => {
+    const cancel = new AbortController();
+    volume.wrote = () => cancel.abort(new Error('the job was cancelled'));
+    await assert.rejects(volume.run(cancel.signal), { message: 'the job was cancelled' });
+    const { mark, begun } = volume.state;
+    assert.ok(begun);
+    assert.deepEqual(volume.history[volume.marks.get(mark!)!], volume.history[8]);
+    const task = putBackTask(volume.context);
+    assert.equal(task.undoMark?.(volume.state), mark);
+    const about = { volumeId: 'a1', check: 'fsck', timeNs: '9' };
+    assert.deepEqual(task.event?.(volume.state, about, { failed: 'the job was cancelled' }), {
+      ...{ type: 'mirror.not-restored', volumeId: 'a1', timeNs: '9' },
+      data: {
+        ...{ check: 'fsck', seq: 4, pointNs: '4', reason: 'the job was cancelled', clone: null },
+        undoMark: mark,
+      },
+    });
+    volume.wrote = () => {};
+    const end = await volume.run();
+    assertPutBack(volume, end!.putBack!.undoMark!);
+    assert.deepEqual(task.event?.(volume.state, about, { end: end! }), {
+      ...{ type: 'mirror.restored', volumeId: 'a1', timeNs: '9' },
+      data: { check: 'fsck', seq: 4, pointNs: '4', undoMark: mark },
     });
   }));
 
