@@ -1,6 +1,7 @@
 // The job that puts a volume back: cut off at every place it ends right, and it is undone to what there was before.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { MidmirrorError } from '@midmirror/basis';
 import { toNs } from '@midmirror/catalog';
 import { putBackTask } from '../put-back/task.ts';
 import { BAD, type PutBackVolume, withPutBackVolume } from './put-back-volume.ts';
@@ -33,6 +34,53 @@ for (const guest of [false, true])
     assert.ok(cuts > 10, `${cuts} places`);
   });
 
+test('cut off while it finds the present good again, it leaves it', async () => {
+  let cuts = 0;
+  for (let isCut = true; isCut; cuts += 1)
+    await withPutBackVolume(async (volume) => {
+      volume.verdict = 'good';
+      volume.write(0, 512, 9);
+      volume.cutAfter = cuts;
+      const first = await volume.run().catch(() => null);
+      isCut = first === null;
+      volume.cutAfter = null;
+      const end = first ?? (await volume.run());
+      assert.match(end?.putBack?.reason ?? '', /good again/, `cut ${cuts}`);
+      assert.equal(volume.seq, 9);
+    });
+  assert.ok(cuts > 2);
+});
+
+test('a later good point that is found meanwhile is gone back to, unless it is let go', () =>
+  withPutBackVolume(async (volume) => {
+    const { catalog } = volume.context;
+    const verdict = { volume_id: 'a1', check_name: 'fsck', verdict: 'good', reason: '', output: '' };
+    const more = { check_key: '', duration_ms: 0, at_ns: toNs(0n), time_ns: toNs(6n) };
+    await catalog.db
+      .insertInto('verdict')
+      .values({ ...verdict, ...more, seq: 6 })
+      .execute();
+    const pin = { volume_id: 'a1', id: 'restore-j1', seq: 4, holder: 'restore', since_ns: toNs(0n) };
+    await catalog.db.insertInto('pin').values(pin).execute();
+    const pinned = async () =>
+      (await catalog.db.selectFrom('pin').select('seq').execute()).map(({ seq }) => seq);
+    volume.guests = 1;
+    await catalog.db.updateTable('volume').set({ mim_seq: 7 }).execute();
+    const stop = new AbortController();
+    const first = volume.run(stop.signal);
+    while (volume.waits.length === 0) await new Promise(setImmediate);
+    stop.abort();
+    await assert.rejects(first);
+    assert.equal(volume.state.good.seq, 4);
+    assert.deepEqual(await pinned(), [4]);
+    await catalog.db.updateTable('volume').set({ mim_seq: 0 }).execute();
+    volume.guests = 0;
+    const end = await volume.run();
+    assert.deepEqual(end?.lastGood, { seq: 6, timeNs: '6' });
+    assert.deepEqual(volume.bytes, volume.history[6]);
+    assert.deepEqual(await pinned(), [6]);
+  }));
+
 test('it waits while a guest is connected, and tells of it once', () =>
   withPutBackVolume(async (volume) => {
     volume.guests = 2;
@@ -53,6 +101,17 @@ test('it waits while a guest is connected, and tells of it once', () =>
       ['mirror.restore-waits'],
     );
     assertPutBack(volume, end.putBack!.undoMark!);
+  }));
+
+test('while the appliance is away it is tried again', () =>
+  withPutBackVolume(async (volume) => {
+    let looks = 0;
+    volume.asked = () => {
+      looks += 1;
+      if (looks < 4) throw new MidmirrorError('unavailable', 'ingest is away');
+    };
+    assert.equal((await volume.run())?.kind, 'restored');
+    assert.deepEqual(volume.events, [], 'nobody can do anything about it here');
   }));
 
 test('in vain: a clone instead; in the middle it fails and names what undoes it', () =>
