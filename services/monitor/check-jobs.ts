@@ -141,7 +141,8 @@ export class CheckJobs {
       }),
     );
     await catalog.transaction(async (tx) => {
-      if (rows.length > 0) await refuseTooMany(tx);
+      // Restores are one for a volume at most, and nobody is there to ask again.
+      if (rows.length > 0 && task !== 'restore') await refuseTooMany(tx);
       for (const row of rows) await tx.insertInto('check_job').values(row).execute();
       await also(
         tx,
@@ -248,38 +249,24 @@ export class CheckJobs {
     });
     signal.throwIfAborted();
     if (end === null) throw new MidmirrorError('io', `job ${id} has ended without an end`);
-    // Before it is done: cut off in between, it is done again, and finds what is there.
-    await this.#onEnd(row, end);
-    await this.#end(id, 'done', { result: JSON.stringify(end) }, { end });
+    const conclude = async (): Promise<void> => {
+      // Before it is done: cut off in between, it is done again, and finds what is there.
+      await this.#onEnd(row, end);
+      await this.#end(id, 'done', { result: JSON.stringify(end) }, { end });
+    };
+    await againWhileAway(conclude, Number.POSITIVE_INFINITY, signal);
   }
 
   async #probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal): Promise<Verdict> {
     const point = `${volume.id} ${seq}`;
     this.#probed.set(point, (this.#probed.get(point) ?? 0) + 1);
     try {
-      return await this.#probeAgain(volume, check, seq, signal);
+      const probe = () => this.#prober.probe(volume, check, seq, signal);
+      return await againWhileAway(probe, monitorLimits.attemptsMax, signal);
     } finally {
       const others = this.#probed.get(point)! - 1;
       if (others > 0) this.#probed.set(point, others);
       else this.#probed.delete(point);
-    }
-  }
-
-  /** Again while the appliance is away. */
-  async #probeAgain(
-    volume: VolumeRow,
-    check: VolumeCheckRow,
-    seq: number,
-    signal: AbortSignal,
-  ): Promise<Verdict> {
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        return await this.#prober.probe(volume, check, seq, signal);
-      } catch (error) {
-        signal.throwIfAborted();
-        if (!isUnavailable(error) || attempt === monitorLimits.attemptsMax) throw error;
-        await pause(againMs(attempt), undefined, { signal });
-      }
     }
   }
 
@@ -343,6 +330,23 @@ export class CheckJobs {
       end: row.result === null ? null : (JSON.parse(row.result) as ToldCheckEnd),
       error: row.error === null ? null : (JSON.parse(row.error) as ToldCheckJob['error']),
     };
+  }
+}
+
+/** What needs the appliance, the bus or the catalogue. */
+async function againWhileAway<T>(
+  act: () => Promise<T>,
+  attemptsMax: number,
+  signal: AbortSignal,
+): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await act();
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!isUnavailable(error) || attempt === attemptsMax) throw error;
+      await pause(againMs(attempt), undefined, { signal });
+    }
   }
 }
 

@@ -1,7 +1,7 @@
 // Putting a volume back to its last good point, as a job: it waits until nobody is in the way, makes the mark that undoes it,
 // writes what differs, and compares. Cut off at any place it goes on there.
 import { setTimeout as pause } from 'node:timers/promises';
-import { againMs, isUnavailable, MidmirrorError, messageOf, printBytes } from '@midmirror/basis';
+import { againMs, isUnavailable, MidmirrorError, messageOf, printBytes, ReasonLog } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
 import {
   fromNs,
@@ -46,6 +46,7 @@ class PutBack {
   readonly #ports: TaskPorts<PutBackState>;
   readonly #volume: VolumeRow;
   #state: PutBackState;
+  readonly #reasons: ReasonLog;
   /** Since when nobody was seen connected; null: somebody is. */
   #quietSinceMs: number | null = null;
 
@@ -62,6 +63,7 @@ class PutBack {
     this.#ports = ports;
     this.#volume = job.volume;
     this.#state = state;
+    this.#reasons = new ReasonLog(context.log);
   }
 
   async run(): Promise<ToldCheckEnd | null> {
@@ -76,7 +78,7 @@ class PutBack {
         signal.throwIfAborted();
         if (!isUnavailable(error)) throw error;
         if (this.#isLate) return await this.#late(messageOf(error));
-        this.#context.log(`volume ${this.#volume.name} is not put back yet: ${messageOf(error)}`);
+        this.#reasons.say(`volume ${this.#volume.name} is not put back yet: ${messageOf(error)}`);
         failures += 1;
       }
       const ms = failures === 0 ? this.#limits.lookMs : againMs(failures);
