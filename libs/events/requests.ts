@@ -236,6 +236,8 @@ export interface Requests {
       state: string;
       /** NBD connections to its live disk, whoever they are. */
       connections: number;
+      /** Some of them: their addresses. */
+      peers: string[];
     };
   };
   /**

@@ -143,7 +143,9 @@ export class CheckJobs {
       }),
     );
     await catalog.transaction(async (tx) => {
-      if (rows.length > 0) await refuseTooManyJobs(tx, 'check_job', monitorLimits.jobsQueuedMax);
+      // Restores are one for a volume at most, and nobody is there to ask again.
+      if (rows.length > 0 && task !== 'restore')
+        await refuseTooManyJobs(tx, 'check_job', monitorLimits.jobsQueuedMax);
       for (const row of rows) await tx.insertInto('check_job').values(row).execute();
       await also(
         tx,
@@ -250,16 +252,20 @@ export class CheckJobs {
     });
     signal.throwIfAborted();
     if (end === null) throw new MidmirrorError('io', `job ${id} has ended without an end`);
-    // Before it is done: cut off in between, it is done again, and finds what is there.
-    await whileAway(() => this.#onEnd(row, end), signal);
-    await this.#end(id, 'done', { result: JSON.stringify(end) }, { end });
+    const conclude = async (): Promise<void> => {
+      // Before it is done: cut off in between, it is done again, and finds what is there.
+      await this.#onEnd(row, end);
+      await this.#end(id, 'done', { result: JSON.stringify(end) }, { end });
+    };
+    await againWhileAway(conclude, Number.POSITIVE_INFINITY, signal);
   }
 
   async #probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal): Promise<Verdict> {
     const point = `${volume.id} ${seq}`;
     this.#probed.set(point, (this.#probed.get(point) ?? 0) + 1);
     try {
-      return await whileAway(() => this.#prober.probe(volume, check, seq, signal), signal);
+      const probe = () => this.#prober.probe(volume, check, seq, signal);
+      return await againWhileAway(probe, monitorLimits.attemptsMax, signal);
     } finally {
       const others = this.#probed.get(point)! - 1;
       if (others > 0) this.#probed.set(point, others);
@@ -330,14 +336,18 @@ export class CheckJobs {
   }
 }
 
-/** Again while the appliance is away. */
-async function whileAway<T>(act: () => Promise<T>, signal: AbortSignal): Promise<T> {
+/** What needs the appliance, the bus or the catalogue. */
+async function againWhileAway<T>(
+  act: () => Promise<T>,
+  attemptsMax: number,
+  signal: AbortSignal,
+): Promise<T> {
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await act();
     } catch (error) {
       signal.throwIfAborted();
-      if (!isUnavailable(error) || attempt === monitorLimits.attemptsMax) throw error;
+      if (!isUnavailable(error) || attempt === attemptsMax) throw error;
       await pause(againMs(attempt), undefined, { signal });
     }
   }
