@@ -158,8 +158,9 @@ export interface ToldCheckJob {
   status: 'queued' | 'running' | 'done' | 'failed' | 'cancelled';
   createdNs: string;
   endedNs: string | null;
-  /** Made so far, and of a search the most it takes when every probe comes to a verdict. */
+  /** Made so far; points whose earlier verdict holds; and of a search the most of both when each comes to a verdict. */
   probes: number;
+  reused: number;
   probesMax: number | null;
   end: ToldCheckEnd | null;
   error: { code: string; message: string; hint: string | null } | null;

@@ -2,7 +2,7 @@
 import { MidmirrorError, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
 import { volumePath } from '@midmirror/api';
-import { waitForCheck, type ShownCheckJob, checkJobPath } from './check-jobs.ts';
+import { checkJobPath, printProbes, type ShownCheckJob, waitForCheck } from './check-jobs.ts';
 import { printPoint, printSeconds, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
 import type { Session } from './session.ts';
@@ -232,8 +232,9 @@ function printAround({ offset, length, before, after }: Around): string {
   return `  at ${offset}, ${printBytes(length)} differ:\n    before  ${before}\n    after   ${after}`;
 }
 
-function printEnd({ volume, check, end, probes, probesMax }: ShownCheckJob): string {
-  const made = `${probes} ${probes === 1 ? 'probe' : 'probes'}${probesMax === null ? '' : ` of ${probesMax} at most`}`;
+function printEnd(job: ShownCheckJob): string {
+  const { volume, check, end } = job;
+  const made = printProbes(job);
   if (end === null) return `${volume}: no end is known.`;
   const good = end.lastGood === null ? 'no good point is known' : `last good: ${printPoint(end.lastGood)}`;
   const bad = end.firstBad === null ? '' : `first bad: ${printPoint(end.firstBad)}`;
@@ -307,7 +308,7 @@ function jobTable(jobs: readonly ShownCheckJob[]): string {
   const rows = jobs.map((job) => [
     ...[job.job, job.task, job.volume, job.check, job.created],
     job.error === null ? job.status : `${job.status}: ${job.error.message}`,
-    `${job.probes} probes`,
+    printProbes(job),
   ]);
   return table(['JOB', 'TASK', 'VOLUME', 'CHECK', 'BEGUN', 'STATE', ''], rows);
 }

@@ -12,6 +12,8 @@ export interface ShownCheckJob {
   created: string;
   ended: string | null;
   probes: number;
+  /** Points whose earlier verdict holds. */
+  reused: number;
   probesMax: number | null;
   error: { code: string; message: string; hint: string | null } | null;
   end: {
@@ -30,14 +32,24 @@ export function checkJobPath(job: string): string {
   return `/check-jobs/${encodeURIComponent(job)}`;
 }
 
+/** Points that were probed apart from those of which it was known. */
+export function printProbes({ task, probes, reused, probesMax }: ShownCheckJob): string {
+  if (task === 'certify') {
+    const points = probes + reused;
+    return `${points} ${points === 1 ? 'point' : 'points'}: ${probes} probed, ${reused} as before`;
+  }
+  const most = probesMax === null ? '' : ` of ${probesMax} at most`;
+  const before = reused === 0 ? '' : `, ${reused} as before`;
+  return `${probes} ${probes === 1 ? 'probe' : 'probes'}${most}${before}`;
+}
+
 /** As `waitForEnd`. */
 export async function waitForCheck(session: Session, begun: ShownCheckJob): Promise<ShownCheckJob> {
   return await waitForEnd(session, begun, {
     ...{ path: checkJobPath(begun.job), commands: 'mim check', everyMs: ASK_EVERY_MS },
     stateOf: ({ status }) => status,
-    tell({ task, volume, check, probes, probesMax }) {
-      const most = probesMax === null ? '' : ` of ${probesMax} at most`;
-      session.progress(`${task} of ${volume} by ${check}: ${probes} probes${most}`);
+    tell(job) {
+      session.progress(`${job.task} of ${job.volume} by ${job.check}: ${printProbes(job)}`);
     },
   });
 }

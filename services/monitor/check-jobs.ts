@@ -15,20 +15,20 @@ import {
 } from '@midmirror/catalog';
 import type { ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
 import type { MonitorContext } from './context.ts';
-import type { Verdict } from './core/verdict.ts';
 import { monitorLimits } from './limits.ts';
-import type { Prober } from './prober.ts';
+import type { Probed, Prober } from './prober.ts';
 import { Slots } from './loops/slots.ts';
 
 /** A walk or a search over a job's volume. Its state is plain JSON. */
 export interface Task<State> {
   /** To its end, from the state that was kept. Null: it was stopped. */
   run(state: State, job: JobView, ports: TaskPorts<State>): Promise<ToldCheckEnd | null>;
-  probes(state: State): { made: number; max: number | null };
+  /** `reused`: verdicts given before that were taken instead of a probe. `max`: of both together. */
+  probes(state: State): { made: number; reused: number; max: number | null };
 }
 
 export interface TaskPorts<State> {
-  probe(seq: number, signal: AbortSignal): Promise<Verdict>;
+  probe(seq: number, signal: AbortSignal): Promise<Probed>;
   /** Durable when done. */
   keep(state: State): Promise<void>;
   signal: AbortSignal;
@@ -218,7 +218,7 @@ export class CheckJobs {
   }
 
   /** Again while the appliance is away. */
-  async #probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal): Promise<Verdict> {
+  async #probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal): Promise<Probed> {
     for (let attempt = 1; ; attempt += 1) {
       try {
         return await this.#prober.probe(volume, check, seq, signal);
@@ -256,7 +256,7 @@ export class CheckJobs {
   }
 
   #told(row: CheckJobRow): ToldCheckJob {
-    const { made, max } = this.#tasks[row.task as ToldCheckJob['task']].probes(JSON.parse(row.state));
+    const { made, reused, max } = this.#tasks[row.task as ToldCheckJob['task']].probes(JSON.parse(row.state));
     return {
       job: row.id,
       task: row.task as ToldCheckJob['task'],
@@ -268,6 +268,7 @@ export class CheckJobs {
       createdNs: fromNs(row.created_ns).toString(),
       endedNs: row.ended_ns === null ? null : fromNs(row.ended_ns).toString(),
       probes: made,
+      reused,
       probesMax: max,
       end: row.result === null ? null : (JSON.parse(row.result) as ToldCheckEnd),
       error: row.error === null ? null : (JSON.parse(row.error) as ToldCheckJob['error']),

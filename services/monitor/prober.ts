@@ -24,6 +24,12 @@ import { findIsolation, type Isolation } from './runner/isolation.ts';
 import { runCheck } from './runner/run-check.ts';
 import { Slots } from './loops/slots.ts';
 
+export interface Probed {
+  verdict: Verdict;
+  /** Its own or another moment's verdict held, and nothing was run. */
+  reused: boolean;
+}
+
 type Said = Pick<VerdictRow, 'verdict' | 'reason' | 'output' | 'read_ranges' | 'reused_seq' | 'duration_ms'>;
 
 export class Prober {
@@ -41,7 +47,7 @@ export class Prober {
    * Stored and told when it resolves. Rejects with `unavailable` when the appliance is away, and with the signal's reason;
    * whatever else goes wrong is a verdict that can't tell.
    */
-  async probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal): Promise<Verdict> {
+  async probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal): Promise<Probed> {
     const ready = readyOf(check);
     const checkKey = await ready.checkKey();
     const point = await ask(this.#context.bus, 'mapping-index.resolve', {
@@ -52,7 +58,7 @@ export class Prober {
       throw error;
     });
     // Between the plan and the probe the policy may have let it go.
-    if (point === null) return 'cannot-tell';
+    if (point === null) return { verdict: 'cannot-tell', reused: false };
     const said =
       (await this.#reused(volume, check, ready, checkKey, seq)) ??
       (await this.#slots.within(volume.id, signal, () =>
@@ -68,9 +74,10 @@ export class Prober {
       at_ns: toNs(this.#context.clock.nowNs()),
     };
     await this.#store(row, check);
-    if (said.reused_seq === null) this.counts.probes[said.verdict as Verdict] += 1;
-    else this.counts.reused += 1;
-    return said.verdict as Verdict;
+    const probed = { verdict: said.verdict as Verdict, reused: said.reused_seq !== null };
+    if (probed.reused) this.counts.reused += 1;
+    else this.counts.probes[probed.verdict] += 1;
+    return probed;
   }
 
   async #reused(

@@ -4,13 +4,13 @@ import { ask } from '@midmirror/bus';
 import { gapsOf, snapshotsOf, type VolumeRow } from '@midmirror/catalog';
 import type { ToldCheckEnd } from '@midmirror/events';
 import { hasSeqWithin } from '@midmirror/point';
-import type { Task, Tasks } from './check-jobs.ts';
+import type { Task, TaskPorts, Tasks } from './check-jobs.ts';
 import type { MonitorContext } from './context.ts';
 import { type BisectState, notMonotone, probesMade } from './core/bisect.ts';
 import type { WalkState } from './core/walk.ts';
 import { monitorLimits } from './limits.ts';
 import { runSearch } from './loops/search-loop.ts';
-import { runWalk } from './loops/walk-loop.ts';
+import { runWalk, type WalkPorts } from './loops/walk-loop.ts';
 
 export interface Walk {
   walk: WalkState;
@@ -18,7 +18,11 @@ export interface Walk {
   at: number | null;
   /** The latest point when it began: a mirror like the others. */
   latest: number;
+  /** Of its probes, verdicts that were there already. */
+  reused?: number;
 }
+
+type Search = BisectState & Pick<Walk, 'reused'>;
 
 export function tasksOf(context: MonitorContext): Tasks {
   return { certify: certifyTask(context) as Task<unknown>, bisect: bisectTask(context) as Task<unknown> };
@@ -45,12 +49,14 @@ export async function mirrorsOf(
 
 function certifyTask(context: MonitorContext): Task<Walk> {
   return {
-    probes: ({ walk }) => ({ made: walk.probes, max: null }),
-    async run({ walk: begun, at, latest }, { volume }, { probe, keep, signal }) {
+    probes: ({ walk, reused = 0 }) => ({ made: walk.probes - reused, reused, max: null }),
+    async run({ walk: begun, at, latest, reused = 0 }, { volume }, { probe, keep, signal }) {
+      const before = notingReused(probe);
       const { state, end } = await runWalk(begun, {
         mirrors: async () => (at === null ? await mirrorsOf(context, volume, latest) : [at]),
-        keep: (walk) => keep({ walk, at, latest }),
-        ...{ probe, signal },
+        probe: before.probe,
+        keep: (walk) => keep({ walk, at, latest, reused: reused + before.seqs.size }),
+        signal,
       });
       if (end === null) return null;
       const { cannotTellCount, lastGood, firstBad } = state;
@@ -67,11 +73,20 @@ function certifyTask(context: MonitorContext): Task<Walk> {
   };
 }
 
-function bisectTask(context: MonitorContext): Task<BisectState> {
+function bisectTask(context: MonitorContext): Task<Search> {
   return {
-    probes: (state) => ({ made: probesMade(state), max: state.probesMax }),
-    async run(begun, { volume, probesMax: jobs }, ports) {
-      const { state, end } = await runSearch(begun, { jobs, ...ports });
+    probes({ reused = 0, ...state }) {
+      return { made: probesMade(state) - reused, reused, max: state.probesMax };
+    },
+    async run({ reused = 0, ...begun }, { volume, probesMax: jobs }, { probe, keep, signal }) {
+      const before = notingReused(probe);
+      const { state, end } = await runSearch(begun, {
+        probe: before.probe,
+        // Several probes end at one time: only those that the state has.
+        keep: (now) =>
+          keep({ ...now, reused: reused + now.answers.filter(({ seq }) => before.seqs.has(seq)).length }),
+        ...{ jobs, signal },
+      });
       if (end === null) return null;
       const [good, bad] =
         end.kind === 'nothing-bad'
@@ -87,6 +102,19 @@ function bisectTask(context: MonitorContext): Task<BisectState> {
         unsteady: notMonotone(state),
         writes: end.kind === 'found' ? await writesRound(context, volume, end.firstBad, state) : [],
       };
+    },
+  };
+}
+
+/** The loops want verdicts alone. `seqs`: of moments of which it was known. */
+function notingReused(probe: TaskPorts<unknown>['probe']): { probe: WalkPorts['probe']; seqs: Set<number> } {
+  const seqs = new Set<number>();
+  return {
+    seqs,
+    async probe(seq, signal) {
+      const { verdict, reused } = await probe(seq, signal);
+      if (reused) seqs.add(seq);
+      return verdict;
     },
   };
 }

@@ -87,6 +87,7 @@ export interface ShownJob {
   cause: string;
   status: 'queued' | 'running' | 'done' | 'failed' | 'cancelled';
   probes: number;
+  reused: number;
   probesMax: number | null;
   error: { code: string; message: string } | null;
   end: {

@@ -48,16 +48,3 @@ export function nearestVerdicts(earlier: readonly EarlierVerdict[], probe: Probe
     .filter((each) => each !== null)
     .sort((a, b) => Math.abs(a.seq - probe.seq) - Math.abs(b.seq - probe.seq));
 }
-
-/**
- * Groups of moments whose bytes are the same, each in the order given: one probe is enough for a group. `changed[i]`
- * is whether anything differs between moment i and the next.
- */
-export function identicalGroups(moments: readonly number[], changed: readonly boolean[]): number[][] {
-  const groups: number[][] = [];
-  moments.forEach((seq, i) => {
-    if (i > 0 && changed[i - 1] === false) groups.at(-1)!.push(seq);
-    else groups.push([seq]);
-  });
-  return groups;
-}

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type ByteRange, overlaps, ReadSet } from '../core/read-set.ts';
-import { type EarlierVerdict, holdsFor, identicalGroups, nearestVerdicts } from '../core/reuse.ts';
+import { type EarlierVerdict, holdsFor, nearestVerdicts } from '../core/reuse.ts';
 
 const range = fc.record({
   startBytes: fc.integer({ min: 0, max: 60 }),
@@ -85,11 +85,4 @@ test('the nearest verdicts of the same check are asked first', () => {
     found.map(({ seq }) => seq),
     [210, 150],
   );
-});
-
-test('moments without a change between them are one probe', () => {
-  assert.deepEqual(identicalGroups([1, 2, 3, 4], [false, true, false]), [
-    [1, 2],
-    [3, 4],
-  ]);
 });
