@@ -384,6 +384,13 @@ const checks: Migration = {
   },
 };
 
+/** Checks that go over what is kept by themselves when what they go by is new. */
+const retroactive: Migration = {
+  async up(db: Kysely<unknown>) {
+    await db.schema.alterTable('volume_check').addColumn('retroactive', 'text').execute();
+  },
+};
+
 export const migrations: Record<string, Migration> = {
   '001-initial': initial,
   '002-tiers': tiers,
@@ -392,4 +399,5 @@ export const migrations: Record<string, Migration> = {
   '005-gaps': gaps,
   '006-tapes': tapes,
   '007-checks': checks,
+  '008-retroactive': retroactive,
 };

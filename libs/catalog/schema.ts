@@ -212,6 +212,8 @@ export interface VolumeCheckRow {
   due: string | null;
   /** `notify`, `clone` */
   on_condemned: string;
+  /** Where its walks over all that is kept stand: JSON; null: it makes none by itself. */
+  retroactive: string | null;
   created_ns: string;
 }
 

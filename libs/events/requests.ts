@@ -135,11 +135,22 @@ export type CheckSchedule =
 /** What a walk over past points, or a search for the first bad write, has come to. */
 export interface ToldCheckEnd {
   /**
-   * `certified`, `condemned`, `cannot-tell`: of a walk. `found`, `range`, `nothing-bad`, `nothing-good`: of a search.
+   * `certified`, `condemned`, `cannot-tell`: of a walk; onward `past-condemned` too: the newest is good. `found`, `range`, `nothing-bad`, `nothing-good`: of a search.
    */
-  kind: 'certified' | 'condemned' | 'cannot-tell' | 'found' | 'range' | 'nothing-bad' | 'nothing-good';
+  kind:
+    | 'certified'
+    | 'condemned'
+    | 'past-condemned'
+    | 'cannot-tell'
+    | 'found'
+    | 'range'
+    | 'nothing-bad'
+    | 'nothing-good';
   lastGood: { seq: number; timeNs: string } | null;
+  /** After the last good one; of `past-condemned` before it. */
   firstBad: { seq: number; timeNs: string } | null;
+  /** Of a walk: how many points it has condemned. */
+  condemned?: number;
   cannotTell: number;
   /** Bad moments with a good one after them. */
   unsteady: { bad: number; good: number }[];
@@ -388,11 +399,16 @@ export interface Requests {
       settings: unknown;
       schedule: CheckSchedule | null;
       onCondemned: 'notify' | 'clone';
+      /** Over all points that are kept by itself: now, and when its programs or signatures are new. */
+      retroactive: boolean;
     };
     answer: { name: string };
   };
   'monitor.remove-check': { ask: { volumeId: string; name: string }; answer: { removed: true } };
-  /** The points from `from` to `to` (null: the oldest, the latest), each or every nth; or the one at `at`. */
+  /**
+   * The points from `from` to `to` (null: the oldest, the latest), each or every nth; or the one at `at`. `onward`: past
+   * condemned ones too, and over all that the check has told of.
+   */
   'monitor.certify': {
     ask: {
       volumeId: string;
@@ -401,6 +417,7 @@ export interface Requests {
       from: string | null;
       to: string | null;
       every: number;
+      onward: boolean;
     };
     answer: { job: ToldCheckJob };
   };

@@ -23,6 +23,7 @@ interface ShownCheck {
   settings: unknown;
   schedule: Schedule | null;
   onCondemned: string;
+  retroactive: boolean;
   newest: ShownVerdict | null;
   lastGood: ShownPoint | null;
 }
@@ -44,6 +45,7 @@ interface AddOptions {
   everySnapshot?: true;
   nth?: string;
   onCondemned: string;
+  retroactive?: true;
 }
 
 export function checkCommands(program: Command, open: () => Session): void {
@@ -70,6 +72,10 @@ export function checkCommands(program: Command, open: () => Session): void {
     .option('--every-snapshot', 'by itself at each snapshot')
     .option('--nth <n>', 'by itself at each nth snapshot')
     .option('--on-condemned <what>', 'notify, or clone: a clone of the last good point', 'notify')
+    .option(
+      '--retroactive',
+      'by itself over all that is kept: now, and when its signatures or programs are new',
+    )
     .action(async (volume: string, kind: string, options: AddOptions) => {
       const session = open();
       const made = await session.api.json<ShownCheck>('POST', `${volumePath(volume)}/checks`, {
@@ -78,11 +84,12 @@ export function checkCommands(program: Command, open: () => Session): void {
         settings: settingsOf(kind, options),
         schedule: scheduleOf(options),
         onCondemned: options.onCondemned,
+        retroactive: options.retroactive === true,
       });
       session.answer(
         made,
-        ({ name, schedule }) =>
-          `Check ${name} of ${volume} is ready${schedule === null ? '' : `; it runs ${scheduleText(schedule)}`}. Try it: mim certify ${volume} --check ${name} --at latest`,
+        ({ name, schedule, retroactive }) =>
+          `Check ${name} of ${volume} is ready${schedule === null ? '' : `; it runs ${scheduleText(schedule)}`}. ${retroactive ? 'It goes over what is kept: mim check jobs' : `Try it: mim certify ${volume} --check ${name} --at latest`}`,
       );
     });
   check
@@ -144,16 +151,26 @@ export function checkCommands(program: Command, open: () => Session): void {
     .option('--from <point>', 'from here on; default: the oldest')
     .option('--to <point>', 'up to here; default: the latest')
     .option('--every <n>', 'each nth point', '1')
+    .option('--all', 'past bad points too, to the last: which of them are bad')
     .option('--detach', 'do not wait for its end')
     .action(
       async (
         volume: string,
-        options: { check: string; at?: string; from?: string; to?: string; every: string; detach?: true },
+        options: {
+          check: string;
+          at?: string;
+          from?: string;
+          to?: string;
+          every: string;
+          all?: true;
+          detach?: true;
+        },
       ) => {
         const session = open();
         const body = {
           check: options.check,
           every: Number(options.every),
+          onward: options.all === true,
           ...pointsIn(options, ['at', 'from', 'to']),
         };
         await begun(session, `${volumePath(volume)}/certifications`, body, options.detach === true);
@@ -195,7 +212,7 @@ async function begun(session: Session, path: string, body: object, detach: boole
   const ended = await waitForCheck(session, job);
   const around = ended.end?.kind === 'found' ? await bytesRound(session, ended) : [];
   session.answer({ job: ended, around }, () => [printEnd(ended), ...around.map(printAround)].join('\n'));
-  if (ended.end?.kind === 'condemned' || ended.end?.kind === 'nothing-good') process.exitCode = 1;
+  if (['condemned', 'past-condemned', 'nothing-good'].includes(ended.end?.kind ?? '')) process.exitCode = 1;
 }
 
 interface Around {
@@ -246,6 +263,8 @@ function printEnd(job: ShownCheckJob): string {
       return `${volume}: ${check} could not tell of any point; ${made}. \`mim check verdicts ${volume}\` shows why.`;
     case 'condemned':
       return `${volume}: ${check} condemns it. ${bad}; ${good}; ${made}.${untold}${restoreHint(volume, end.lastGood)}`;
+    case 'past-condemned':
+      return `${volume}: ${check} condemns points of the past, not the newest. ${bad}; ${good}; ${made}.${untold}`;
     case 'nothing-bad':
       return `${volume}: the newest point is good by ${check}: ${good}; ${made}.`;
     case 'nothing-good':
@@ -276,10 +295,10 @@ async function showChecks(session: Session, volume: string): Promise<void> {
   session.answer({ checks }, () => {
     if (checks.length === 0)
       return `${volume} has no checks: \`mim check add ${volume} fsck --name fsck\` gives it one.`;
-    const rows = checks.map(({ name, kind, schedule, lastGood, newest }) => [
+    const rows = checks.map(({ name, kind, schedule, retroactive, lastGood, newest }) => [
       name,
       kind,
-      schedule === null ? 'on request' : scheduleText(schedule),
+      `${schedule === null ? 'on request' : scheduleText(schedule)}${retroactive ? ', retroactively' : ''}`,
       lastGood === null ? '-' : printPoint(lastGood),
       newest === null ? '-' : `${newest.verdict} at write ${newest.seq}`,
     ]);
@@ -306,7 +325,7 @@ export function verdictTable(verdicts: readonly ShownVerdict[]): string {
 
 function jobTable(jobs: readonly ShownCheckJob[]): string {
   const rows = jobs.map((job) => [
-    ...[job.job, job.task, job.volume, job.check, job.created],
+    ...[job.job, job.cause === 'retroactive' ? 'retroactive' : job.task, job.volume, job.check, job.created],
     job.error === null ? job.status : `${job.status}: ${job.error.message}`,
     printProbes(job),
   ]);

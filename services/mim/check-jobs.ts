@@ -8,6 +8,7 @@ export interface ShownCheckJob {
   task: 'certify' | 'bisect';
   volume: string;
   check: string;
+  cause: string;
   status: 'queued' | 'running' | 'done' | 'failed' | 'cancelled';
   created: string;
   ended: string | null;
@@ -17,9 +18,18 @@ export interface ShownCheckJob {
   probesMax: number | null;
   error: { code: string; message: string; hint: string | null } | null;
   end: {
-    kind: 'certified' | 'condemned' | 'cannot-tell' | 'found' | 'range' | 'nothing-bad' | 'nothing-good';
+    kind:
+      | 'certified'
+      | 'condemned'
+      | 'past-condemned'
+      | 'cannot-tell'
+      | 'found'
+      | 'range'
+      | 'nothing-bad'
+      | 'nothing-good';
     lastGood: ShownPoint | null;
     firstBad: ShownPoint | null;
+    condemned?: number;
     cannotTell: number;
     unsteady: { bad: number; good: number }[];
     writes: { seq: number; time: string; extents: { offset: number; length: number }[] }[];
@@ -33,10 +43,12 @@ export function checkJobPath(job: string): string {
 }
 
 /** Points that were probed apart from those of which it was known. */
-export function printProbes({ task, probes, reused, probesMax }: ShownCheckJob): string {
+export function printProbes({ task, probes, reused, probesMax, end }: ShownCheckJob): string {
   if (task === 'certify') {
     const points = probes + reused;
-    return `${points} ${points === 1 ? 'point' : 'points'}: ${probes} probed, ${reused} as before`;
+    const condemned =
+      end?.condemned === undefined || end.condemned === 0 ? '' : `, ${end.condemned} condemned`;
+    return `${points} ${points === 1 ? 'point' : 'points'}: ${probes} probed, ${reused} as before${condemned}`;
   }
   const most = probesMax === null ? '' : ` of ${probesMax} at most`;
   const before = reused === 0 ? '' : `, ${reused} as before`;

@@ -49,6 +49,9 @@ export interface JobView {
 
 export type Tasks = { readonly [N in ToldCheckJob['task']]: Task<unknown> };
 
+/** Of a job that nobody waits for: such jobs have few places, and all of them together one turn at each slot. */
+export const RETROACTIVE = 'retroactive';
+
 interface Running {
   cancel: AbortController;
   ended: Promise<void>;
@@ -60,6 +63,7 @@ export class CheckJobs {
   readonly #tasks: Tasks;
   readonly #onEnd: (row: CheckJobRow, end: ToldCheckEnd) => Promise<void>;
   readonly #slots = new Slots(monitorLimits.jobsRunningMax);
+  readonly #retroactiveSlots = new Slots(monitorLimits.retroactiveRunningMax);
   readonly #running = new Map<string, Running>();
   readonly #stop = new AbortController();
 
@@ -82,7 +86,7 @@ export class CheckJobs {
       .where('status', 'in', ['queued', 'running'])
       .orderBy('created_ns')
       .execute();
-    for (const row of rows) this.#begin(row.id, row.volume_id);
+    for (const row of rows) this.#begin(row);
   }
 
   async add(
@@ -125,7 +129,7 @@ export class CheckJobs {
       for (const row of rows) await tx.insertInto('check_job').values(row).execute();
       await also(tx);
     });
-    for (const { id } of rows) this.#begin(id, volume.id);
+    for (const row of rows) this.#begin(row);
     return rows.map((row) => this.#told(row));
   }
 
@@ -157,9 +161,10 @@ export class CheckJobs {
     await Promise.all(running.map(({ ended }) => ended));
   }
 
-  /** Whether one of a check is queued or under way. */
+  /** Whether one of a check is queued or under way; not a retroactive one: it may take days. */
   async isBusy(volumeId: string, check: string): Promise<boolean> {
-    return (await this.#unended(volumeId, check).limit(1).executeTakeFirst()) !== undefined;
+    const rows = this.#unended(volumeId, check).where('cause', '!=', RETROACTIVE);
+    return (await rows.limit(1).executeTakeFirst()) !== undefined;
   }
 
   #unended(volumeId: string, check: string) {
@@ -183,11 +188,12 @@ export class CheckJobs {
     throw new MidmirrorError('not-found', `there is no job ${id} of the monitor`);
   }
 
-  #begin(id: string, volumeId: string): void {
+  #begin({ id, volume_id, cause }: CheckJobRow): void {
     const cancel = new AbortController();
     const signal = AbortSignal.any([this.#stop.signal, cancel.signal]);
-    const ended = this.#slots
-      .within(volumeId, signal, () => this.#run(id, signal))
+    const slots = cause === RETROACTIVE ? this.#retroactiveSlots : this.#slots;
+    const ended = slots
+      .within(volume_id, signal, () => this.#run(id, signal))
       .catch((error: unknown) => this.#failed(id, error))
       .catch((error: unknown) => this.#context.log(`job ${id}: ${messageOf(error)}`))
       .finally(() => this.#running.delete(id));
@@ -201,9 +207,10 @@ export class CheckJobs {
     const check = await checkOf(catalog.db, volume, row.check_name);
     const task = this.#tasks[row.task as ToldCheckJob['task']];
     const job: JobView = { volume, check, probesMax: row.probes_max };
+    const how = { queue: queueOf(row), alone: row.probes_max === 1 };
     await catalog.db.updateTable('check_job').set({ status: 'running' }).where('id', '=', id).execute();
     const end = await task.run(JSON.parse(row.state), job, {
-      probe: (seq, stop) => this.#probe(volume, check, seq, stop),
+      probe: (seq, stop) => this.#probe(volume, check, seq, { ...how, signal: stop }),
       keep: async (state) => {
         const kept = { state: JSON.stringify(state) };
         await catalog.db.updateTable('check_job').set(kept).where('id', '=', id).execute();
@@ -218,10 +225,16 @@ export class CheckJobs {
   }
 
   /** Again while the appliance is away. */
-  async #probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal): Promise<Probed> {
+  async #probe(
+    volume: VolumeRow,
+    check: VolumeCheckRow,
+    seq: number,
+    how: Parameters<Prober['probe']>[3],
+  ): Promise<Probed> {
+    const { signal } = how;
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await this.#prober.probe(volume, check, seq, signal);
+        return await this.#prober.probe(volume, check, seq, how);
       } catch (error) {
         signal.throwIfAborted();
         if (!isUnavailable(error) || attempt === monitorLimits.attemptsMax) throw error;
@@ -274,6 +287,10 @@ export class CheckJobs {
       error: row.error === null ? null : (JSON.parse(row.error) as ToldCheckJob['error']),
     };
   }
+}
+
+function queueOf({ cause, volume_id }: CheckJobRow): string {
+  return cause === RETROACTIVE ? RETROACTIVE : volume_id;
 }
 
 async function refuseTooMany(tx: CatalogTransaction): Promise<void> {

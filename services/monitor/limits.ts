@@ -110,6 +110,14 @@ export const monitorLimits = {
   /** Walks and searches at one time; the others wait. */
   jobsRunningMax: 8,
   jobsQueuedMax: 1000,
+  /** Of retroactive walks: at one time, and all that have not ended. */
+  retroactiveRunningMax: 2,
+  retroactiveQueuedMax: 100,
+  /** How often it is looked whether programs and signatures are others; and how long after one that failed it is walked again. */
+  retroactiveLookMs: 5 * 60_000,
+  retroactiveAgainMs: 3_600_000,
+  /** Points of earlier verdicts that it goes over beside snapshots and marks, newest first. */
+  retroactiveVerdictsMax: 10_000,
   /** Jobs that have ended and are still told of. */
   jobsKept: 1000,
   jobsListedMax: 1000,

@@ -27,6 +27,7 @@ import { startWalk } from './core/walk.ts';
 import { bisectLimits, monitorLimits } from './limits.ts';
 import { Prober } from './prober.ts';
 import { undoMounts } from './reach.ts';
+import { RetroactiveWalks } from './retroactive.ts';
 import { cleanUpRuns } from './runner/begun-runs.ts';
 import { mirrorsOf, tasksOf, type Walk } from './tasks.ts';
 import { forgetWebhook, Webhook } from './webhook.ts';
@@ -39,6 +40,7 @@ export class Monitor {
   readonly #stop = new AbortController();
   readonly #lookingSinceMs = Date.now();
   #jobs: CheckJobs | null = null;
+  #retroactive: RetroactiveWalks | null = null;
   #timer: NodeJS.Timeout | null = null;
   #tick: Promise<void> = Promise.resolve();
 
@@ -59,7 +61,8 @@ export class Monitor {
       this.#ended(row, end),
     );
     this.#jobs = jobs;
-    this.#answer(jobs);
+    this.#retroactive = new RetroactiveWalks(this.#context, jobs);
+    this.#answer(jobs, this.#retroactive);
     this.#webhook?.start();
     this.#tellOfIt(prober);
     const begin = async (): Promise<void> => {
@@ -78,7 +81,8 @@ export class Monitor {
     this.#stop.abort();
     if (this.#timer !== null) clearInterval(this.#timer);
     const stopping = this.#responders.map((responder) => responder.stop());
-    await Promise.all([this.#webhook?.stop(), this.#jobs?.stop(), this.#tick, ...stopping]);
+    const stopped = [this.#webhook?.stop(), this.#retroactive?.stop(), this.#jobs?.stop(), this.#tick];
+    await Promise.all([...stopped, ...stopping]);
   }
 
   #tellOfIt({ counts }: Prober): void {
@@ -90,13 +94,14 @@ export class Monitor {
     });
   }
 
-  #answer(jobs: CheckJobs): void {
+  #answer(jobs: CheckJobs, retroactive: RetroactiveWalks): void {
     const on = <N extends RequestName>(
       name: N,
       handler: (asked: Requests[N]['ask']) => Promise<Requests[N]['answer']>,
     ): void => void this.#responders.push(answer(this.#context.bus, name, handler));
     on('monitor.add-check', async (wish) => {
       await this.#checks.add(wish);
+      if (wish.retroactive) retroactive.soon(wish.volumeId, wish.name);
       return { name: wish.name };
     });
     on('monitor.remove-check', async ({ volumeId, name }) => {
@@ -119,9 +124,10 @@ export class Monitor {
       throw new MidmirrorError('bad-request', 'a walk is at one point, or from one to another', {
         hint: 'leave --at, or --from and --to, away',
       });
+    const { every, onward } = wish;
     const at = await seqOf(wish.at);
     const [from, to] = [await seqOf(wish.from), await seqOf(wish.to)];
-    const walk = startWalk({ from: at ?? from ?? 0, to: at ?? to ?? latest, every: wish.every });
+    const walk = startWalk({ from: at ?? from ?? 0, to: at ?? to ?? latest, every, onward });
     const state: Walk = { walk, at, latest };
     return await jobs.add('certify', volume, check.name, { state, probesMax: 1, cause: 'requested' });
   }
@@ -205,6 +211,7 @@ export class Monitor {
   }
 
   #look(jobs: CheckJobs): void {
+    this.#retroactive?.look();
     this.#tick = this.#tick
       .then(() => (this.#stop.signal.aborted ? undefined : this.#bySchedule(jobs)))
       .catch((error: unknown) => this.#context.log(`schedules of checks: ${messageOf(error)}`));

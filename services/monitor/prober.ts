@@ -37,6 +37,8 @@ export class Prober {
   /** What keeps checks apart here: looked for when the first one runs. */
   #isolation: Promise<Isolation> | null = null;
   readonly #slots = new Slots(monitorLimits.slotsMax);
+  /** Checks whose probes follow one another, so that none is made of what another is just finding out. */
+  readonly #inTurn = new Map<string, Slots>();
   readonly counts: ProbeCounts = noProbes();
 
   constructor(context: MonitorContext) {
@@ -44,11 +46,36 @@ export class Prober {
   }
 
   /**
-   * Stored and told when it resolves. Rejects with `unavailable` when the appliance is away, and with the signal's reason;
+   * Stored and told when it resolves. `queue`: those that wait for a slot by one name take one turn. `alone`: not while
+   * another one of the check that is alone is under way. Rejects with `unavailable` when the appliance is away, and with the signal's reason;
    * whatever else goes wrong is a verdict that can't tell.
    */
-  async probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal): Promise<Probed> {
+  async probe(
+    volume: VolumeRow,
+    check: VolumeCheckRow,
+    seq: number,
+    { signal, queue, alone }: { signal: AbortSignal; queue: string; alone: boolean },
+  ): Promise<Probed> {
     const ready = readyOf(check);
+    const act = (): Promise<Probed> => this.#probe(volume, check, ready, seq, { signal, queue });
+    if (!alone || !ready.steady) return await act();
+    const key = `${volume.id} ${check.name}`;
+    const turns = this.#inTurn.get(key) ?? new Slots(1);
+    this.#inTurn.set(key, turns);
+    try {
+      return await turns.within(queue, signal, act);
+    } finally {
+      if (turns.taken === 0 && this.#inTurn.get(key) === turns) this.#inTurn.delete(key);
+    }
+  }
+
+  async #probe(
+    volume: VolumeRow,
+    check: VolumeCheckRow,
+    ready: ReadyCheck,
+    seq: number,
+    { signal, queue }: { signal: AbortSignal; queue: string },
+  ): Promise<Probed> {
     const checkKey = await ready.checkKey();
     const point = await ask(this.#context.bus, 'mapping-index.resolve', {
       volumeId: volume.id,
@@ -61,7 +88,7 @@ export class Prober {
     if (point === null) return { verdict: 'cannot-tell', reused: false };
     const said =
       (await this.#reused(volume, check, ready, checkKey, seq)) ??
-      (await this.#slots.within(volume.id, signal, () =>
+      (await this.#slots.within(queue, signal, () =>
         this.#run(volume, check, ready, { seq, timeNs: point.timeNs }, signal),
       ));
     const row: VerdictRow = {

@@ -1,7 +1,7 @@
 // The two tasks of the monitor over the cores: the walk of FIG. 23 and the search for the first bad write.
 import { MidmirrorError } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
-import { gapsOf, snapshotsOf, type VolumeRow } from '@midmirror/catalog';
+import { type CatalogReader, gapsOf, snapshotsOf, type VolumeRow } from '@midmirror/catalog';
 import type { ToldCheckEnd } from '@midmirror/events';
 import { hasSeqWithin } from '@midmirror/point';
 import type { Task, TaskPorts, Tasks } from './check-jobs.ts';
@@ -33,6 +33,8 @@ export async function mirrorsOf(
   { catalog }: Pick<MonitorContext, 'catalog'>,
   volume: VolumeRow,
   latest: number,
+  /** And what this check has told of. */
+  toldBy: string | null = null,
 ): Promise<number[]> {
   const snapshots = (await snapshotsOf(catalog.db, volume.id)).map(({ seq }) => seq);
   const kept = new Set(snapshots);
@@ -42,29 +44,55 @@ export async function mirrorsOf(
     .where('volume_id', '=', volume.id)
     .execute();
   const gaps = await gapsOf(catalog.db, volume.id);
-  const all = new Set([...snapshots, latest]);
+  const all = new Set([...snapshots, latest, ...(await toldSeqs(catalog.db, volume, latest, toldBy))]);
   for (const { seq } of marks) if (kept.has(seq) || (seq >= volume.mim_seq && seq <= latest)) all.add(seq);
   return [...all].filter((seq) => !gaps.some((gap) => hasSeqWithin(gap, seq))).sort((a, b) => a - b);
+}
+
+/** In the window, where every moment is kept; of those before it only snapshots are. */
+async function toldSeqs(
+  db: CatalogReader,
+  volume: VolumeRow,
+  latest: number,
+  check: string | null,
+): Promise<number[]> {
+  if (check === null) return [];
+  const rows = await db
+    .selectFrom('verdict')
+    .select('seq')
+    .where('volume_id', '=', volume.id)
+    .where('check_name', '=', check)
+    .where('verdict', '!=', 'cannot-tell')
+    .where('seq', '>=', volume.mim_seq)
+    .where('seq', '<=', latest)
+    .orderBy('seq', 'desc')
+    .limit(monitorLimits.retroactiveVerdictsMax)
+    .execute();
+  return rows.map(({ seq }) => seq);
 }
 
 function certifyTask(context: MonitorContext): Task<Walk> {
   return {
     probes: ({ walk, reused = 0 }) => ({ made: walk.probes - reused, reused, max: null }),
-    async run({ walk: begun, at, latest, reused = 0 }, { volume }, { probe, keep, signal }) {
+    async run({ walk: begun, at, latest, reused = 0 }, { volume, check }, { probe, keep, signal }) {
+      // A verdict by old signatures must not stand as the last good one.
+      const toldBy = begun.onward ? check.name : null;
       const before = notingReused(probe);
       const { state, end } = await runWalk(begun, {
-        mirrors: async () => (at === null ? await mirrorsOf(context, volume, latest) : [at]),
+        mirrors: async () => (at === null ? await mirrorsOf(context, volume, latest, toldBy) : [at]),
         probe: before.probe,
         keep: (walk) => keep({ walk, at, latest, reused: reused + before.seqs.size }),
         signal,
       });
       if (end === null) return null;
-      const { cannotTellCount, lastGood, firstBad } = state;
-      const certified = lastGood === null ? 'cannot-tell' : 'certified';
+      const { cannotTellCount, lastGood, firstBad, pastBad, badCount = 0 } = state;
+      const certified = pastBad !== undefined ? 'past-condemned' : 'certified';
+      const toldOf = lastGood === null ? 'cannot-tell' : certified;
       return {
-        kind: end.kind === 'condemned' ? 'condemned' : certified,
+        kind: firstBad !== null ? 'condemned' : toldOf,
         lastGood: await pointOf(context, volume, lastGood),
-        firstBad: await pointOf(context, volume, firstBad),
+        firstBad: await pointOf(context, volume, firstBad ?? pastBad ?? null),
+        condemned: badCount,
         cannotTell: cannotTellCount,
         unsteady: [],
         writes: [],

@@ -2,11 +2,15 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readdir, stat } from 'node:fs/promises';
+import { MidmirrorError } from '@midmirror/basis';
 import { runnerLimits } from '../limits.ts';
 
 const told = new Map<string, { said: Promise<string>; atMs: number }>();
 
-/** What a program says of its version, or has said a moment ago; `absent` when it is not there. */
+/**
+ * What a program says of its version, or has said a moment ago; `absent` when it is not there. Rejects with `unavailable`
+ * when it did not come to its end: as another version that would make all verdicts void.
+ */
 export function versionOf(program: string, args: readonly string[]): Promise<string> {
   const key = [program, ...args].join(' ');
   const before = told.get(key);
@@ -14,14 +18,18 @@ export function versionOf(program: string, args: readonly string[]): Promise<str
     return before.said;
   const said = askVersion(program, args);
   told.set(key, { said, atMs: performance.now() });
+  said.catch(() => told.delete(key)); // who asked hears of it
   return said;
 }
 
 function askVersion(program: string, args: readonly string[]): Promise<string> {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     execFile(program, args, { timeout: runnerLimits.probeMsMax }, (error, said, complaint) => {
       const text = `${said}${complaint}`.trim().split('\n')[0] ?? '';
-      resolve(error !== null && (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'absent' : text);
+      const code = error?.code;
+      if (code === 'ENOENT' || code === 'EACCES') resolve('absent');
+      else if (error?.signal == null && typeof code !== 'string') resolve(text);
+      else reject(new MidmirrorError('unavailable', `${program} did not say its version: ${error!.message}`));
     });
   });
 }
