@@ -73,6 +73,7 @@ export class Monitor {
     await untilAvailable(begin, { what: 'monitor: its start', log, signal }).catch((error: unknown) => {
       if (!signal.aborted) throw error;
     });
+    void this.#retroactive.look();
     this.#timer = setInterval(() => this.#look(jobs), monitorLimits.tickMs);
     this.#timer.unref();
   }
@@ -211,7 +212,7 @@ export class Monitor {
   }
 
   #look(jobs: CheckJobs): void {
-    this.#retroactive?.look();
+    void this.#retroactive?.look();
     this.#tick = this.#tick
       .then(() => (this.#stop.signal.aborted ? undefined : this.#bySchedule(jobs)))
       .catch((error: unknown) => this.#context.log(`schedules of checks: ${messageOf(error)}`));

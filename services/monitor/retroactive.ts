@@ -13,8 +13,8 @@ import { monitorLimits } from './limits.ts';
 import type { Walk } from './tasks.ts';
 
 export class RetroactiveWalks {
-  readonly #context: MonitorContext;
-  readonly #jobs: CheckJobs;
+  readonly #context: Pick<MonitorContext, 'catalog' | 'bus' | 'clock' | 'log'>;
+  readonly #jobs: Pick<CheckJobs, 'addAll'>;
   readonly #stop = new AbortController();
   /** What a check went by when it was looked at last, by its id here. */
   readonly #wentBy = new Map<string, string>();
@@ -23,7 +23,10 @@ export class RetroactiveWalks {
   #lookedMs: number | null = null;
   #looking: Promise<void> | null = null;
 
-  constructor(context: MonitorContext, jobs: CheckJobs) {
+  constructor(
+    context: Pick<MonitorContext, 'catalog' | 'bus' | 'clock' | 'log'>,
+    jobs: Pick<CheckJobs, 'addAll'>,
+  ) {
     this.#context = context;
     this.#jobs = jobs;
   }
@@ -31,11 +34,14 @@ export class RetroactiveWalks {
   /** One of them is new. */
   soon(volumeId: string, name: string): void {
     this.#soon.add(idOf(volumeId, name));
-    this.look();
+    void this.look();
   }
 
-  /** At each tick; nobody waits for it: what a check goes by may lie on a disk that is slow, or away. */
-  look(): void {
+  /**
+   * At each tick, which does not wait for it: what a check goes by may lie on a disk that is slow, or away. Never rejects;
+   * does nothing while the one before goes on.
+   */
+  async look(): Promise<void> {
     if (this.#looking !== null || this.#stop.signal.aborted) return;
     const nowMs = this.#nowMs();
     // A clock that was set back must not put it off.
@@ -48,6 +54,7 @@ export class RetroactiveWalks {
       .finally(() => {
         this.#looking = null;
       });
+    await this.#looking;
   }
 
   async stop(): Promise<void> {

@@ -11,6 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
+import { connectNbd } from '@midmirror/nbd';
 import { type ApplianceProcess, succeed } from '../appliance/appliance-process.ts';
 
 /** Of each ext4 here. */
@@ -51,6 +52,19 @@ export async function volumeOf(appliance: ApplianceProcess, name: string, image:
   const sizeBytes = Number(await succeed('stat', ['-c', '%s', image]));
   await appliance.post('/volumes', { name, sizeBytes });
   await succeed('nbdcopy', ['--flush', image, appliance.uri(name)]);
+}
+
+/** One write to volume `db`, of a block full of the text. */
+export async function writeBlock(appliance: ApplianceProcess, block: number, text: string): Promise<void> {
+  const client = await connectNbd(appliance.uri('db'));
+  await client.write(block * BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES, text));
+  await client.flush();
+  await client.close();
+}
+
+/** Of volume `db`. */
+export async function snapshot(appliance: ApplianceProcess): Promise<void> {
+  await appliance.post('/volumes/db/syncs', { closeSnapshot: true });
 }
 
 /** A shell script that is a check. */
@@ -131,6 +145,21 @@ export async function ended(appliance: ApplianceProcess, job: string): Promise<S
   });
   assert.equal(last.status, 'done', last.error?.message);
   return last;
+}
+
+/** The newest walk that a check has made by itself, at its end; fails unless there are so many. */
+export async function walkedByItself(
+  appliance: ApplianceProcess,
+  check: string,
+  times = 1,
+): Promise<ShownJob> {
+  const job = await until(`walk ${times} of ${check}`, async () => {
+    const own = (await jobs(appliance)).filter(
+      (each) => each.check === check && each.cause === 'retroactive',
+    );
+    return own.length === times && own[0];
+  });
+  return await ended(appliance, job.job);
 }
 
 /** Polls; fails after half a minute. */
