@@ -116,8 +116,6 @@ export const monitorLimits = {
   /** How often it is looked whether programs and signatures are others; and how long after one that failed it is walked again. */
   retroactiveLookMs: 5 * 60_000,
   retroactiveAgainMs: 3_600_000,
-  /** Points of earlier verdicts that it goes over beside snapshots and marks, newest first. */
-  retroactiveVerdictsMax: 10_000,
   /** Jobs that have ended and are still told of. */
   jobsKept: 1000,
   jobsListedMax: 1000,
@@ -128,8 +126,10 @@ export const monitorLimits = {
   tickMs: 5000,
   everyMsMin: 10_000,
   nthMax: 10_000,
-  /** Earlier verdicts that a probe is held against. */
+  /** Earlier verdicts that a search begins with. */
   earlierMax: 1000,
+  /** Of those on either side of a moment, among which a probe looks for some that may hold. */
+  nearestMax: 32,
   /** Writes that are told on either side of the first bad one. */
   neighbours: 2,
   /** Extents of each of them. */

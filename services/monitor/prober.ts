@@ -30,6 +30,7 @@ export interface Probed {
   reused: boolean;
 }
 
+type VerdictOf = Pick<VerdictRow, 'volume_id' | 'check_name' | 'check_key'>;
 type Said = Pick<VerdictRow, 'verdict' | 'reason' | 'output' | 'read_ranges' | 'reused_seq' | 'duration_ms'>;
 
 export class Prober {
@@ -115,18 +116,18 @@ export class Prober {
     seq: number,
   ): Promise<Said | null> {
     if (!ready.steady) return null;
-    const rows = await this.#nearest(volume, check, checkKey, seq);
-    const earlier = rows.map((row): EarlierVerdict & { row: VerdictRow } => ({
-      seq: row.seq,
-      verdict: row.verdict as Verdict,
-      checkKey: row.check_key,
-      read: row.read_ranges === null ? null : (JSON.parse(row.read_ranges) as ByteRange[]),
-      row,
-    }));
+    const of = { volume_id: volume.id, check_name: check.name, check_key: checkKey };
     const probe = { seq, checkKey, steady: ready.steady };
-    for (const each of nearestVerdicts(earlier, probe)) {
-      if (each.seq !== seq && (await this.#hasChanged(volume.id, each, probe))) continue;
-      const { row } = each as (typeof earlier)[number];
+    for (const near of nearestVerdicts(await this.#told(of, seq), seq)) {
+      const row = await this.#verdicts(of).selectAll().where('seq', '=', near.seq).executeTakeFirst();
+      if (row === undefined) continue; // it has just become another
+      const earlier: EarlierVerdict = {
+        seq: row.seq,
+        verdict: row.verdict as Verdict,
+        checkKey: row.check_key,
+        read: row.read_ranges === null ? null : (JSON.parse(row.read_ranges) as ByteRange[]),
+      };
+      if (earlier.seq !== seq && (await this.#hasChanged(volume.id, earlier, probe))) continue;
       return {
         verdict: row.verdict,
         reason: row.reason,
@@ -139,23 +140,21 @@ export class Prober {
     return null;
   }
 
-  /** One of a time not after the moment, and one after it: all others have more that differs. */
-  async #nearest(
-    volume: VolumeRow,
-    check: VolumeCheckRow,
-    checkKey: string,
-    seq: number,
-  ): Promise<VerdictRow[]> {
-    const of = this.#context.catalog.db
+  /** Some of a time not after the moment, and some after it: all others have more that differs. */
+  async #told(of: VerdictOf, seq: number): Promise<{ seq: number; verdict: Verdict }[]> {
+    const rows = this.#verdicts(of).select(['seq', 'verdict']).limit(monitorLimits.nearestMax);
+    const before = await rows.where('seq', '<=', seq).orderBy('seq', 'desc').execute();
+    const after = await rows.where('seq', '>', seq).orderBy('seq').execute();
+    return [...before, ...after].map((row) => ({ seq: row.seq, verdict: row.verdict as Verdict }));
+  }
+
+  #verdicts({ volume_id, check_name, check_key }: VerdictOf) {
+    return this.#context.catalog.db
       .selectFrom('verdict')
-      .selectAll()
-      .where('volume_id', '=', volume.id)
-      .where('check_name', '=', check.name)
-      .where('check_key', '=', checkKey)
-      .where('verdict', '!=', 'cannot-tell')
-      .limit(1);
-    const before = await of.where('seq', '<=', seq).orderBy('seq', 'desc').execute();
-    return [...before, ...(await of.where('seq', '>', seq).orderBy('seq').execute())];
+      .where('volume_id', '=', volume_id)
+      .where('check_name', '=', check_name)
+      .where('check_key', '=', check_key)
+      .where('verdict', '!=', 'cannot-tell');
   }
 
   /** Whether anything that it has read differs: only there it is looked, and the first that does is enough. */

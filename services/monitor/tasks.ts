@@ -1,7 +1,7 @@
 // The two tasks of the monitor over the cores: the walk of FIG. 23 and the search for the first bad write.
 import { MidmirrorError } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
-import { type CatalogReader, gapsOf, snapshotsOf, type VolumeRow } from '@midmirror/catalog';
+import { type CatalogReader, gapsOf, snapshotsOf, type VolumeRow, volumeById } from '@midmirror/catalog';
 import type { ToldCheckEnd } from '@midmirror/events';
 import { hasSeqWithin } from '@midmirror/point';
 import type { Task, TaskPorts, Tasks } from './check-jobs.ts';
@@ -28,13 +28,12 @@ export function tasksOf(context: MonitorContext): Tasks {
   return { certify: certifyTask(context) as Task<unknown>, bisect: bisectTask(context) as Task<unknown> };
 }
 
-/** Snapshots, marks and `latest`, oldest first; none within a gap. */
+/** Snapshots, marks, `latest` and others, oldest first; none within a gap. */
 export async function mirrorsOf(
   { catalog }: Pick<MonitorContext, 'catalog'>,
   volume: VolumeRow,
   latest: number,
-  /** And what this check has told of. */
-  toldBy: string | null = null,
+  others: readonly number[] = [],
 ): Promise<number[]> {
   const snapshots = (await snapshotsOf(catalog.db, volume.id)).map(({ seq }) => seq);
   const kept = new Set(snapshots);
@@ -44,29 +43,32 @@ export async function mirrorsOf(
     .where('volume_id', '=', volume.id)
     .execute();
   const gaps = await gapsOf(catalog.db, volume.id);
-  const all = new Set([...snapshots, latest, ...(await toldSeqs(catalog.db, volume, latest, toldBy))]);
+  const all = new Set([...snapshots, latest, ...others]);
   for (const { seq } of marks) if (kept.has(seq) || (seq >= volume.mim_seq && seq <= latest)) all.add(seq);
   return [...all].filter((seq) => !gaps.some((gap) => hasSeqWithin(gap, seq))).sort((a, b) => a - b);
 }
 
-/** In the window, where every moment is kept; of those before it only snapshots are. */
-async function toldSeqs(
+/**
+ * The next that a check has told of, in the window, where every moment is kept: a verdict by old signatures must not stand
+ * as the last good one.
+ */
+async function toldNext(
   db: CatalogReader,
   volume: VolumeRow,
-  latest: number,
-  check: string | null,
+  check: string,
+  { from, reached, to, every }: WalkState,
 ): Promise<number[]> {
-  if (check === null) return [];
   const rows = await db
     .selectFrom('verdict')
     .select('seq')
     .where('volume_id', '=', volume.id)
     .where('check_name', '=', check)
     .where('verdict', '!=', 'cannot-tell')
-    .where('seq', '>=', volume.mim_seq)
-    .where('seq', '<=', latest)
-    .orderBy('seq', 'desc')
-    .limit(monitorLimits.retroactiveVerdictsMax)
+    .where('seq', '>=', Math.max(volume.mim_seq, from, (reached ?? -1) + 1))
+    .where('seq', '<=', to ?? Number.MAX_SAFE_INTEGER)
+    .orderBy('seq')
+    // A walk counts as far as the next that it looks at.
+    .limit(every)
     .execute();
   return rows.map(({ seq }) => seq);
 }
@@ -75,14 +77,22 @@ function certifyTask(context: MonitorContext): Task<Walk> {
   return {
     probes: ({ walk, reused = 0 }) => ({ made: walk.probes - reused, reused, max: null }),
     async run({ walk: begun, at, latest, reused = 0 }, { volume, check }, { probe, keep, signal }) {
-      // A verdict by old signatures must not stand as the last good one.
-      const toldBy = begun.onward ? check.name : null;
+      const { db } = context.catalog;
+      let now = begun;
+      const mirrors = async (): Promise<number[]> => {
+        if (at !== null) return [at];
+        // While a long walk goes on what is kept changes.
+        const volumeNow = await volumeById(db, volume.id);
+        const told = begun.onward ? await toldNext(db, volumeNow, check.name, now) : [];
+        return await mirrorsOf(context, volumeNow, latest, told);
+      };
       const before = notingReused(probe);
       const { state, end } = await runWalk(begun, {
-        mirrors: async () => (at === null ? await mirrorsOf(context, volume, latest, toldBy) : [at]),
-        probe: before.probe,
-        keep: (walk) => keep({ walk, at, latest, reused: reused + before.seqs.size }),
-        signal,
+        ...{ mirrors, probe: before.probe, signal },
+        async keep(walk) {
+          now = walk;
+          await keep({ walk, at, latest, reused: reused + before.seqs.size });
+        },
       });
       if (end === null) return null;
       const { cannotTellCount, lastGood, firstBad, pastBad, badCount = 0 } = state;

@@ -22,7 +22,8 @@ test('moments that are the same to a check are probed once, whoever asks, and ag
     await appliance.post('/volumes', { name: 'db', sizeBytes: 4 * MIB });
     await writeBlock(appliance, 77, 'day');
     await snapshot(appliance);
-    // The same moment by other names; the same bytes; bytes that the check does not read; bad ones; others again.
+    // The same moment by other names; the same bytes; bytes that the check does not read; bad ones; others
+    // again; and what was there before, put back.
     await appliance.post('/volumes/db/marks', { name: 'noon' });
     await snapshot(appliance);
     for (const [block, text] of [
@@ -30,6 +31,7 @@ test('moments that are the same to a check are probed once, whoever asks, and ag
       [5, 'elsewhere'],
       [77, 'night'],
       [6, 'elsewhere'],
+      [77, 'day'],
     ] as const) {
       await writeBlock(appliance, block, text);
       await snapshot(appliance);
@@ -58,15 +60,19 @@ qemu-io -r -f raw -c 'read -v ${77 * SECTOR} 512' "$MIM_MIRROR_URI" >"$TMPDIR/sa
     assert.match(await certify(), /5 points: 3 probed, 2 as before, 1 condemned\.$/m);
     // The empty disk too.
     assert.deepEqual(probed('sector'), [0, 1, 4]);
-    assert.match(await certify('--all'), /6 points: 0 probed, 6 as before, 2 condemned\.$/m);
+    assert.match(await certify('--all'), /7 points: 0 probed, 7 as before, 2 condemned\.$/m);
     // By another program all of it is new, and what is the same is still one probe.
     program(folder, 'sector', body('second'));
-    assert.match(await certify('--all'), /6 points: 3 probed, 3 as before, 2 condemned\.$/m);
+    assert.match(
+      await certify('--all'),
+      /condemns points of the past, not the newest\. .* 7 points: 3 probed, 4 as before, 2 condemned\.$/m,
+    );
     assert.deepEqual(probed('sector'), [0, 1, 4, 0, 1, 4]);
     const told = await verdicts(appliance, 'db', 'sector');
     assert.deepEqual(
       told.map(({ seq, verdict, reusedFrom }) => [seq, verdict, reusedFrom]),
       [
+        [6, 'good', 1],
         [5, 'bad', 4],
         [4, 'bad', null],
         [3, 'good', 1],
@@ -90,15 +96,15 @@ qemu-io -r -f raw -c 'read -v ${77 * SECTOR} 512' "$MIM_MIRROR_URI" >"$TMPDIR/sa
     // By itself when it is new.
     assert.match(await add('new', '--steady', '--retroactive'), /It goes over what is kept: mim check jobs/);
     const walk = await walkedByItself(appliance, 'new');
-    assert.deepEqual([walk.probes, walk.reused, walk.end?.kind], [3, 3, 'condemned']);
-    assert.deepEqual([walk.end?.lastGood?.seq, walk.end?.firstBad?.seq], [3, 4]);
+    assert.deepEqual([walk.probes, walk.reused, walk.end?.kind], [3, 4, 'past-condemned']);
+    assert.deepEqual([walk.end?.lastGood?.seq, walk.end?.firstBad?.seq], [6, 4]);
     // One that does not go by the bytes alone is asked of each.
     await add('unsteady', '--retroactive');
     const unsteady = await walkedByItself(appliance, 'unsteady');
-    assert.deepEqual([unsteady.probes, unsteady.reused], [6, 0]);
-    assert.deepEqual(probed('unsteady'), [0, 1, 2, 3, 4, 5]);
+    assert.deepEqual([unsteady.probes, unsteady.reused], [7, 0]);
+    assert.deepEqual(probed('unsteady'), [0, 1, 2, 3, 4, 5, 6]);
     const shown = await appliance.mim('check', 'jobs');
-    assert.match(shown.stdout, /retroactive +db +new .* done +6 points: 3 probed, 3 as before, 2 condemned/);
+    assert.match(shown.stdout, /retroactive +db +new .* done +7 points: 3 probed, 4 as before, 2 condemned/);
     assert.match(
       (await appliance.mim('check', 'list', 'db')).stdout,
       /new +command +on request, retroactively/,
