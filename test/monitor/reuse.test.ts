@@ -18,7 +18,7 @@ const MIB = 1 << 20;
 const SECTOR = 4096;
 
 test('moments that are the same to a check are probed once, whoever asks, and again by a new program', () =>
-  withAppliance({}, async (appliance, folder) => {
+  withAppliance({ MIM_METRICS_LISTEN: '127.0.0.1:0' }, async (appliance, folder) => {
     await appliance.post('/volumes', { name: 'db', sizeBytes: 4 * MIB });
     await writeBlock(appliance, 77, 'day');
     await snapshot(appliance);
@@ -81,6 +81,13 @@ qemu-io -r -f raw -c 'read -v ${77 * SECTOR} 512' "$MIM_MIRROR_URI" >"$TMPDIR/sa
         [0, 'good', null],
       ],
     );
+
+    const lines = (await (await fetch(`${appliance.metrics}/metrics`)).text()).split('\n');
+    const counted = (name: string): number =>
+      Number(lines.find((line) => line.startsWith(`midmirror_check_${name} `))?.split(' ')[1]);
+    assert.equal(counted('probes_total{verdict="good"}'), 4);
+    assert.equal(counted('probes_total{verdict="bad"}'), 2);
+    assert.equal(counted('reused_total'), 2 + 7 + 4);
 
     // Asked at one time, of moments that are the same: the others wait for what the first one finds.
     await add('at-once', '--steady');
