@@ -69,3 +69,20 @@ function isKept(e: ExpressionBuilder<CatalogSchema, 'verdict'>, volumeId: string
   const snapshots = e.selectFrom('snapshot').select('snapshot.seq').where('volume_id', '=', volumeId);
   return e.or([e('verdict.seq', '>=', mim), e('verdict.seq', 'in', snapshots)]);
 }
+
+/** The oldest point that a check has probed and condemned. */
+export async function firstBadOf(
+  db: CatalogReader,
+  { volume_id, name }: Pick<VolumeCheckRow, 'volume_id' | 'name'>,
+): Promise<VerdictRow | undefined> {
+  return await db
+    .selectFrom('verdict')
+    .selectAll()
+    .where('volume_id', '=', volume_id)
+    .where('check_name', '=', name)
+    .where('verdict', '=', 'bad')
+    .where('reused_seq', 'is', null)
+    .orderBy('seq')
+    .limit(1)
+    .executeTakeFirst();
+}

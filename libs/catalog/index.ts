@@ -1,7 +1,7 @@
 export type { Catalog, CatalogReader, CatalogTransaction } from './catalog.ts';
 export { coveringRuns, windowSpan } from './covering-runs.ts';
 export { openEmbeddedCatalog } from './embedded-catalog.ts';
-export { checkOf, checksOf, lastGoodOf, verdictsOf } from './checks.ts';
+export { checkOf, checksOf, firstBadOf, lastGoodOf, verdictsOf } from './checks.ts';
 export { clonePinId, holderOf, type PinRequest, pinPoint, unpinPoint } from './pins.ts';
 export { gapAtSeq, gapAtTime, gapsOf, openGapIn, storeGaps } from './gaps.ts';
 export { checkName, refuseTakenName } from './names.ts';

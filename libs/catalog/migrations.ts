@@ -399,5 +399,5 @@ export const migrations: Record<string, Migration> = {
   '005-gaps': gaps,
   '006-tapes': tapes,
   '007-checks': checks,
-  '008-retroactive': retroactive,
+  '009-retroactive': retroactive,
 };

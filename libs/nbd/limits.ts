@@ -83,3 +83,20 @@ export const nbdClientLimits: NbdClientLimits = {
 
 /** Of one range that is read as a stream. */
 export const readRangeLimits = { stepBytes: 1 << 20, stepsAheadMax: 4 } as const;
+
+/** How guests are given way (read-pace.ts). */
+export const readPaceLimits = {
+  /** While it is quiet, and while guests are busy. */
+  listenEveryMs: 1000,
+  listenAgainMs: 250,
+  probes: 10,
+  probeRestMs: 4,
+  /** Mean of the probes, to the best that was ever heard, above which guests are busy; within these bounds. */
+  busyRatio: 3,
+  busyMsMin: 0.5,
+  busyMsMax: 4,
+  /** Of the time, while they are: one read at a time, then a rest within these bounds. */
+  busyShare: 0.15,
+  restMsMin: 2,
+  restMsMax: 100,
+} as const;

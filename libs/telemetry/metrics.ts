@@ -374,6 +374,12 @@ export const metrics = {
     help: 'Walks and searches that wait, and those under way.',
     labels: ['state'],
   },
+  midmirror_entropy_turned_ratio: {
+    kind: 'gauge',
+    unit: '1',
+    help: 'Of the plain data of the volume, how much became dense in the time that says most: 0 to 1. Told of checks of kind entropy that go along with the writes, once they have read what is kept.',
+    labels: ['volume', 'check'],
+  },
   midmirror_webhook_waiting_seconds: {
     kind: 'gauge',
     unit: 's',

@@ -53,7 +53,7 @@ export function checkCommands(program: Command, open: () => Session): void {
   check
     .command('add <volume> <kind>')
     .description(
-      'give a volume a check: fsck, virus, postgres, sqlite, or command with a program of your own',
+      'give a volume a check: fsck, virus, postgres, sqlite, entropy (encryption, as it is written), or command with a program of your own',
     )
     .requiredOption('--name <name>', 'how it is called')
     .option(
@@ -88,8 +88,8 @@ export function checkCommands(program: Command, open: () => Session): void {
       });
       session.answer(
         made,
-        ({ name, schedule, retroactive }) =>
-          `Check ${name} of ${volume} is ready${schedule === null ? '' : `; it runs ${scheduleText(schedule)}`}. ${retroactive ? 'It goes over what is kept: mim check jobs' : `Try it: mim certify ${volume} --check ${name} --at latest`}`,
+        ({ name, ...runs }) =>
+          `Check ${name} of ${volume} is ready${runsText(runs) === ON_REQUEST ? '' : `; it runs ${runsText(runs)}`}. ${runs.retroactive ? 'It begins: mim check jobs' : `Try it: mim certify ${volume} --check ${name} --at latest`}`,
       );
     });
   check
@@ -295,10 +295,10 @@ async function showChecks(session: Session, volume: string): Promise<void> {
   session.answer({ checks }, () => {
     if (checks.length === 0)
       return `${volume} has no checks: \`mim check add ${volume} fsck --name fsck\` gives it one.`;
-    const rows = checks.map(({ name, kind, schedule, retroactive, lastGood, newest }) => [
+    const rows = checks.map(({ name, kind, lastGood, newest, ...runs }) => [
       name,
       kind,
-      `${schedule === null ? 'on request' : scheduleText(schedule)}${retroactive ? ', retroactively' : ''}`,
+      runsText({ kind, ...runs }),
       lastGood === null ? '-' : printPoint(lastGood),
       newest === null ? '-' : `${newest.verdict} at write ${newest.seq}`,
     ]);
@@ -388,6 +388,20 @@ function scheduleOf({ every, everySnapshot, nth }: AddOptions): Schedule | null 
   if (found === null)
     throw new MidmirrorError('bad-request', `--every: "${every}" is not a time such as 90s, 30m, 1h, 1d`);
   return { kind: 'every', everyMs: Number(found[1]) * UNIT_MS[found[2]!]! };
+}
+
+const ON_REQUEST = 'on request';
+
+function runsText({
+  kind,
+  settings,
+  schedule,
+  retroactive,
+}: Pick<ShownCheck, 'kind' | 'settings' | 'schedule' | 'retroactive'>): string {
+  const isLive = kind === 'entropy' && (settings as { live?: boolean }).live !== false;
+  const times = schedule === null ? [] : [scheduleText(schedule)];
+  const over = retroactive ? ['over what is kept when its signatures are new'] : [];
+  return [...(isLive ? ['as writes come'] : []), ...times, ...over].join(', ') || ON_REQUEST;
 }
 
 function scheduleText(schedule: Schedule): string {

@@ -55,6 +55,8 @@ export const runnerLimits = {
   /** Of what a check has read, as told with its verdict. */
   readRangesMax: 4096,
   doorwayCloseMsMax: 2000,
+  /** Of a read that listens for guests. */
+  paceProbeBytes: 4096,
   /** By one check to its own copy of a moment. */
   writtenBytesMax: 64 * 2 ** 30,
 } as const;
@@ -68,7 +70,7 @@ export const settingsLimits = {
 export interface EntropyLimits {
   /** What is judged as one: a page of most file systems. */
   blockBytes: number;
-  /** Blocks that are followed, a byte each: 16 MiB. Of a larger disk one of every so many. */
+  /** Blocks that are followed, a byte each; 2 GiB of them are read once. Of a larger disk one of every so many. */
   blocksMax: number;
   /** A quick encryption and a slow one. */
   horizonsMs: readonly number[];
@@ -91,17 +93,31 @@ export interface EntropyLimits {
 
 export const entropyLimits: EntropyLimits = {
   blockBytes: 4096,
-  blocksMax: 2 ** 24,
+  blocksMax: 2 ** 19,
   horizonsMs: [10 * 60_000, 24 * 3_600_000],
   turnedBytesMin: 1 << 20,
   turnedShareMin: 0.03,
   unusualFactor: 3,
-  inPlaceShareMin: 0.75,
+  inPlaceShareMin: 0.45,
   chiSquareRandomMax: 262,
   compressedShareMin: 0.3,
   chiSquareCounted: 400,
   usualHalfLifeMs: 30 * 86_400_000,
 };
+
+/** Of what is read to be judged by its entropy. */
+export const feedLimits = {
+  readBytesMax: 256 << 10,
+  readsAheadMax: 8,
+  /** Of a check: a step in so long a time, and those that are shorter are one. */
+  stepMs: 5 * 60_000,
+  /** Of a watch, in the service: a core's eighth or so. */
+  bytesPerSecondMax: 64 << 20,
+  /** Between two looks at what was written, each of which opens a point. */
+  lookEveryMs: 50,
+  /** While nothing is wrong, how often that is stored; and not without a write. */
+  goodEveryMs: 10 * 60_000,
+} as const;
 
 /** Of the service. */
 export const monitorLimits = {

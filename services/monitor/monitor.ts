@@ -22,6 +22,7 @@ import { Checks, readyOf, scheduleOf } from './checks.ts';
 import type { MonitorContext } from './context.ts';
 import { startBisect } from './core/bisect.ts';
 import { dueNow } from './core/due.ts';
+import { LiveWatches } from './entropy/live-watches.ts';
 import type { Verdict } from './core/verdict.ts';
 import { startWalk } from './core/walk.ts';
 import { bisectLimits, monitorLimits } from './limits.ts';
@@ -36,6 +37,7 @@ export class Monitor {
   readonly #context: MonitorContext;
   readonly #checks: Checks;
   readonly #webhook: Webhook | null;
+  readonly #watches: LiveWatches;
   readonly #responders: Responder[] = [];
   readonly #stop = new AbortController();
   readonly #lookingSinceMs = Date.now();
@@ -47,6 +49,9 @@ export class Monitor {
   constructor(context: MonitorContext) {
     this.#context = context;
     this.#checks = new Checks(context);
+    this.#watches = new LiveWatches(context, async (volume, check, { lastGood }) =>
+      this.#condemned(volume, check, lastGood),
+    );
     this.#webhook = context.webhook === null ? null : new Webhook(context, context.webhook);
   }
 
@@ -84,11 +89,13 @@ export class Monitor {
     const stopping = this.#responders.map((responder) => responder.stop());
     const stopped = [this.#webhook?.stop(), this.#retroactive?.stop(), this.#jobs?.stop(), this.#tick];
     await Promise.all([...stopped, ...stopping]);
+    await this.#watches.stop();
   }
 
   #tellOfIt({ counts }: Prober): void {
     const { telemetry, catalog, clock } = this.#context;
     telemetry.observe((report) => reportChecks(report, catalog.db, clock, counts));
+    telemetry.observe(async (report) => this.#watches.report(report));
     telemetry.observe(async (report) => {
       if (this.#webhook === null) report('midmirror_webhook_waiting_seconds', {}, 0);
       else await this.#webhook.report(report);
@@ -214,8 +221,11 @@ export class Monitor {
   #look(jobs: CheckJobs): void {
     void this.#retroactive?.look();
     this.#tick = this.#tick
-      .then(() => (this.#stop.signal.aborted ? undefined : this.#bySchedule(jobs)))
-      .catch((error: unknown) => this.#context.log(`schedules of checks: ${messageOf(error)}`));
+      .then(async () => {
+        if (!this.#stop.signal.aborted) await this.#watches.look();
+        if (!this.#stop.signal.aborted) await this.#bySchedule(jobs);
+      })
+      .catch((error: unknown) => this.#context.log(`checks by themselves: ${messageOf(error)}`));
   }
 
   async #bySchedule(jobs: CheckJobs): Promise<void> {
@@ -271,25 +281,34 @@ export class Monitor {
     });
   }
 
-  /** What the check's owner wants done when a point is condemned: once for each last good point. */
   async #ended(row: CheckJobRow, end: ToldCheckEnd): Promise<void> {
-    const { catalog, bus, log } = this.#context;
     if (end.kind !== 'condemned' && end.kind !== 'found') return;
-    const check = (await checksOf(catalog.db, row.volume_id)).find(({ name }) => name === row.check_name);
-    if (check?.on_condemned !== 'clone') return;
-    const good = end.lastGood ?? (await lastGoodOf(catalog.db, row.volume_id, row.check_name));
-    if (good === undefined || good === null)
-      return log(`volume ${row.volume_name}: no good point for a clone is known`);
-    const name = `rescue-${row.volume_name}-${good.seq}`.slice(0, monitorLimits.nameCharactersMax);
+    const { db } = this.#context.catalog;
+    const check = (await checksOf(db, row.volume_id)).find(({ name }) => name === row.check_name);
+    if (check === undefined) return;
+    await this.#condemned({ id: row.volume_id, name: row.volume_name }, check, end.lastGood);
+  }
+
+  /** What the check's owner wants done when a point is condemned: once for each last good point. */
+  async #condemned(
+    volume: Pick<VolumeRow, 'id' | 'name'>,
+    check: VolumeCheckRow,
+    lastGood: { seq: number } | null,
+  ): Promise<void> {
+    const { catalog, bus, log } = this.#context;
+    if (check.on_condemned !== 'clone') return;
+    const good = lastGood ?? (await lastGoodOf(catalog.db, volume.id, check.name));
+    if (good === undefined) return log(`volume ${volume.name}: no good point for a clone is known`);
+    const name = `rescue-${volume.name}-${good.seq}`.slice(0, monitorLimits.nameCharactersMax);
     await ask(bus, 'mapping-index.create-clone', {
-      volumeId: row.volume_id,
+      volumeId: volume.id,
       at: `seq:${good.seq}`,
       name,
     }).then(
-      () => log(`volume ${row.volume_name}: clone ${name} of the last good point is ready`),
+      () => log(`volume ${volume.name}: clone ${name} of the last good point is ready`),
       (error: unknown) => {
         const isThere = error instanceof MidmirrorError && error.code === 'conflict';
-        if (!isThere) log(`volume ${row.volume_name}: no clone of the last good point: ${messageOf(error)}`);
+        if (!isThere) log(`volume ${volume.name}: no clone of the last good point: ${messageOf(error)}`);
       },
     );
   }

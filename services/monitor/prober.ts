@@ -1,28 +1,25 @@
 // One probe: what a check says of one moment. An earlier verdict that still holds is taken instead.
 import { isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
-import { ask, tell } from '@midmirror/bus';
-import {
-  type CatalogTransaction,
-  fromNs,
-  toNs,
-  type VerdictRow,
-  type VolumeCheckRow,
-  type VolumeRow,
-} from '@midmirror/catalog';
+import { ask } from '@midmirror/bus';
+import { firstBadOf, toNs, type VerdictRow, type VolumeCheckRow, type VolumeRow } from '@midmirror/catalog';
+import { ReadPace } from '@midmirror/nbd';
 import { printTime } from '@midmirror/point';
 import { noProbes, type ProbeCounts } from './check-metrics.ts';
 import { readyOf } from './checks.ts';
-import { SOURCE, type MonitorContext } from './context.ts';
+import type { MonitorContext } from './context.ts';
 import type { ByteRange } from './core/read-set.ts';
 import { type EarlierVerdict, holdsFor, nearestVerdicts, type Probe } from './core/reuse.ts';
 import type { Verdict } from './core/verdict.ts';
 import type { ReadyCheck } from './kinds/all-kinds.ts';
 import { monitorLimits } from './limits.ts';
+import { momentsTo, reachMoments } from './entropy/moments.ts';
+import { entropy, type EntropySettings } from './kinds/entropy/plan.ts';
 import { reach, type Reached } from './reach.ts';
 import type { CheckResult } from './runner/check-plan.ts';
 import { findIsolation, type Isolation } from './runner/isolation.ts';
 import { runCheck } from './runner/run-check.ts';
 import { Slots } from './loops/slots.ts';
+import { storeVerdict } from './verdicts.ts';
 
 export interface Probed {
   verdict: Verdict;
@@ -33,6 +30,11 @@ export interface Probed {
 type VerdictOf = Pick<VerdictRow, 'volume_id' | 'check_name' | 'check_key'>;
 type Said = Pick<VerdictRow, 'verdict' | 'reason' | 'output' | 'read_ranges' | 'reused_seq' | 'duration_ms'>;
 
+interface Point {
+  seq: number;
+  timeNs: string;
+}
+
 export class Prober {
   readonly #context: MonitorContext;
   /** What keeps checks apart here: looked for when the first one runs. */
@@ -40,6 +42,7 @@ export class Prober {
   readonly #slots = new Slots(monitorLimits.slotsMax);
   /** Checks whose probes follow one another, so that none is made of what another is just finding out. */
   readonly #inTurn = new Map<string, Slots>();
+  readonly #pace = new ReadPace();
   readonly counts: ProbeCounts = noProbes();
 
   constructor(context: MonitorContext) {
@@ -88,6 +91,7 @@ export class Prober {
     // Between the plan and the probe the policy may have let it go.
     if (point === null) return { verdict: 'cannot-tell', reused: false };
     const said =
+      (await this.#condemnedBefore(check, ready, seq)) ??
       (await this.#reused(volume, check, ready, checkKey, seq)) ??
       (await this.#slots.within(queue, signal, () =>
         this.#run(volume, check, ready, { seq, timeNs: point.timeNs }, signal),
@@ -101,11 +105,25 @@ export class Prober {
       check_key: checkKey,
       at_ns: toNs(this.#context.clock.nowNs()),
     };
-    await this.#store(row, check);
+    await storeVerdict(this.#context, row, check);
     const probed = { verdict: said.verdict as Verdict, reused: said.reused_seq !== null };
     if (probed.reused) this.counts.reused += 1;
     else this.counts.probes[probed.verdict] += 1;
     return probed;
+  }
+
+  /**
+   * Of a check that judges writes, not what stands there: what was written before a condemned point still stands in those
+   * after it, whatever has been written since.
+   */
+  async #condemnedBefore(check: VolumeCheckRow, { kind }: ReadyCheck, seq: number): Promise<Said | null> {
+    if (kind.name !== entropy.name) return null;
+    const bad = await firstBadOf(this.#context.catalog.db, check);
+    if (bad === undefined || bad.seq >= seq) return null;
+    return {
+      ...{ verdict: 'bad', output: '', read_ranges: null, reused_seq: bad.seq, duration_ms: 0 },
+      reason: `it comes after write ${bad.seq}, which is condemned: ${bad.reason}`,
+    };
   }
 
   async #reused(
@@ -181,11 +199,26 @@ export class Prober {
     return await this.#isolation;
   }
 
+  async #reach(
+    volume: VolumeRow,
+    { kind, settings }: Pick<ReadyCheck, 'kind' | 'settings'>,
+    { seq, timeNs }: Point,
+    folder: string,
+  ): Promise<Reached> {
+    const need = kind.need(settings);
+    const pace = this.#pace;
+    if (need !== 'writes') return await reach(this.#context, volume, seq, { need, folder, pace });
+    const point = { seq, timeMs: Number(BigInt(timeNs) / 1_000_000n) };
+    const moments = await momentsTo(this.#context, volume, point, settings as EntropySettings);
+    if (moments !== null) return await reachMoments(this.#context, volume, moments, { folder, pace });
+    throw new MidmirrorError('not-found', 'nothing is kept before this point to hold its writes against');
+  }
+
   async #run(
     volume: VolumeRow,
     check: VolumeCheckRow,
     { kind, settings }: ReadyCheck,
-    { seq, timeNs }: { seq: number; timeNs: string },
+    { seq, timeNs }: Point,
     signal: AbortSignal,
   ): Promise<Said> {
     const moment = { volume: volume.name, check: check.name, seq, time: printTime(BigInt(timeNs)) };
@@ -194,7 +227,7 @@ export class Prober {
     try {
       const result = await runCheck(
         async ({ scratch }) => {
-          reached = await reach(this.#context, volume, seq, kind.need(settings), scratch).catch(
+          reached = await this.#reach(volume, { kind, settings }, { seq, timeNs }, scratch).catch(
             (error: unknown) => {
               away = error;
               throw error;
@@ -218,50 +251,6 @@ export class Prober {
       });
     }
   }
-
-  async #store(row: VerdictRow, check: VolumeCheckRow): Promise<void> {
-    const { catalog, bus, clock } = this.#context;
-    await catalog.transaction(async (tx) => {
-      await refuseUnlessThere(tx, check);
-      const before = await tx
-        .selectFrom('verdict')
-        .select('verdict')
-        .where('volume_id', '=', row.volume_id)
-        .where('check_name', '=', row.check_name)
-        .where('seq', '=', row.seq)
-        .executeTakeFirst();
-      await tx
-        .deleteFrom('verdict')
-        .where('volume_id', '=', row.volume_id)
-        .where('check_name', '=', row.check_name)
-        .where('seq', '=', row.seq)
-        .execute();
-      await tx.insertInto('verdict').values(row).execute();
-      if (row.verdict === 'cannot-tell' || before?.verdict === row.verdict) return;
-      const about = { check: row.check_name, seq: row.seq, pointNs: fromNs(row.time_ns).toString() };
-      const event = { volumeId: row.volume_id, timeNs: clock.nowNs().toString() };
-      await tell(
-        bus,
-        tx,
-        SOURCE,
-        row.verdict === 'good'
-          ? { type: 'mirror.certified', ...event, data: about }
-          : { type: 'mirror.condemned', ...event, data: { ...about, reason: row.reason } },
-      );
-    });
-  }
-}
-
-/** It may have been taken away since, and another one have its name by now. */
-async function refuseUnlessThere(tx: CatalogTransaction, check: VolumeCheckRow): Promise<void> {
-  const now = await tx
-    .selectFrom('volume_check')
-    .select('created_ns')
-    .where('volume_id', '=', check.volume_id)
-    .where('name', '=', check.name)
-    .executeTakeFirst();
-  if (now?.created_ns !== check.created_ns)
-    throw new MidmirrorError('not-found', `check "${check.name}" was taken away while it ran`);
 }
 
 /** What was read badly may have been taken for damage. */

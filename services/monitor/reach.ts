@@ -4,6 +4,7 @@
 import { dirname } from 'node:path';
 import { MidmirrorError, messageOf } from '@midmirror/basis';
 import { type MirrorFiles, openMirror, thisMachine, undoStale } from '@midmirror/mirror-files';
+import type { ReadPace } from '@midmirror/nbd';
 import type { MonitorContext } from './context.ts';
 import type { ByteRange } from './core/read-set.ts';
 import type { CheckInput, Need } from './kinds/kind.ts';
@@ -20,13 +21,20 @@ export interface Reached {
   close(): Promise<void>;
 }
 
-/** `folder`: for the doorway's socket. Rejects with MidmirrorError; nothing is left then. */
+export interface Way {
+  need: Exclude<Need, 'writes'>;
+  /** For the doorway's socket. */
+  folder: string;
+  /** Of all that is read for checks. */
+  pace: ReadPace;
+}
+
+/** Rejects with MidmirrorError; nothing is left then. */
 export async function reach(
   context: MonitorContext,
   volume: { name: string },
   seq: number,
-  need: Need,
-  folder: string,
+  { need, folder, pace }: Way,
 ): Promise<Reached> {
   const writable = need === 'writable-disk' || need === 'writable-files';
   const undo: (() => Promise<unknown>)[] = [];
@@ -39,7 +47,7 @@ export async function reach(
   };
   try {
     const uri = context.exportUri(`${volume.name}@seq:${seq}`);
-    const doorway: Doorway = await openDoorway({ uri, folder, writable });
+    const doorway: Doorway = await openDoorway({ uri, folder, writable, pace });
     undo.push(() => doorway.close());
     const facts = {
       get read() {

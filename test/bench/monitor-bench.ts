@@ -26,6 +26,8 @@ const FILE_BYTES = 16 << 10;
 const INODE = 500;
 const WRITES_AT_ONCE = 512;
 const POLL_MS = 5;
+/** As the command line does. */
+const WALK_POLL_MS = 250;
 
 const { values } = parseArgs({
   options: {
@@ -180,7 +182,7 @@ class Bench {
 
   /** Of a volume while moments of it are checked by fsck, one after another. */
   async walk(): Promise<void> {
-    const latest = await this.#fill('walk', probes);
+    await this.#fill('walk', probes, { marked: true });
     await this.#appliance.post('/volumes', { name: 'written', sizeBytes });
     const load = { rw: 'randwrite', blockBytes: 4096, depth: 32, fsync: 0, sizeBytes, seconds } as const;
     const alone: Measured[] = [];
@@ -190,14 +192,9 @@ class Bench {
       await succeed('sync', []);
       const quiet = await measure(this.#server.uri('written'), this.#server.pid, load);
       let ending = false;
-      const check = await this.#check('walk', 'fsck', {});
       const walking = (async () => {
-        for (let i = 0; !ending; i += 1) {
-          // After the last moment by another check: none has been told to that one.
-          const by = i % probes === 0 && i > 0 ? await this.#check('walk', 'fsck', {}) : check;
-          await this.#certified('walk', by, `seq:${latest - (i % probes)}`);
-          made += 1;
-        }
+        // Each time by another check: none has been told to that one.
+        while (!ending) made += await this.#walked(await this.#check('walk', 'fsck', {}), () => ending);
       })();
       const busy = await measure(this.#server.uri('written'), this.#server.pid, load);
       ending = true;
@@ -220,8 +217,23 @@ class Bench {
     for (const name of ['walk', 'written']) await this.#appliance.delete(`/volumes/${name}`);
   }
 
+  /** One walk over all its points, or until it is not wanted any more. How many probes it made. */
+  async #walked(check: string, isEnough: () => boolean): Promise<number> {
+    const { job } = await this.#appliance.post<{ job: ShownJob }>('/volumes/walk/certifications', { check });
+    for (;;) {
+      const { job: now } = await this.#appliance.get<{ job: ShownJob }>(`/check-jobs/${job.job}`);
+      if (now.status === 'done') return now.probes;
+      assert.ok(now.status === 'queued' || now.status === 'running', `${now.status}: ${now.error?.message}`);
+      if (isEnough()) {
+        await this.#appliance.delete(`/check-jobs/${job.job}`);
+        return now.probes;
+      }
+      await pause(WALK_POLL_MS);
+    }
+  }
+
   /** A volume with the file system, on the MIM, and `more` writes to a file of it. The number of the last one. */
-  async #fill(name: string, more: number): Promise<number> {
+  async #fill(name: string, more: number, { marked = false } = {}): Promise<number> {
     await this.#appliance.post('/volumes', { name, sizeBytes });
     await play(this.#server.uri(name), imageWrites(this.#image));
     await this.#appliance.post(`/volumes/${name}/syncs`, { closeSnapshot: true });
@@ -231,6 +243,8 @@ class Bench {
     for (let i = 1; i <= more; i += 1) {
       boot.writeUInt32LE(i);
       await client.write(0, boot);
+      if (marked)
+        await this.#appliance.post(`/volumes/${name}/marks`, { name: `moment-${i}`, kind: 'bookmark' });
     }
     await client.close();
     return (await this.#appliance.get<{ seq: number }>(`/volumes/${name}/resolve?at=latest`)).seq;

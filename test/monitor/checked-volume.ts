@@ -17,7 +17,7 @@ import { type ApplianceProcess, succeed } from '../appliance/appliance-process.t
 /** Of each ext4 here. */
 export const BLOCK_BYTES = 4096;
 const POLL_MS = 20;
-const WAIT_MS_MAX = 30_000;
+const WAIT_MS_MAX = 120_000;
 
 /** An ext4 with the files of `fill`'s folder, as a file. */
 export async function ext4Image(
@@ -162,7 +162,7 @@ export async function walkedByItself(
   return await ended(appliance, job.job);
 }
 
-/** Polls; fails after half a minute. */
+/** Polls; fails after two minutes. */
 export async function until<T>(
   what: string,
   look: () => T | null | undefined | false | Promise<T | null | undefined | false>,

@@ -101,7 +101,10 @@ qemu-io -r -f raw -c 'read -v ${77 * SECTOR} 512' "$MIM_MIRROR_URI" >"$TMPDIR/sa
     assert.equal(probed('at-once').length, 1, String(probed('at-once')));
 
     // By itself when it is new.
-    assert.match(await add('new', '--steady', '--retroactive'), /It goes over what is kept: mim check jobs/);
+    assert.match(
+      await add('new', '--steady', '--retroactive'),
+      /ready; it runs over what is kept when its signatures are new\. It begins: mim check jobs/,
+    );
     const walk = await walkedByItself(appliance, 'new');
     assert.deepEqual([walk.probes, walk.reused, walk.end?.kind], [3, 4, 'past-condemned']);
     assert.deepEqual([walk.end?.lastGood?.seq, walk.end?.firstBad?.seq], [6, 4]);
@@ -114,6 +117,6 @@ qemu-io -r -f raw -c 'read -v ${77 * SECTOR} 512' "$MIM_MIRROR_URI" >"$TMPDIR/sa
     assert.match(shown.stdout, /retroactive +db +new .* done +7 points: 3 probed, 4 as before, 2 condemned/);
     assert.match(
       (await appliance.mim('check', 'list', 'db')).stdout,
-      /new +command +on request, retroactively/,
+      /new +command +over what is kept when its signatures are new/,
     );
   }));

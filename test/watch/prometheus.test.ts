@@ -49,6 +49,8 @@ test('every query of the dashboard and of the alerts returns data of a running a
         const check = ['--name', 'all', '--program', '/bin/true', '--every', '1h'];
         const added = await appliance.mim('check', 'add', 'db', 'command', ...check);
         assert.equal(added.status, 0, added.stderr);
+        const watched = await appliance.mim('check', 'add', 'db', 'entropy', '--name', 'writes');
+        assert.equal(watched.status, 0, watched.stderr);
         await everyQueryAnswers(prometheus, ['db'], { replicators: true, tapes: true, checks: true });
         await past.close();
       } finally {

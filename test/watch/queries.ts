@@ -12,7 +12,8 @@ const COMPARISON = /\s*[<>]=?\s*[\d.]+$/;
 const TOLD_WITH_TAPES = /^midmirror_tape_(?:last_written_timestamp|overdue)_seconds$/;
 
 /** Of each check alone. */
-const TOLD_WITH_CHECKS = /^midmirror_check_(?:last_good_\w+|condemned|cannot_tell|overdue_\w+|interval_\w+)$/;
+const TOLD_WITH_CHECKS =
+  /^midmirror_(?:check_(?:last_good_\w+|condemned|cannot_tell|overdue_\w+|interval_\w+)|entropy_\w+)$/;
 
 /** Of alerts that are not of a volume, or not of that alone. */
 const LEGENDS: Readonly<Record<string, string>> = {

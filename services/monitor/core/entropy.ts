@@ -23,16 +23,19 @@ export interface EntropyFacts {
   overwrittenBytes: number;
   /** Plain data that there was. */
   plainBytes: number;
-  /** What has turned, of the plain data: 0 to 1; and of all that was newly dense. */
+  /** What has turned, of the plain data: 0 to 1; and of all that was newly dense and may be of the same making. */
   turnedShare: number;
   inPlaceShare: number;
-  /** Of what was newly dense; 255 is random, as encrypted data is. */
+  /** Of that; 255 is random, as encrypted data is. */
   chiSquareMean: number;
   /** The most that turned in so long a time before, as a share too. */
   usualShare: number;
 }
 
-const FADING = ['written', 'dense', 'turned', 'overwritten', 'lost', 'fresh', 'chiSquares'] as const;
+const FADING = [
+  ...(['written', 'dense', 'turned', 'overwritten', 'lost', 'fresh'] as const),
+  ...(['turnedChiSquares', 'freshChiSquares'] as const),
+] as const;
 
 /** Counts that fade: of what was added a horizon ago, 1/e is left. In blocks. */
 class Fading {
@@ -44,8 +47,9 @@ class Fading {
   /** Plain data that was trimmed or zeroed, and dense data where nothing was. */
   lost = 0;
   fresh = 0;
-  /** Of what was newly dense, summed up. */
-  chiSquares = 0;
+  /** Summed up. */
+  turnedChiSquares = 0;
+  freshChiSquares = 0;
   /** The most that turned: in the time before the last, in the last, and now. A time is as long as the horizon. */
   usual = 0;
   #last = 0;
@@ -88,14 +92,17 @@ class Fading {
     return this.turned + Math.min(this.lost, this.fresh);
   }
 
-  get inPlaceShare(): number {
-    const newlyDense = this.turned + this.fresh;
-    return newlyDense === 0 ? 0 : this.turnedInAll / newlyDense;
-  }
-
-  get chiSquareMean(): number {
-    const newlyDense = this.turned + this.fresh;
-    return newlyDense === 0 ? 0 : this.chiSquares / newlyDense;
+  /**
+   * What came new beside it counts when it may be of the same making: archives that are unpacked hide no encryption, which
+   * is more even. All of it then, else what turned alone.
+   */
+  newlyDense(chiSquareRandomMax: number): { blocks: number; chiSquareMean: number } {
+    const { turned, fresh, turnedChiSquares, freshChiSquares } = this;
+    const isOther =
+      turnedChiSquares <= chiSquareRandomMax * turned && freshChiSquares > chiSquareRandomMax * fresh;
+    const blocks = turned + (isOther ? 0 : fresh);
+    const sum = turnedChiSquares + (isOther ? 0 : freshChiSquares);
+    return { blocks, chiSquareMean: blocks === 0 ? 0 : sum / blocks };
   }
 }
 
@@ -132,10 +139,12 @@ export class EntropyWatch {
         fading.written += 1;
         if (before === BlockClass.plain || before === BlockClass.dense) fading.overwritten += 1;
         if (now === BlockClass.dense) fading.dense += 1;
-        if (newlyDense) {
-          fading.chiSquares += chi;
-          if (before === BlockClass.plain) fading.turned += 1;
-          else fading.fresh += 1;
+        if (newlyDense && before === BlockClass.plain) {
+          fading.turned += 1;
+          fading.turnedChiSquares += chi;
+        } else if (newlyDense) {
+          fading.fresh += 1;
+          fading.freshChiSquares += chi;
         } else if (now === BlockClass.empty && before === BlockClass.plain) fading.lost += 1;
       }
     });
@@ -164,10 +173,17 @@ export class EntropyWatch {
     return all.reduce((most, one) => (rank(one) > rank(most) ? one : most));
   }
 
-  /** Somebody who knows says that what was condemned was rightful: from now on so much is usual. */
-  accept(timeMs: number): void {
-    this.#fade(timeMs);
-    for (const fading of this.#fading) fading.usual = Math.max(fading.usual, fading.turnedInAll);
+  get blockBytes(): number {
+    return this.#blocks.blockBytes;
+  }
+
+  /** Calls `visit` with the first byte of each followed block that a range touches, ascending: what a write of it may change. */
+  touched(startBytes: number, lengthBytes: number, visit: (atBytes: number) => void): void {
+    if (lengthBytes === 0) return;
+    const { blockBytes } = this.#blocks;
+    const first = startBytes - (startBytes % blockBytes);
+    const end = Math.ceil((startBytes + lengthBytes) / blockBytes) * blockBytes;
+    this.#blocks.within(first, end - first, (_, atBytes) => visit(atBytes));
   }
 
   #each(startBytes: number, bytes: Uint8Array, visit: (index: number, block: Uint8Array) => void): void {
@@ -190,12 +206,13 @@ export class EntropyWatch {
     const { blockBytes, turnedBytesMin, turnedShareMin, unusualFactor, inPlaceShareMin } = this.#limits;
     const { chiSquareRandomMax, compressedShareMin } = this.#limits;
     const turned = fading.turnedInAll;
-    const shareMin = fading.chiSquareMean <= chiSquareRandomMax ? turnedShareMin : compressedShareMin;
+    const { blocks, chiSquareMean } = fading.newlyDense(chiSquareRandomMax);
+    const shareMin = chiSquareMean <= chiSquareRandomMax ? turnedShareMin : compressedShareMin;
     return (
       turned * blockBytes * this.#blocks.stride >= turnedBytesMin &&
       turned >= shareMin * this.#plainBefore(fading) &&
       turned >= unusualFactor * fading.usual &&
-      fading.inPlaceShare >= inPlaceShareMin
+      turned >= inPlaceShareMin * blocks
     );
   }
 
@@ -208,6 +225,7 @@ export class EntropyWatch {
       Math.round(blocks * this.#blocks.blockBytes * this.#blocks.stride);
     const plain = this.#plainBefore(fading);
     const share = (blocks: number): number => (plain === 0 ? 0 : blocks / plain);
+    const newly = fading.newlyDense(this.#limits.chiSquareRandomMax);
     return {
       horizonMs: fading.horizonMs,
       writtenBytes: bytes(fading.written),
@@ -216,8 +234,8 @@ export class EntropyWatch {
       overwrittenBytes: bytes(fading.overwritten),
       plainBytes: bytes(plain),
       turnedShare: share(fading.turnedInAll),
-      inPlaceShare: fading.inPlaceShare,
-      chiSquareMean: fading.chiSquareMean,
+      inPlaceShare: newly.blocks === 0 ? 0 : fading.turnedInAll / newly.blocks,
+      chiSquareMean: newly.chiSquareMean,
       usualShare: share(fading.usual),
     };
   }

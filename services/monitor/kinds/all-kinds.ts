@@ -1,6 +1,7 @@
-// The kinds of checks that run a program, by name. `entropy` is none of them: it looks at writes (core/entropy.ts).
+// The kinds of checks, by name.
 import { MidmirrorError } from '@midmirror/basis';
 import { command } from './command.ts';
+import { entropy } from './entropy/plan.ts';
 import { fsck } from './fsck/plan.ts';
 import type { CheckKind } from './kind.ts';
 import { postgres } from './postgres/plan.ts';
@@ -16,7 +17,7 @@ export interface ReadyCheck {
   readonly steady: boolean;
 }
 
-const kinds = { command, fsck, postgres, sqlite, virus } as const;
+const kinds = { command, entropy, fsck, postgres, sqlite, virus } as const;
 
 export type KindName = keyof typeof kinds;
 
@@ -26,7 +27,7 @@ export const kindNames: readonly KindName[] = Object.keys(kinds) as KindName[];
 export function readyCheck(name: string, given: unknown): ReadyCheck {
   if (!Object.hasOwn(kinds, name))
     throw new MidmirrorError('bad-request', `there is no kind of check "${name}"`, {
-      hint: `there are: ${kindNames.join(', ')}, entropy`,
+      hint: `there are: ${kindNames.join(', ')}`,
     });
   return ready(kinds[name as KindName] as CheckKind<unknown>, given);
 }

@@ -23,9 +23,11 @@ export interface CheckInput {
   file?: { path: string; writable: boolean };
   /** Its file system, mounted; partitions in folders of their own, or one alone. */
   files?: { path: string; writable: boolean };
+  /** Of what needs the writes before it: where they are gone through from, then each up to the moment itself. NBD. */
+  moments?: { uri: string; seq: number; timeMs: number }[];
 }
 
-export type Need = 'disk' | 'writable-disk' | 'files' | 'writable-files';
+export type Need = 'disk' | 'writable-disk' | 'files' | 'writable-files' | 'writes';
 
 /** What a plan is made of: the input after the runner has put its doorway in place. */
 export interface PlanInput extends CheckInput {

@@ -9,12 +9,14 @@ import {
   type NbdServer,
   type NbdTarget,
   parseNbdUri,
+  type ReadPace,
   remoteExports,
   startNbdServer,
 } from '@midmirror/nbd';
 import { type ByteRange, ReadSet } from '../core/read-set.ts';
 import { runnerLimits } from '../limits.ts';
-import { NAME } from './doorway-names.ts';
+import { NAME, socketIn } from './doorway-names.ts';
+import { pacedExports } from './paced-exports.ts';
 import { WrittenDisk, WrittenOver } from './written-over.ts';
 
 export interface DoorwayOptions {
@@ -24,6 +26,8 @@ export interface DoorwayOptions {
   folder: string;
   /** It may be written to: that is kept here, and gone when the doorway is closed. */
   writable: boolean;
+  /** Of all doorways of the monitor together. */
+  pace: ReadPace;
 }
 
 export interface Doorway {
@@ -41,14 +45,8 @@ export interface Doorway {
 const PART = /^mirror\/(\d+)\+(\d+)$/;
 
 /** Rejects with MidmirrorError, `unavailable` while the appliance is away. */
-export async function openDoorway({ uri, folder, writable }: DoorwayOptions): Promise<Doorway> {
-  const path = `${folder}/nbd`;
-  if (Buffer.byteLength(path) > runnerLimits.socketPathBytesMax)
-    throw new MidmirrorError(
-      'bad-request',
-      `the socket ${path} has a path of more than ${runnerLimits.socketPathBytesMax} bytes, which no program can open`,
-      { hint: 'give the monitor a state directory with a shorter path' },
-    );
+export async function openDoorway({ uri, folder, writable, pace }: DoorwayOptions): Promise<Doorway> {
+  const path = socketIn(folder);
   const target = parseNbdUri(uri);
   const seen: Seen = { read: new ReadSet(runnerLimits.readRangesMax), failure: null };
   // Held to the end: the appliance keeps the point.
@@ -57,7 +55,7 @@ export async function openDoorway({ uri, folder, writable }: DoorwayOptions): Pr
   let server: NbdServer;
   try {
     if (writable) over = new WrittenOver(folder, runnerLimits.writtenBytesMax);
-    server = await startNbdServer({ listen: { path }, directory: oneExport(target, seen, over) });
+    server = await startNbdServer({ listen: { path }, directory: oneExport({ target, pace }, seen, over) });
   } catch (error) {
     await over?.close();
     await held.close();
@@ -85,11 +83,13 @@ interface Seen {
   failure: string | null;
 }
 
-function oneExport(target: NbdTarget, seen: Seen, over: WrittenOver | null): ExportDirectory {
-  const upstream = remoteExports({
-    resolve: async () => ({ address: target.address, exportName: target.exportName }),
-    list: async () => [],
-  });
+function oneExport(
+  { target, pace }: { target: NbdTarget; pace: ReadPace },
+  seen: Seen,
+  over: WrittenOver | null,
+): ExportDirectory {
+  const remote = remoteExports({ resolve: async () => target, list: async () => [] });
+  const upstream = pacedExports(remote, pace);
   return {
     list: async () => [{ name: NAME, description: 'what is to be checked' }],
     open: async (name) => {

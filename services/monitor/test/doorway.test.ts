@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { test } from 'node:test';
-import { connectNbd } from '@midmirror/nbd';
+import { connectNbd, ReadPace } from '@midmirror/nbd';
 import { openDoorway } from '../runner/doorway.ts';
 import { partUri } from '../runner/doorway-names.ts';
 import { MemoryDisk, serving } from './recorded-disk.ts';
@@ -17,7 +17,7 @@ function patterned(): MemoryDisk {
 test('the export and parts of it are there, and no other', () =>
   withFolder((folder) =>
     serving(folder, patterned(), async (uri) => {
-      const door = await openDoorway({ uri, folder, writable: false });
+      const door = await openDoorway({ uri, folder, writable: false, pace: new ReadPace() });
       const whole = await connectNbd(door.uri);
       assert.deepEqual([whole.sizeBytes, whole.facts.readOnly], [SIZE, true]);
       await assert.rejects(whole.write(0, Buffer.alloc(512)));
@@ -47,7 +47,7 @@ test('what is written to it is kept at its place and read again, and the disk be
   withFolder(async (folder) => {
     const disk = patterned();
     await serving(folder, disk, async (uri) => {
-      const door = await openDoorway({ uri, folder, writable: true });
+      const door = await openDoorway({ uri, folder, writable: true, pace: new ReadPace() });
       const part = await connectNbd(partUri(door.uri, 8192, 8192));
       await part.write(1024, Buffer.alloc(1024, 0xaa), true);
       await part.zeroes(4096, 512);
@@ -69,14 +69,19 @@ test('that something could not be read is remembered', () =>
     broken.tryRead = () => false;
     broken.read = () => Promise.reject(new Error('no such block'));
     await serving(folder, broken, async (uri) => {
-      const door = await openDoorway({ uri, folder, writable: false });
+      const door = await openDoorway({ uri, folder, writable: false, pace: new ReadPace() });
       const client = await connectNbd(door.uri);
       await assert.rejects(client.read(0, 512));
       assert.match(door.failure ?? '', /EIO/);
       await client.close();
       await door.close();
     });
-    const nobody = { uri: `nbd+unix:///db?socket=${folder}/nobody`, folder, writable: false };
+    const nobody = {
+      uri: `nbd+unix:///db?socket=${folder}/nobody`,
+      folder,
+      writable: false,
+      pace: new ReadPace(),
+    };
     await assert.rejects(openDoorway(nobody), { code: 'unavailable' });
   }));
 
@@ -85,7 +90,7 @@ test('a state directory that is too deep for a socket is refused', () =>
     const deep = `${folder}/${'d'.repeat(100)}`;
     mkdirSync(deep);
     await assert.rejects(
-      openDoorway({ uri: 'nbd://127.0.0.1/db', folder: deep, writable: false }),
+      openDoorway({ uri: 'nbd://127.0.0.1/db', folder: deep, writable: false, pace: new ReadPace() }),
       /has a path of more than 107 bytes/,
     );
   }));

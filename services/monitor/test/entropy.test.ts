@@ -155,20 +155,26 @@ test('neither does a disk that is used as before: texts rewritten, archives repl
   }
 });
 
-test('what somebody has accepted is usual from then on, and forgotten in time', () => {
-  const { watch } = seeded(new SeededRandom(6));
-  const nightly = (timeMs: number): string => {
-    for (let at = 0; at < 1200; at += FILE_BLOCKS)
-      watch.write(timeMs, at * BLOCK, randomBytes(FILE_BLOCKS * BLOCK));
-    const { verdict } = watch.look(timeMs);
-    if (verdict === 'bad') watch.accept(timeMs);
-    const plain = text(new SeededRandom(7), 1200 * BLOCK);
-    watch.write(timeMs + 1000, 0, plain);
-    return verdict;
-  };
-  const day = 24 * 60 * MINUTE;
-  assert.deepEqual([nightly(0), nightly(day), nightly(2 * day)], ['bad', 'good', 'good']);
-  assert.equal(nightly(10 * 365 * day), 'bad');
+test('archives that are unpacked at the same time hide no encryption', () => {
+  const { watch, data } = seeded(new SeededRandom(9));
+  const archive = deflateSync(text(new SeededRandom(10), 2000 * BLOCK), { level: 1 });
+  watch.write(0, DATA_BLOCKS * BLOCK, archive.subarray(0, Math.floor(archive.length / BLOCK) * BLOCK));
+  assert.ok(watch.look(0).facts.denseBytes > 500 * BLOCK);
+  const tenth = DATA_BLOCKS / 10;
+  for (let at = 0; at < tenth; at += FILE_BLOCKS)
+    watch.write(at, at * BLOCK, encrypted(data.subarray(at * BLOCK, (at + FILE_BLOCKS) * BLOCK)));
+  assert.equal(watch.look(tenth).verdict, 'bad');
+});
+
+test('encrypted copies whose originals are overwritten with anything are told as encrypted files are', () => {
+  const { watch, data } = seeded(new SeededRandom(11));
+  const tenth = DATA_BLOCKS / 10;
+  for (let at = 0; at < tenth; at += FILE_BLOCKS) {
+    const file = data.subarray(at * BLOCK, (at + FILE_BLOCKS) * BLOCK);
+    watch.write(at, (DATA_BLOCKS + at) * BLOCK, encrypted(file));
+    watch.write(at, at * BLOCK, randomBytes(file.length));
+  }
+  assert.equal(watch.look(tenth).verdict, 'bad');
 });
 
 test('of a disk with too many blocks one of every so many is followed, and the shares stay right', () => {
@@ -203,6 +209,33 @@ test('every block that lies whole in a range is met once, at any stride', () => 
           const cut = bounds.some((bound) => bound > at && bound < at + 8);
           assert.equal(parts.get(index), cut ? undefined : at);
         }
+      },
+    ),
+  );
+});
+
+test('the blocks that a write touches are those that it covers whole or in part', () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 60 }),
+      fc.integer({ min: 1, max: 60 }),
+      fc.nat(60 * 8),
+      fc.nat(60 * 8),
+      (blocks, blocksMax, from, bytes) => {
+        const sizeBytes = blocks * 8;
+        const watch = new EntropyWatch(sizeBytes, { blockBytes: 8, blocksMax });
+        const startBytes = Math.min(from, sizeBytes);
+        const lengthBytes = Math.min(bytes, sizeBytes - startBytes);
+        const touched = (start: number, length: number): number[] => {
+          const places: number[] = [];
+          watch.touched(start, length, (at) => places.push(at));
+          return places;
+        };
+        const end = startBytes + lengthBytes;
+        const expected = touched(0, sizeBytes).filter(
+          (at) => lengthBytes > 0 && at + 8 > startBytes && at < end,
+        );
+        assert.deepEqual(touched(startBytes, lengthBytes), expected);
       },
     ),
   );

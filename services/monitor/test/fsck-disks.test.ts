@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { ReadPace } from '@midmirror/nbd';
 import { overlaps } from '../core/read-set.ts';
 import { readyCheck } from '../kinds/all-kinds.ts';
 import { openDoorway } from '../runner/doorway.ts';
@@ -98,7 +99,7 @@ test('without FUSE the disk is copied, and the answer is the same', () =>
       const { kind, settings } = readyCheck('fsck', {});
       return await runCheck(
         async ({ scratch }) => {
-          door = await openDoorway({ uri, folder: scratch, writable: true });
+          door = await openDoorway({ uri, folder: scratch, writable: true, pace: new ReadPace() });
           const plan = kind.plan(settings, { moment, mirror: { uri: door.uri, writable: true }, scratch });
           return {
             ...plan,

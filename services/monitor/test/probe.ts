@@ -1,4 +1,5 @@
 // One check of one moment, as the service makes it: the doorway to its bytes, the plan of its kind, the run, and what was read.
+import { ReadPace } from '@midmirror/nbd';
 import { MidmirrorError } from '@midmirror/basis';
 import type { ByteRange } from '../core/read-set.ts';
 import type { CheckResult } from '../runner/check-plan.ts';
@@ -28,7 +29,7 @@ export async function probe<Settings>(
       if (input.mirror === undefined) return kind.plan(settings, { ...input, scratch });
       const { uri, writable } = input.mirror;
       const mayWrite = writable && kind.need(settings).startsWith('writable');
-      doorway = await openDoorway({ uri, folder: scratch, writable: mayWrite });
+      doorway = await openDoorway({ uri, folder: scratch, writable: mayWrite, pace: new ReadPace() });
       return kind.plan(settings, { ...input, mirror: { uri: doorway.uri, writable: mayWrite }, scratch });
     }, options);
     return seenThrough(result, input, doorway);

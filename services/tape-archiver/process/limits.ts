@@ -19,23 +19,8 @@ export const limits = {
   connections: 4,
   /** How long the appliance may be away in the middle. */
   awayMsMax: 120_000,
-  /** How guests are given way (read-pace.ts). */
-  pace: {
-    /** While it is quiet, and while guests are busy. */
-    listenEveryMs: 1000,
-    listenAgainMs: 250,
-    probes: 10,
-    probeRestMs: 4,
-    probeBytes: 4096,
-    /** Mean of the probes, to the best that was ever heard, above which guests are busy; within these bounds. */
-    busyRatio: 3,
-    busyMsMin: 0.5,
-    busyMsMax: 4,
-    /** Of the time, while they are: one read at a time, then a rest within these bounds. */
-    busyShare: 0.15,
-    restMsMin: 2,
-    restMsMax: 100,
-  },
+  /** Of a read that listens for guests. */
+  probeBytes: 4096,
   /** The unit of what is read and written: a cluster of qcow2. */
   clusterBytes: 64 << 10,
   /** What of a point and of an archive is compared at once. */

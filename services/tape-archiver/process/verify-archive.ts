@@ -6,7 +6,7 @@ import { type LayerName, type Manifest, openArchive, type RestoredRange } from '
 import type { TapeLibrary } from '@midmirror/tape-library';
 import { limits } from './limits.ts';
 import { openPoint } from './point-source.ts';
-import { type PacedReads, pacedReads } from './read-pace.ts';
+import { type PacedReads, pacedReads } from './paced-reads.ts';
 import type { TapeProgress, VerifiedArchive, VerifyOrder } from './protocol.ts';
 
 export interface VerifyEdges {

@@ -10,7 +10,7 @@ import {
 } from '@midmirror/tape-format';
 import { type ArchiveLabel, type ArchiveOnTape, archivesOn, type TapeLibrary } from '@midmirror/tape-library';
 import { limits } from './limits.ts';
-import { pacedReads } from './read-pace.ts';
+import { pacedReads } from './paced-reads.ts';
 import { extentsOf, openPoint, rangesOf } from './point-source.ts';
 import type { PlannedArchive, TapeProgress, WriteOrder, WrittenArchive } from './protocol.ts';
 import { verifyOrder } from './verify-archive.ts';

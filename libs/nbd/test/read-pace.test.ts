@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { limits } from '../process/limits.ts';
-import { ReadPace } from '../process/read-pace.ts';
+import { readPaceLimits as pace } from '../limits.ts';
+import { ReadPace } from '../read-pace.ts';
 
-const { pace } = limits;
 const READ_MS = 3;
 
 /** A server in a time of its own: reads take READ_MS, small ones what `probeMs` says. */
@@ -16,22 +15,24 @@ class Server {
   readonly #timers: { atMs: number; wake: () => void }[] = [];
 
   readonly pace = new ReadPace({
-    probe: async () => {
-      assert.equal(this.underWay, 0, 'it listens while nothing of ours is under way');
-      this.probes += 1;
-      await this.#after(this.probeMs(this.probes));
-    },
     nowMs: () => this.nowMs,
     pauseMs: (ms) => this.#after(ms),
   });
 
   read(): Promise<void> {
-    return this.pace.read(async () => {
-      this.underWay += 1;
-      this.mostUnderWay = Math.max(this.mostUnderWay, this.underWay);
-      await this.#after(READ_MS);
-      this.underWay -= 1;
-    });
+    return this.pace.read(
+      async () => {
+        this.underWay += 1;
+        this.mostUnderWay = Math.max(this.mostUnderWay, this.underWay);
+        await this.#after(READ_MS);
+        this.underWay -= 1;
+      },
+      async () => {
+        assert.equal(this.underWay, 0, 'it listens while nothing of ours is under way');
+        this.probes += 1;
+        await this.#after(this.probeMs(this.probes));
+      },
+    );
   }
 
   /** Four readers until then; how many reads. */
@@ -94,26 +95,25 @@ test('it is fast again when guests are gone, and one long wait is no guest', asy
 });
 
 test('a read that fails fails its caller, and others go on', async () => {
-  const paced = new ReadPace({ probe: async () => {}, pauseMs: async () => {} });
+  const paced = new ReadPace({ pauseMs: async () => {} });
+  const nothing = async (): Promise<void> => {};
   await assert.rejects(
-    paced.read(() => Promise.reject(new Error('no such sector'))),
+    paced.read(() => Promise.reject(new Error('no such sector')), nothing),
     /no such sector/,
   );
-  await paced.read(async () => {});
+  await paced.read(nothing, nothing);
 });
 
 test('a probe that fails fails the read it came before, and is tried again', async () => {
   let away = true;
-  const paced = new ReadPace({
-    probe: async () => {
-      if (away) throw new Error('away');
-    },
-    pauseMs: async () => {},
-  });
+  const paced = new ReadPace({ pauseMs: async () => {} });
+  const probe = async (): Promise<void> => {
+    if (away) throw new Error('away');
+  };
   await assert.rejects(
-    paced.read(async () => {}),
+    paced.read(async () => {}, probe),
     /away/,
   );
   away = false;
-  await paced.read(async () => {});
+  await paced.read(async () => {}, probe);
 });

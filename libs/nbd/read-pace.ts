@@ -1,13 +1,10 @@
-// Reads of the point at a pace that leaves guests their server. Once a second nothing of ours is under way for a moment,
+// Reads of an export at a pace that leaves guests its server. Once a second nothing of ours is under way for a moment,
 // and a few small reads listen: where nobody else asks they are answered evenly, where guests keep the server busy some
 // wait many times as long as the best. Then one read goes at a time, with rests between them, until it is quiet again.
 import { setTimeout as pause } from 'node:timers/promises';
-import type { MirrorSource } from '@midmirror/restore';
-import { limits } from './limits.ts';
+import { readPaceLimits } from './limits.ts';
 
 export interface PaceEdges {
-  /** Reads a few bytes of the point. */
-  probe: () => Promise<void>;
   nowMs?: () => number;
   pauseMs?: (ms: number) => Promise<void>;
 }
@@ -23,10 +20,9 @@ const {
   busyShare,
   restMsMin,
   restMsMax,
-} = limits.pace;
+} = readPaceLimits;
 
 export class ReadPace {
-  readonly #probe: () => Promise<void>;
   readonly #nowMs: () => number;
   readonly #pauseMs: (ms: number) => Promise<void>;
   #bestMs = Number.POSITIVE_INFINITY;
@@ -37,8 +33,7 @@ export class ReadPace {
   #gate: Promise<void> = Promise.resolve();
   #drained: (() => void) | null = null;
 
-  constructor({ probe, nowMs = () => performance.now(), pauseMs = pause }: PaceEdges) {
-    this.#probe = probe;
+  constructor({ nowMs = () => performance.now(), pauseMs = pause }: PaceEdges = {}) {
     this.#nowMs = nowMs;
     this.#pauseMs = pauseMs;
   }
@@ -48,17 +43,21 @@ export class ReadPace {
     return this.#busy;
   }
 
-  async read(read: () => Promise<void>): Promise<void> {
-    const begun = this.#gate.then(() => this.#begin(read));
+  /** `probe` reads a few bytes of the same server. */
+  async read(read: () => Promise<void>, probe: () => Promise<void>): Promise<void> {
+    const begun = this.#gate.then(() => this.#begin(read, probe));
     // The next begins when this one may have company, or has ended and rested.
     this.#gate = begun.then(({ free }) => free).catch(() => {});
     const { done } = await begun;
     await done;
   }
 
-  async #begin(read: () => Promise<void>): Promise<{ done: Promise<void>; free: Promise<void> }> {
+  async #begin(
+    read: () => Promise<void>,
+    probe: () => Promise<void>,
+  ): Promise<{ done: Promise<void>; free: Promise<void> }> {
     const everyMs = this.#busy ? listenAgainMs : listenEveryMs;
-    if (this.#nowMs() - this.#heardMs >= everyMs) await this.#listen();
+    if (this.#nowMs() - this.#heardMs >= everyMs) await this.#listen(probe);
     const startMs = this.#nowMs();
     this.#underWay += 1;
     const done = read().finally(() => {
@@ -73,15 +72,15 @@ export class ReadPace {
     return { done, free: done.then(rest, () => {}) };
   }
 
-  async #listen(): Promise<void> {
+  async #listen(probe: () => Promise<void>): Promise<void> {
     if (this.#underWay > 0) await new Promise<void>((resolve) => (this.#drained = resolve));
     this.#drained = null;
-    await this.#probe(); // the first one after a while finds nothing warm
+    await probe(); // the first one after a while finds nothing warm
     const heard: number[] = [];
     for (let i = 0; i < probes; i += 1) {
       await this.#pauseMs(probeRestMs);
       const startMs = this.#nowMs();
-      await this.#probe();
+      await probe();
       heard.push(this.#nowMs() - startMs);
     }
     heard.sort((a, b) => a - b);
@@ -91,31 +90,4 @@ export class ReadPace {
     this.#busy = meanMs > Math.min(busyMsMax, Math.max(busyMsMin, busyRatio * this.#bestMs));
     this.#heardMs = this.#nowMs();
   }
-}
-
-export interface PacedReads {
-  read(startBytes: number, lengthBytes: number, target: Uint8Array): Promise<void>;
-  /** Resolves when no read is under way: before that the point is not to be closed. */
-  ended(): Promise<void>;
-}
-
-/** Reads of a point at such a pace. */
-export function pacedReads(source: Pick<MirrorSource, 'sizeBytes' | 'read'>): PacedReads {
-  const probed = new Uint8Array(Math.min(limits.pace.probeBytes, source.sizeBytes));
-  const pace = new ReadPace({ probe: () => source.read(0, probed.length, probed) });
-  const underWay = new Set<Promise<void>>();
-  return {
-    async read(startBytes, lengthBytes, target) {
-      const reading = pace.read(() => source.read(startBytes, lengthBytes, target));
-      underWay.add(reading);
-      try {
-        await reading;
-      } finally {
-        underWay.delete(reading);
-      }
-    },
-    async ended() {
-      await Promise.allSettled(underWay);
-    },
-  };
 }

@@ -1,0 +1,130 @@
+// The watches of all volumes that have a check of kind `entropy` which goes along with the writes. One reads the journal's
+// events for all of them, while there are any.
+import { setTimeout as pause } from 'node:timers/promises';
+import { againMs, MidmirrorError, messageOf, ReasonLog } from '@midmirror/basis';
+import type { Subscription } from '@midmirror/bus';
+import { firstBadOf, type VolumeCheckRow, type VolumeRow } from '@midmirror/catalog';
+import { decodeDescriptors, Streams } from '@midmirror/events';
+import type { Report } from '@midmirror/telemetry';
+import { readyOf } from '../checks.ts';
+import type { MonitorContext } from '../context.ts';
+import { entropy, type EntropySettings } from '../kinds/entropy/plan.ts';
+import { type Condemned, LiveWatch } from './live-watch.ts';
+
+export type OnCondemned = (volume: VolumeRow, check: VolumeCheckRow, what: Condemned) => Promise<void>;
+
+interface Running {
+  volumeId: string;
+  labels: { volume: string; check: string };
+  stop: AbortController;
+  ended: Promise<void>;
+  watch: LiveWatch | null;
+}
+
+export class LiveWatches {
+  readonly #context: MonitorContext;
+  readonly #onCondemned: OnCondemned;
+  /** By check: volume, name and when it was made. */
+  readonly #running = new Map<string, Running>();
+  #events: Subscription | null = null;
+
+  constructor(context: MonitorContext, onCondemned: OnCondemned) {
+    this.#context = context;
+    this.#onCondemned = onCondemned;
+  }
+
+  /** Begins what is not there yet, ends what is no more. */
+  async look(): Promise<void> {
+    const { db } = this.#context.catalog;
+    const checks = await db.selectFrom('volume_check').selectAll().where('kind', '=', entropy.name).execute();
+    const wanted = new Set<string>();
+    for (const check of checks) {
+      if (!(readyOf(check).settings as EntropySettings).live) continue;
+      const volume = await db
+        .selectFrom('volume')
+        .selectAll()
+        .where('id', '=', check.volume_id)
+        .where('state', '=', 'active')
+        .executeTakeFirst();
+      // What it has condemned stays so, whatever comes: until somebody makes a new check.
+      if (volume === undefined || (await firstBadOf(db, check)) !== undefined) continue;
+      const key = JSON.stringify([check.volume_id, check.name, check.created_ns]);
+      wanted.add(key);
+      if (this.#running.has(key)) continue;
+      await this.#listen();
+      this.#begin(key, volume, check);
+    }
+    const unwanted = [...this.#running].filter(([key]) => !wanted.has(key));
+    await Promise.all(unwanted.map(([, running]) => end(running)));
+    if (this.#running.size === 0) await this.#listenNoMore();
+  }
+
+  report(report: Report): void {
+    for (const { labels, watch } of this.#running.values()) {
+      const share = watch?.turnedShare ?? null;
+      if (share !== null) report('midmirror_entropy_turned_ratio', labels, share);
+    }
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all([...this.#running.values()].map(end));
+    await this.#listenNoMore();
+  }
+
+  async #listen(): Promise<void> {
+    if (this.#events !== null) return;
+    const { bus } = this.#context;
+    this.#events = bus.consume({
+      stream: Streams.journal,
+      after: await bus.lastPosition(Streams.journal),
+      handler: async (message) => {
+        const { volumeId, batches } = decodeDescriptors(message);
+        for (const running of this.#running.values())
+          if (running.volumeId === volumeId) running.watch?.note(batches);
+      },
+    });
+  }
+
+  async #listenNoMore(): Promise<void> {
+    await this.#events?.stop();
+    this.#events = null;
+  }
+
+  #begin(key: string, volume: VolumeRow, check: VolumeCheckRow): void {
+    const stop = new AbortController();
+    const labels = { volume: volume.name, check: check.name };
+    const running: Running = { volumeId: volume.id, labels, stop, watch: null, ended: Promise.resolve() };
+    running.ended = this.#run(running, volume, check)
+      .catch((error: unknown) => {
+        if (!stop.signal.aborted)
+          this.#context.log(`check ${check.name} of ${volume.name}: ${messageOf(error)}`);
+      })
+      .finally(() => this.#running.delete(key));
+    this.#running.set(key, running);
+  }
+
+  /** Anew, from the writes that are kept, when it fails: the appliance was away, the volume has another owner. */
+  async #run(running: Running, volume: VolumeRow, check: VolumeCheckRow): Promise<void> {
+    const { signal } = running.stop;
+    const reasons = new ReasonLog((message) => this.#context.log(message));
+    for (let attempt = 1; ; attempt += 1) {
+      const watch = new LiveWatch(this.#context, { volume, check, ready: readyOf(check) }, signal);
+      running.watch = watch;
+      try {
+        const condemned = await watch.run();
+        this.#context.log(`check ${check.name} of ${volume.name} condemns write ${condemned.bad.seq}`);
+        return await this.#onCondemned(volume, check, condemned);
+      } catch (error) {
+        signal.throwIfAborted();
+        if (error instanceof MidmirrorError && error.code === 'not-found') throw error;
+        reasons.say(`check ${check.name} of ${volume.name} begins anew: ${messageOf(error)}`);
+        await pause(againMs(attempt), undefined, { signal });
+      }
+    }
+  }
+}
+
+async function end({ stop, ended }: Running): Promise<void> {
+  stop.abort(new MidmirrorError('unavailable', 'the watch is stopped'));
+  await ended;
+}

@@ -1,0 +1,76 @@
+// The moments of a volume by which the writes before a point are gone through, and how a check reaches them.
+import { ask } from '@midmirror/bus';
+import { fromNs, gapsOf, snapshotsOf, toNs, type VolumeRow, volumeById } from '@midmirror/catalog';
+import { hasSeqWithin } from '@midmirror/point';
+import type { MonitorContext } from '../context.ts';
+import { type Moment, stepsTo } from '../core/entropy-steps.ts';
+import type { EntropySettings } from '../kinds/entropy/plan.ts';
+import { feedLimits } from '../limits.ts';
+import type { Reached, Way } from '../reach.ts';
+import { openMoments } from '../runner/moments-doorway.ts';
+
+/** Null: nothing is kept before the point. */
+export async function momentsTo(
+  { catalog, bus }: MonitorContext,
+  { id }: VolumeRow,
+  point: Moment,
+  { windowHours, from }: EntropySettings,
+): Promise<Moment[] | null> {
+  const { db } = catalog;
+  const windowMs = windowHours * 3_600_000;
+  const { minutes: newest } = await ask(bus, 'mapping-index.activity', { volumeId: id });
+  const stored = await db
+    .selectFrom('activity')
+    .select(['minute_ns', 'last_seq'])
+    .where('volume_id', '=', id)
+    .where('minute_ns', '>=', toNs(BigInt(Math.max(0, Math.floor(point.timeMs - 2 * windowMs))) * 1_000_000n))
+    .execute();
+  const snapshots = await snapshotsOf(db, id);
+  const gaps = await gapsOf(db, id);
+  // The last: syncs go on, and what it says has to be there still.
+  const { mim_seq, mim_ns } = await volumeById(db, id);
+  const isKept = ({ seq }: { seq: number }): boolean => !gaps.some((gap) => hasSeqWithin(gap, seq));
+  const minutes = [
+    ...stored.map((row) => ({ minuteNs: fromNs(row.minute_ns), lastSeq: row.last_seq })),
+    ...newest.map((each) => ({ minuteNs: BigInt(each.minuteNs), lastSeq: each.lastSeq })),
+  ];
+  const kept = {
+    snapshots: snapshots.map(({ seq, time_ns }) => ({ seq, timeMs: msOf(fromNs(time_ns)) })).filter(isKept),
+    minutes: minutes
+      .map(({ minuteNs, lastSeq }) => ({ minuteMs: msOf(minuteNs), lastSeq }))
+      .filter(({ lastSeq }) => isKept({ seq: lastSeq })),
+    everyFrom: { seq: mim_seq, timeMs: msOf(fromNs(mim_ns)) },
+  };
+  return stepsTo(point, kept, {
+    windowMs,
+    fromMs: from === null ? 0 : Date.parse(from),
+    stepMs: feedLimits.stepMs,
+  });
+}
+
+/** As `reach`: for a check that needs the writes before the point. */
+export async function reachMoments(
+  context: MonitorContext,
+  volume: VolumeRow,
+  moments: readonly Moment[],
+  { folder, pace }: Pick<Way, 'folder' | 'pace'>,
+): Promise<Reached> {
+  const doorway = await openMoments({
+    seqs: moments.map(({ seq }) => seq),
+    uriOf: (seq) => context.exportUri(`${volume.name}@seq:${seq}`),
+    ...{ folder, pace },
+  });
+  return {
+    input: { moments: moments.map((moment) => ({ ...moment, uri: doorway.uriOf(moment.seq) })) },
+    // It goes by more than the bytes of the point: no verdict of it is reused.
+    read: [],
+    // Its program is ours, and can't tell when a read fails.
+    failure: null,
+    lost: doorway.lost,
+    close: () => doorway.close(),
+  };
+}
+
+function msOf(ns: bigint): number {
+  return Number(ns / 1_000_000n);
+}
