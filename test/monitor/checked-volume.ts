@@ -47,6 +47,12 @@ export async function inodePlace(
   return { blockStart: Number(block) * BLOCK_BYTES, offsetInBlock: Number.parseInt(offset!, 16) };
 }
 
+/** A block of an ext4 that is no file's, and far from those that are. */
+export async function freeBlock(image: string): Promise<number> {
+  const said = await succeed('debugfs', ['-R', 'ffb 1 2500', image]);
+  return Number(/(\d+)\s*$/.exec(said)![1]);
+}
+
 /** A volume of the image's size with its bytes. */
 export async function volumeOf(appliance: ApplianceProcess, name: string, image: string): Promise<void> {
   const sizeBytes = Number(await succeed('stat', ['-c', '%s', image]));

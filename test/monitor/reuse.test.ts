@@ -1,15 +1,20 @@
 // What is the same to a check is probed once, whoever asks for it; and once more by another program. A check that is new goes
 // over what is kept already by itself.
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { withAppliance } from '../appliance/appliance-process.ts';
 import {
+  certify,
   ended,
+  ext4Image,
+  freeBlock,
   program,
   type ShownJob,
   snapshot,
   verdicts,
+  volumeOf,
   walkedByItself,
   writeBlock,
 } from './checked-volume.ts';
@@ -119,4 +124,35 @@ qemu-io -r -f raw -c 'read -v ${77 * SECTOR} 512' "$MIM_MIRROR_URI" >"$TMPDIR/sa
       (await appliance.mim('check', 'list', 'db')).stdout,
       /new +command +over what is kept when its signatures are new/,
     );
+  }));
+
+test('what is written where no file is, is nothing to checks of file systems and of files', () =>
+  withAppliance({}, async (appliance, folder) => {
+    const image = await ext4Image(folder, 16 * MIB, (source) => {
+      const database = new DatabaseSync(`${source}/app.db`);
+      database.exec('create table item (name text); insert into item values (1)');
+      database.close();
+    });
+    await volumeOf(appliance, 'db', image);
+    mkdirSync(`${folder}/signatures`);
+    writeFileSync(`${folder}/signatures/own.hsb`, `${'a'.repeat(64)}:3:Test.Other:73\n`);
+    const checks = {
+      fsck: {},
+      sqlite: { paths: ['/app.db'] },
+      virus: { database: `${folder}/signatures` },
+    };
+    const told = async (): Promise<[string, number | null][]> => {
+      const all: [string, number | null][] = [];
+      for (const check of Object.keys(checks)) {
+        const { verdict, reusedFrom } = await certify(appliance, 'db', check);
+        all.push([verdict, reusedFrom]);
+      }
+      return all;
+    };
+    for (const [kind, settings] of Object.entries(checks))
+      await appliance.post('/volumes/db/checks', { name: kind, kind, settings });
+    const { seq } = await appliance.get<{ seq: number }>('/volumes/db/resolve?at=latest');
+    assert.deepEqual(await told(), Array(3).fill(['good', null]));
+    await writeBlock(appliance, await freeBlock(image), 'of no file');
+    assert.deepEqual(await told(), Array(3).fill(['good', seq]));
   }));
