@@ -97,8 +97,18 @@ export class RetroactiveWalks {
 
   /** False: no more walks for now. */
   async #lookAtOne(id: string, volume: VolumeRow, check: VolumeCheckRow): Promise<boolean> {
-    const key = await readyOf(check).checkKey();
-    const goesBy = createHash('sha256').update(key).digest('hex');
+    const ready = readyOf(check);
+    const lacking = await ready.lacks();
+    if (lacking !== null) {
+      // By nothing all that is known would become what can't be told.
+      this.#context.log(`retroactive check ${check.name} of ${volume.name} waits: ${lacking}`);
+      this.#soon.delete(id);
+      this.#wentBy.delete(id);
+      return true;
+    }
+    const goesBy = createHash('sha256')
+      .update(await ready.checkKey())
+      .digest('hex');
     const wentBy = this.#wentBy.get(id) ?? null;
     this.#wentBy.set(id, goesBy);
     const walk = await this.#newestWalk(check);

@@ -1,7 +1,7 @@
 // Walks that retroactive checks make by themselves: once for each that is new, one at a time, few at one time, and never at the
 // cost of others.
 import assert from 'node:assert/strict';
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
@@ -14,7 +14,7 @@ import { catalogKinds, withCatalog } from '../../../libs/catalog/test/with-catal
 import { CheckJobs, RETROACTIVE, type Task } from '../check-jobs.ts';
 import { Checks } from '../checks.ts';
 import { neverWalked, type RetroactiveLook, retroactiveStep } from '../core/retroactive.ts';
-import { versionOf } from '../kinds/versions.ts';
+import { lackingFiles, stampOf, versionOf } from '../kinds/versions.ts';
 import { monitorLimits } from '../limits.ts';
 import type { Prober } from '../prober.ts';
 import { RetroactiveWalks } from '../retroactive.ts';
@@ -37,6 +37,7 @@ interface World {
   remove(name: string): Promise<void>;
   /** What the checks go by becomes another. */
   renew(): void;
+  takeAway(): void;
   /** As a process that begins anew. */
   restart(): void;
   rows(): Promise<CheckJobRow[]>;
@@ -104,6 +105,7 @@ async function withWalks(act: (world: World) => Promise<void>, kind = catalogKin
           version += 1;
           writeFileSync(program, 'x'.repeat(version));
         },
+        takeAway: () => rmSync(program),
         restart() {
           world.walks = new RetroactiveWalks(context, jobs);
         },
@@ -196,6 +198,46 @@ test('one that failed is made again after a time, one that was cancelled is not;
     await world.walks.look();
     while ((await world.rows()).length < 3) await turn();
   }));
+
+test('nothing is walked by signatures that are not there; when they come it is', () =>
+  withWalks(async (world) => {
+    const looks = async (): Promise<number> => {
+      for (let i = 0; i < 2; i += 1) {
+        world.later(retroactiveLookMs);
+        await world.walks.look();
+      }
+      return (await world.rows()).length;
+    };
+    world.takeAway();
+    await world.add('virus');
+    assert.equal(await looks(), 0);
+    assert.match(world.said.join(), /retroactive check virus of db-v1 waits: \S+ is not there/);
+    world.renew();
+    assert.equal(await looks(), 1);
+    await world.end();
+    world.takeAway();
+    assert.equal(await looks(), 1);
+    world.renew();
+    assert.equal(await looks(), 2);
+  }));
+
+test('files that are not there, folders that are empty, and others', async () => {
+  const folder = mkdtempSync(`${tmpdir()}/mim-lacking-`);
+  try {
+    assert.equal(await lackingFiles(folder), `there is nothing in ${folder}`);
+    writeFileSync(`${folder}/file`, 'a');
+    assert.equal(await lackingFiles(folder), null);
+    assert.equal(await lackingFiles(`${folder}/file`), null);
+    assert.match((await lackingFiles(`${folder}/none`))!, /none is not there$/);
+    // What can't be looked at is not taken for what is not there.
+    symlinkSync('loop', `${folder}/loop`);
+    const unavailable = (error: MidmirrorError): boolean => error.code === 'unavailable';
+    await assert.rejects(lackingFiles(`${folder}/loop`), unavailable);
+    await assert.rejects(stampOf(`${folder}/loop`), unavailable);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
 
 test('a check that is taken away while it is looked at leaves no walk', () =>
   withWalks(async (world) => {
