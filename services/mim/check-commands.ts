@@ -325,7 +325,13 @@ export function verdictTable(verdicts: readonly ShownVerdict[]): string {
 
 function jobTable(jobs: readonly ShownCheckJob[]): string {
   const rows = jobs.map((job) => [
-    ...[job.job, job.cause === 'retroactive' ? 'retroactive' : job.task, job.volume, job.check, job.created],
+    ...[
+      job.job,
+      job.task === 'certify' && job.cause === 'retroactive' ? job.cause : job.task,
+      job.volume,
+      job.check,
+      job.created,
+    ],
     job.error === null ? job.status : `${job.status}: ${job.error.message}`,
     printProbes(job),
   ]);

@@ -49,8 +49,12 @@ export interface JobView {
 
 export type Tasks = { readonly [N in ToldCheckJob['task']]: Task<unknown> };
 
-/** Of a job that nobody waits for: such jobs have few places, and all of them together one turn at each slot. */
+/** Walks that nobody waits for: they have few places, and all of them together one turn at each slot. What follows from them is none. */
 export const RETROACTIVE = 'retroactive';
+
+function isRetroactive({ task, cause }: Pick<CheckJobRow, 'task' | 'cause'>): boolean {
+  return task === 'certify' && cause === RETROACTIVE;
+}
 
 interface Running {
   cancel: AbortController;
@@ -163,8 +167,8 @@ export class CheckJobs {
 
   /** Whether one of a check is queued or under way; not a retroactive one: it may take days. */
   async isBusy(volumeId: string, check: string): Promise<boolean> {
-    const rows = this.#unended(volumeId, check).where('cause', '!=', RETROACTIVE);
-    return (await rows.limit(1).executeTakeFirst()) !== undefined;
+    const rows = await this.#unended(volumeId, check).select(['task', 'cause']).execute();
+    return rows.some((row) => !isRetroactive(row));
   }
 
   #unended(volumeId: string, check: string) {
@@ -188,10 +192,11 @@ export class CheckJobs {
     throw new MidmirrorError('not-found', `there is no job ${id} of the monitor`);
   }
 
-  #begin({ id, volume_id, cause }: CheckJobRow): void {
+  #begin(row: CheckJobRow): void {
+    const { id, volume_id } = row;
     const cancel = new AbortController();
     const signal = AbortSignal.any([this.#stop.signal, cancel.signal]);
-    const slots = cause === RETROACTIVE ? this.#retroactiveSlots : this.#slots;
+    const slots = isRetroactive(row) ? this.#retroactiveSlots : this.#slots;
     const ended = slots
       .within(volume_id, signal, () => this.#run(id, signal))
       .catch((error: unknown) => this.#failed(id, error))
@@ -289,8 +294,8 @@ export class CheckJobs {
   }
 }
 
-function queueOf({ cause, volume_id }: CheckJobRow): string {
-  return cause === RETROACTIVE ? RETROACTIVE : volume_id;
+function queueOf(row: CheckJobRow): string {
+  return isRetroactive(row) ? RETROACTIVE : row.volume_id;
 }
 
 async function refuseTooMany(tx: CatalogTransaction): Promise<void> {

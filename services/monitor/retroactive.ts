@@ -151,6 +151,7 @@ export class RetroactiveWalks {
       .select(['status', 'ended_ns'])
       .where('volume_id', '=', check.volume_id)
       .where('check_name', '=', check.name)
+      .where('task', '=', 'certify')
       .where('cause', '=', RETROACTIVE)
       // Not of an earlier check by this name.
       .where('created_ns', '>=', check.created_ns)
@@ -165,6 +166,7 @@ export class RetroactiveWalks {
     const row = await this.#context.catalog.db
       .selectFrom('check_job')
       .select((e) => e.fn.countAll<number>().as('n'))
+      .where('task', '=', 'certify')
       .where('cause', '=', RETROACTIVE)
       .where('status', 'in', ['queued', 'running'])
       .executeTakeFirst();

@@ -8,6 +8,7 @@ import { ApplianceProcess, succeed, withFolder } from '../appliance/appliance-pr
 import {
   ext4Image,
   freeBlock,
+  jobs,
   leftOf,
   snapshot,
   until,
@@ -76,17 +77,27 @@ test('signatures that come later: all that is kept is walked over once, and the 
         (await appliance.get<{ seq: number }>('/volumes/db/last-good?check=virus')).seq;
       assert.equal(await lastGood(), later);
 
-      // It is found out at the next start at the latest.
+      // It is found out at the next start at the latest. In the middle of its walk it is cut off.
       sign('second', VIRUS);
-      appliance.kill();
-      await appliance.ended;
-      appliance = await start();
+      const restart = async (): Promise<void> => {
+        appliance.kill();
+        await appliance.ended;
+        appliance = await start();
+      };
+      await restart();
+      await until('the second walk', async () => {
+        const own = (await jobs(appliance)).filter(({ cause }) => cause === 'retroactive');
+        return own.length === 2 && own[0]!.probes > 0;
+      });
+      await restart();
       const second = await walkedByItself(appliance, 'virus', 2);
       assert.deepEqual(
         [second.end?.kind, second.end?.lastGood?.seq, second.end?.firstBad?.seq],
         ['condemned', clean, infected],
       );
-      assert.deepEqual([second.probes, second.reused], [4, 1]);
+      // What had a verdict before it was noted is known then.
+      assert.equal(second.probes + second.reused, 5);
+      assert.ok(second.reused === 1 || second.reused === 2, String(second.reused));
       const told = await verdicts(appliance, 'db', 'virus');
       assert.deepEqual(
         told.map(({ seq, verdict }) => [seq, verdict]),
@@ -108,9 +119,7 @@ test('signatures that come later: all that is kept is walked over once, and the 
       );
 
       // Nothing is new: another start makes no walk, and each was told once.
-      appliance.kill();
-      await appliance.ended;
-      appliance = await start();
+      await restart();
       await appliance.post('/volumes/db/checks', {
         ...{ name: 'late', kind: 'virus', settings: { database: signatures }, retroactive: true },
       });
