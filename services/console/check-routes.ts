@@ -47,6 +47,7 @@ export function checkRoutes(routes: FastifyInstance, { bus, catalog }: ConsoleCo
       settings?: unknown;
       schedule?: CheckSchedule | null;
       onCondemned?: OnCondemned;
+      retroactive?: boolean;
     };
   }>(
     '/volumes/:v/checks',
@@ -66,17 +67,21 @@ export function checkRoutes(routes: FastifyInstance, { bus, catalog }: ConsoleCo
               description:
                 'notify: nothing more. clone: of the last good point. restore: the volume is put back to it, once for each last good point',
             },
+            retroactive: {
+              type: 'boolean',
+              description: 'over all points that are kept: now, and when its programs or signatures are new',
+            },
           },
         },
       },
     },
     async (request, reply) => {
-      const { name, kind, settings, schedule: wanted, onCondemned } = request.body;
+      const { name, kind, settings, schedule: wanted, onCondemned, retroactive = false } = request.body;
       const volume = await byName(request.params.v);
       await ask(bus, 'monitor.add-check', {
         volumeId: volume.id,
         ...{ name, kind, settings: settings ?? {}, schedule: wanted ?? null },
-        onCondemned: onCondemned ?? 'notify',
+        ...{ onCondemned: onCondemned ?? 'notify', retroactive },
       });
       return await reply
         .status(201)
@@ -136,7 +141,7 @@ export function checkRoutes(routes: FastifyInstance, { bus, catalog }: ConsoleCo
 
   routes.post<{
     Params: { v: string };
-    Body: { check: string; at?: string; from?: string; to?: string; every?: number };
+    Body: { check: string; at?: string; from?: string; to?: string; every?: number; onward?: boolean };
   }>(
     '/volumes/:v/certifications',
     {
@@ -148,15 +153,23 @@ export function checkRoutes(routes: FastifyInstance, { bus, catalog }: ConsoleCo
           type: 'object',
           required: ['check'],
           additionalProperties: false,
-          properties: { check: text, at: text, from: text, to: text, every: { type: 'integer', minimum: 1 } },
+          properties: {
+            ...{ check: text, at: text, from: text, to: text },
+            every: { type: 'integer', minimum: 1 },
+            onward: {
+              type: 'boolean',
+              description: 'past condemned points too, and over all that the check has told of',
+            },
+          },
         },
       },
     },
     async (request, reply) => {
-      const { check, at, from, to, every } = request.body;
+      const { check, at, from, to, every, onward } = request.body;
       const { job } = await ask(bus, 'monitor.certify', {
         volumeId: (await byName(request.params.v)).id,
-        ...{ check, at: at ?? null, from: from ?? null, to: to ?? null, every: every ?? 1 },
+        ...{ check, at: at ?? null, from: from ?? null, to: to ?? null },
+        ...{ every: every ?? 1, onward: onward ?? false },
       });
       return await reply.status(202).send({ job: shownJob(job) });
     },
@@ -232,7 +245,8 @@ async function shownCheck(db: CatalogReader, row: VolumeCheckRow) {
   return {
     ...{ name: row.name, kind: row.kind, settings: JSON.parse(row.settings) as unknown },
     schedule: row.schedule === null ? null : (JSON.parse(row.schedule) as CheckSchedule),
-    ...{ onCondemned: row.on_condemned, created: timeOf(row.created_ns) },
+    ...{ onCondemned: row.on_condemned, retroactive: row.retroactive !== null },
+    created: timeOf(row.created_ns),
     newest: newest === undefined ? null : shownVerdict(newest),
     lastGood: good === undefined ? null : { seq: good.seq, time: timeOf(good.time_ns) },
   };
@@ -243,7 +257,7 @@ async function lastGood(db: CatalogReader, volume: { id: string; name: string },
   const checks = check === undefined ? await checksOf(db, volume.id) : [await checkOf(db, volume, check)];
   let common: Map<number, string> | null = null;
   for (const { name } of checks) {
-    const rows = await verdictsOf(db, volume.id, { check: name, limit: limits.pointsMax });
+    const rows = await verdictsOf(db, volume.id, { check: name, kept: true, limit: limits.pointsMax });
     const good = new Map(
       rows.filter(({ verdict }) => verdict === 'good').map((row) => [row.seq, row.time_ns]),
     );

@@ -3,6 +3,7 @@
 import { MidmirrorError, messageOf, untilAvailable } from '@midmirror/basis';
 import { answer, ask, type Responder } from '@midmirror/bus';
 import {
+  activeVolumeById,
   type CheckJobRow,
   checkOf,
   fromNs,
@@ -30,6 +31,7 @@ import { bisectLimits, monitorLimits } from './limits.ts';
 import { Prober } from './prober.ts';
 import { volumesBetweenMoments } from './put-back/state.ts';
 import { undoMounts } from './reach.ts';
+import { RetroactiveWalks } from './retroactive.ts';
 import { cleanUpRuns } from './runner/begun-runs.ts';
 import { mirrorsOf, tasksOf, type Walk } from './tasks.ts';
 import { forgetWebhook, Webhook } from './webhook.ts';
@@ -43,6 +45,7 @@ export class Monitor {
   readonly #lookingSinceMs = Date.now();
   #jobs: CheckJobs | null = null;
   #watches: LiveWatches | null = null;
+  #retroactive: RetroactiveWalks | null = null;
   #timer: NodeJS.Timeout | null = null;
   #tick: Promise<void> = Promise.resolve();
 
@@ -66,7 +69,8 @@ export class Monitor {
     const watches = new LiveWatches(this.#context, condemned);
     this.#jobs = jobs;
     this.#watches = watches;
-    this.#answer(jobs);
+    this.#retroactive = new RetroactiveWalks(this.#context, jobs);
+    this.#answer(jobs, this.#retroactive);
     this.#webhook?.start();
     this.#tellOfIt(prober, watches);
     const begin = async (): Promise<void> => {
@@ -77,6 +81,7 @@ export class Monitor {
     await untilAvailable(begin, { what: 'monitor: its start', log, signal }).catch((error: unknown) => {
       if (!signal.aborted) throw error;
     });
+    void this.#retroactive.look();
     this.#timer = setInterval(() => this.#look(jobs, watches), monitorLimits.tickMs);
     this.#timer.unref();
   }
@@ -85,7 +90,8 @@ export class Monitor {
     this.#stop.abort();
     if (this.#timer !== null) clearInterval(this.#timer);
     const stopping = this.#responders.map((responder) => responder.stop());
-    await Promise.all([this.#webhook?.stop(), this.#jobs?.stop(), this.#tick, ...stopping]);
+    const stopped = [this.#webhook?.stop(), this.#retroactive?.stop(), this.#jobs?.stop(), this.#tick];
+    await Promise.all([...stopped, ...stopping]);
     await this.#watches?.stop();
   }
 
@@ -99,13 +105,14 @@ export class Monitor {
     });
   }
 
-  #answer(jobs: CheckJobs): void {
+  #answer(jobs: CheckJobs, retroactive: RetroactiveWalks): void {
     const on = <N extends RequestName>(
       name: N,
       handler: (asked: Requests[N]['ask']) => Promise<Requests[N]['answer']>,
     ): void => void this.#responders.push(answer(this.#context.bus, name, handler));
     on('monitor.add-check', async (wish) => {
       await this.#checks.add(wish);
+      if (wish.retroactive) retroactive.soon(wish.volumeId, wish.name);
       return { name: wish.name };
     });
     on('monitor.remove-check', async ({ volumeId, name }) => {
@@ -128,9 +135,10 @@ export class Monitor {
       throw new MidmirrorError('bad-request', 'a walk is at one point, or from one to another', {
         hint: 'leave --at, or --from and --to, away',
       });
+    const { every, onward } = wish;
     const at = await seqOf(wish.at);
     const [from, to] = [await seqOf(wish.from), await seqOf(wish.to)];
-    const walk = startWalk({ from: at ?? from ?? 0, to: at ?? to ?? latest, every: wish.every });
+    const walk = startWalk({ from: at ?? from ?? 0, to: at ?? to ?? latest, every, onward });
     const state: Walk = { walk, at, latest };
     return await jobs.add('certify', volume, check.name, { state, probesMax: 1, cause: 'requested' });
   }
@@ -214,6 +222,7 @@ export class Monitor {
   }
 
   #look(jobs: CheckJobs, watches: LiveWatches): void {
+    void this.#retroactive?.look();
     this.#tick = this.#tick
       .then(async () => {
         if (!this.#stop.signal.aborted) await watches.look();
@@ -230,12 +239,7 @@ export class Monitor {
       if (between.has(check.volume_id)) continue;
       const stands = scheduleOf(check);
       if (stands === null || (await jobs.isBusy(check.volume_id, check.name))) continue;
-      const volume = await db
-        .selectFrom('volume')
-        .selectAll()
-        .where('id', '=', check.volume_id)
-        .where('state', '=', 'active')
-        .executeTakeFirst();
+      const volume = await activeVolumeById(db, check.volume_id);
       if (volume === undefined) continue;
       await this.#whatIsDue(jobs, volume, check, stands);
     }

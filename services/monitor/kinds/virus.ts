@@ -4,7 +4,7 @@ import type { CheckPlan } from '../runner/check-plan.ts';
 import type { CheckKind } from './kind.ts';
 import { momentEnvironment } from './own-program.ts';
 import { type Given, readNumber, readObject, readText, readTexts } from './settings.ts';
-import { stampOf, versionOf } from './versions.ts';
+import { ABSENT, lackingFiles, stampOf, versionOf } from './versions.ts';
 
 export interface VirusSettings {
   /** A file of signatures, or a folder of them, on the monitor's machine. */
@@ -62,6 +62,12 @@ export const virus: CheckKind<VirusSettings> = {
     };
   },
 
-  goesBy: async ({ database }) => `${await versionOf('clamscan', ['--version'])} ${await stampOf(database)}`,
+  goesBy: async ({ database }) => `${await scannerVersion()} ${await stampOf(database)}`,
+  lacks: async ({ database }) =>
+    (await scannerVersion()) === ABSENT ? 'clamscan is not there' : await lackingFiles(database),
   steady: () => true,
 };
+
+function scannerVersion(): Promise<string> {
+  return versionOf('clamscan', ['--version']);
+}

@@ -30,7 +30,7 @@ const QUIET: Obstacle = { kind: 'passing', reason: 'a guest was connected until 
 export function putBackTask(context: MonitorContext, limits = putBackLimits): Task<PutBackState> {
   const shared = { context, limits, moving: new Slots(limits.movingMax) };
   return {
-    probes: ({ probes }) => ({ made: probes, max: null }),
+    probes: ({ probes }) => ({ made: probes, reused: 0, max: null }),
     undoMark: ({ begun, mark }) => (begun ? mark : null),
     run: (state, job, ports) => new PutBack(shared, job, ports, state).run(),
     event: (state, about, outcome) => eventOf(state, about, outcome),
@@ -169,7 +169,7 @@ class PutBack {
   async #goodNow(): Promise<number | null> {
     const latest = await this.#latest();
     if (latest === this.#state.badSeq) return null;
-    const verdict = await this.#ports.probe(latest, this.#ports.signal);
+    const { verdict } = await this.#ports.probe(latest, this.#ports.signal);
     const probes = this.#state.probes + 1;
     await this.#keep(verdict === 'good' ? { probes } : { probes, badSeq: latest });
     return verdict === 'good' ? latest : null;

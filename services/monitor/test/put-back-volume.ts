@@ -146,7 +146,7 @@ export class PutBackVolume {
     const ports: TaskPorts<PutBackState> = {
       signal,
       isProbed: () => false,
-      probe: async () => this.verdict,
+      probe: async () => ({ verdict: this.verdict, reused: false }),
       keep: async (state, event) => {
         this.#durable();
         this.state = structuredClone(state);
