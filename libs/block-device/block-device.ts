@@ -115,8 +115,9 @@ export interface ExportDirectory {
   /**
    * `contexts`: which of them the caller is about to open, none for asking what is advertised; absent: it needs
    * nothing of them. For directories that have to know it before they open an export.
+   * `peer`: who opens it, in words for people.
    */
-  open(name: string, contexts?: readonly string[]): Promise<OpenedExport>;
+  open(name: string, contexts?: readonly string[], peer?: string): Promise<OpenedExport>;
   list(): Promise<{ name: string; description: string }[]>;
 }
 

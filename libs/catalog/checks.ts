@@ -1,7 +1,8 @@
 // Checks of volumes, and what they said of past points.
 import { MidmirrorError } from '@midmirror/basis';
+import type { ExpressionBuilder } from 'kysely';
 import type { CatalogReader, CatalogTransaction } from './catalog.ts';
-import type { VerdictRow, VolumeCheckRow } from './schema.ts';
+import type { CatalogSchema, VerdictRow, VolumeCheckRow } from './schema.ts';
 
 export async function checksOf(db: CatalogReader, volumeId: string): Promise<VolumeCheckRow[]> {
   const rows = db.selectFrom('volume_check').selectAll().where('volume_id', '=', volumeId);
@@ -24,20 +25,27 @@ export async function checkOf(
   throw new MidmirrorError('not-found', `volume "${volume.name}" has no check "${name}"`, { hint });
 }
 
-/** Of all checks, or one; the newest points first. */
+/** Of all checks, or one; of points that are gone too, or only of those that are kept; the newest points first. */
 export async function verdictsOf(
   db: CatalogReader,
   volumeId: string,
-  { check, fromNs, toNs, limit }: { check?: string; fromNs?: string; toNs?: string; limit: number },
+  {
+    check,
+    fromNs,
+    toNs,
+    kept = false,
+    limit,
+  }: { check?: string; fromNs?: string; toNs?: string; kept?: boolean; limit: number },
 ): Promise<VerdictRow[]> {
   let rows = db.selectFrom('verdict').selectAll().where('volume_id', '=', volumeId);
   if (check !== undefined) rows = rows.where('check_name', '=', check);
   if (fromNs !== undefined) rows = rows.where('time_ns', '>=', fromNs);
   if (toNs !== undefined) rows = rows.where('time_ns', '<=', toNs);
+  if (kept) rows = rows.where((e) => isKept(e, volumeId));
   return await rows.orderBy('time_ns', 'desc').orderBy('check_name').limit(limit).execute();
 }
 
-/** The newest point that a check found nothing wrong with. */
+/** The newest point that a check found nothing wrong with, of those that are kept. */
 export async function lastGoodOf(
   db: CatalogReader,
   volumeId: string,
@@ -49,26 +57,17 @@ export async function lastGoodOf(
     .where('volume_id', '=', volumeId)
     .where('check_name', '=', check)
     .where('verdict', '=', 'good')
+    .where((e) => isKept(e, volumeId))
     .orderBy('seq', 'desc')
     .limit(1)
     .executeTakeFirst();
 }
 
-/** The oldest point that a check has probed and condemned. */
-export async function firstBadOf(
-  db: CatalogReader,
-  { volume_id, name }: Pick<VolumeCheckRow, 'volume_id' | 'name'>,
-): Promise<VerdictRow | undefined> {
-  return await db
-    .selectFrom('verdict')
-    .selectAll()
-    .where('volume_id', '=', volume_id)
-    .where('check_name', '=', name)
-    .where('verdict', '=', 'bad')
-    .where('reused_seq', 'is', null)
-    .orderBy('seq')
-    .limit(1)
-    .executeTakeFirst();
+/** Each point since the MIM's, and before it the snapshots. */
+function isKept(e: ExpressionBuilder<CatalogSchema, 'verdict'>, volumeId: string) {
+  const mim = e.selectFrom('volume').select('mim_seq').where('id', '=', volumeId);
+  const snapshots = e.selectFrom('snapshot').select('snapshot.seq').where('volume_id', '=', volumeId);
+  return e.or([e('verdict.seq', '>=', mim), e('verdict.seq', 'in', snapshots)]);
 }
 
 /** That the volume goes back to a point, or a clone of it was made, for what a check has said. False: it was, with that point or a later one. */

@@ -1,7 +1,7 @@
 export type { Catalog, CatalogReader, CatalogTransaction } from './catalog.ts';
 export { coveringRuns, windowSpan } from './covering-runs.ts';
 export { openEmbeddedCatalog } from './embedded-catalog.ts';
-export { checkOf, checksOf, firstBadOf, lastGoodOf, noteActed, verdictsOf } from './checks.ts';
+export { checkOf, checksOf, lastGoodOf, noteActed, verdictsOf } from './checks.ts';
 export {
   clonePinId,
   holderOf,

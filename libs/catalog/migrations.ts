@@ -391,6 +391,13 @@ const actedOn: Migration = {
   },
 };
 
+/** Checks that go over what is kept by themselves when what they go by is new. */
+const retroactive: Migration = {
+  async up(db: Kysely<unknown>) {
+    await db.schema.alterTable('volume_check').addColumn('retroactive', 'text').execute();
+  },
+};
+
 export const migrations: Record<string, Migration> = {
   '001-initial': initial,
   '002-tiers': tiers,
@@ -400,4 +407,5 @@ export const migrations: Record<string, Migration> = {
   '006-tapes': tapes,
   '007-checks': checks,
   '008-acted-on': actedOn,
+  '009-retroactive': retroactive,
 };

@@ -212,6 +212,8 @@ export interface VolumeCheckRow {
   due: string | null;
   /** `notify`, `clone`, `restore` */
   on_condemned: string;
+  /** Where its walks over all that is kept stand: JSON; null: it makes none by itself. */
+  retroactive: string | null;
   created_ns: string;
   /** The last good point that a restore was begun to by itself, or that was cloned: never again, nor an older one. */
   acted_seq: number | null;

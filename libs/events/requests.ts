@@ -143,18 +143,21 @@ export interface ToldPutBack {
   clone: string | null;
   /** Why it was not put back; null: it was. */
   reason: string | null;
+  /** The write as of which it holds the bytes of the point; null: it does not. */
+  asOfSeq: number | null;
   bytes: number;
 }
 
 /** What a walk over past points, a search for the first bad write, or a restore has come to. */
 export interface ToldCheckEnd {
   /**
-   * `certified`, `condemned`, `cannot-tell`: of a walk. `found`, `range`, `nothing-bad`, `nothing-good`: of a search.
+   * `certified`, `condemned`, `cannot-tell`: of a walk; onward `past-condemned` too: the newest is good. `found`, `range`, `nothing-bad`, `nothing-good`: of a search.
    * `restored`, `not-restored`: of a volume that was to be put back to `lastGood`.
    */
   kind:
     | 'certified'
     | 'condemned'
+    | 'past-condemned'
     | 'cannot-tell'
     | 'found'
     | 'range'
@@ -165,7 +168,10 @@ export interface ToldCheckEnd {
   /** Of a restore. */
   putBack?: ToldPutBack;
   lastGood: { seq: number; timeNs: string } | null;
+  /** After the last good one; of `past-condemned` before it. */
   firstBad: { seq: number; timeNs: string } | null;
+  /** Of a walk: how many points it has condemned. */
+  condemned?: number;
   cannotTell: number;
   /** Bad moments with a good one after them. */
   unsteady: { bad: number; good: number }[];
@@ -184,8 +190,9 @@ export interface ToldCheckJob {
   status: 'queued' | 'running' | 'done' | 'failed' | 'cancelled';
   createdNs: string;
   endedNs: string | null;
-  /** Made so far, and of a search the most it takes when every probe comes to a verdict. */
+  /** Made so far; points whose earlier verdict holds; and of a search the most of both when each comes to a verdict. */
   probes: number;
+  reused: number;
   probesMax: number | null;
   end: ToldCheckEnd | null;
   /** Of a restore that is under way, or was cut off: the mark that undoes what it has written. */
@@ -234,6 +241,8 @@ export interface Requests {
       state: string;
       /** NBD connections to its live disk, whoever they are. */
       connections: number;
+      /** Some of them: their addresses. */
+      peers: string[];
     };
   };
   /**
@@ -426,11 +435,16 @@ export interface Requests {
       settings: unknown;
       schedule: CheckSchedule | null;
       onCondemned: OnCondemned;
+      /** Over all points that are kept by itself: now, and when its programs or signatures are new. */
+      retroactive: boolean;
     };
     answer: { name: string };
   };
   'monitor.remove-check': { ask: { volumeId: string; name: string }; answer: { removed: true } };
-  /** The points from `from` to `to` (null: the oldest, the latest), each or every nth; or the one at `at`. */
+  /**
+   * The points from `from` to `to` (null: the oldest, the latest), each or every nth; or the one at `at`. `onward`: past
+   * condemned ones too, and over all that the check has told of.
+   */
   'monitor.certify': {
     ask: {
       volumeId: string;
@@ -439,6 +453,7 @@ export interface Requests {
       from: string | null;
       to: string | null;
       every: number;
+      onward: boolean;
     };
     answer: { job: ToldCheckJob };
   };

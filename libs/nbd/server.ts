@@ -82,6 +82,7 @@ class Connection {
   readonly #limits: NbdLimits;
   readonly #buffers: ReceiveBufferPool;
   readonly #handshake: HandshakeMachine;
+  readonly #peer: string;
   readonly #gone: () => void;
   #buffer: ReceiveBuffer;
   #export: OpenedExport | null = null;
@@ -108,6 +109,7 @@ class Connection {
     this.#limits = limits;
     this.#buffers = buffers;
     this.#gone = gone;
+    this.#peer = peerOf(accepted);
     this.#buffer = buffers.take();
     this.#handshake = new HandshakeMachine(limits);
     this.#socket = options.receive === 'events' ? this.#byEvents(accepted) : this.#direct(accepted);
@@ -206,7 +208,9 @@ class Connection {
   async #open({ name, keep, selected }: EffectOf<'open'>): Promise<void> {
     let opened: OpenedExport;
     try {
-      opened = selected ? this.#selected!.opened : await this.#options.directory.open(name);
+      opened = selected
+        ? this.#selected!.opened
+        : await this.#options.directory.open(name, undefined, this.#peer);
     } catch (error) {
       return this.#perform(this.#handshake.refused(refusalOf(error), reasonOf(error)));
     }
@@ -236,7 +240,7 @@ class Connection {
     if (select && queries.length === 0) return this.#perform(this.#handshake.contextsOpened([]));
     let opened: OpenedExport;
     try {
-      opened = await this.#options.directory.open(name, queries);
+      opened = await this.#options.directory.open(name, queries, this.#peer);
     } catch (error) {
       return this.#perform(this.#handshake.refused(refusalOf(error), reasonOf(error)));
     }
@@ -342,6 +346,11 @@ function advertisedOf(opened: OpenedExport, queries: readonly string[]): readonl
   const advertised = opened.contexts?.advertised ?? [];
   if (queries.length === 0) return advertised;
   return advertised.filter((each) => queries.some((query) => query.endsWith(':') && each.startsWith(query)));
+}
+
+function peerOf({ remoteAddress: host, remotePort: port }: net.Socket): string {
+  if (host === undefined || port === undefined) return 'a program of this machine';
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 function reasonOf(error: unknown): string {

@@ -158,7 +158,8 @@ function openBus(config: Config, catalog: Catalog, log: (message: string) => voi
 /** A name with an `@` is a past point; a clone's name is the clone; any other is a volume. */
 function exportsOf(ingest: Ingest, mapping: MappingIndex): ExportDirectory {
   return {
-    open: (name) => (name.includes('@') || mapping.clones.has(name) ? mapping.open(name) : ingest.open(name)),
+    open: (name, contexts, peer) =>
+      name.includes('@') || mapping.clones.has(name) ? mapping.open(name) : ingest.open(name, contexts, peer),
     list: async () => [...(await ingest.list()), ...(await mapping.list())],
   };
 }

@@ -6,7 +6,6 @@ import {
   checkOf,
   checksOf,
   lastGoodOf,
-  snapshotsOf,
   verdictsOf,
   volumeByName,
   type VolumeCheckRow,
@@ -49,6 +48,7 @@ export function checkRoutes(routes: FastifyInstance, { bus, catalog }: ConsoleCo
       settings?: unknown;
       schedule?: CheckSchedule | null;
       onCondemned?: OnCondemned;
+      retroactive?: boolean;
     };
   }>(
     '/volumes/:v/checks',
@@ -68,17 +68,21 @@ export function checkRoutes(routes: FastifyInstance, { bus, catalog }: ConsoleCo
               description:
                 'notify: nothing more. clone: of the last good point. restore: the volume is put back to it, once for each last good point',
             },
+            retroactive: {
+              type: 'boolean',
+              description: 'over all points that are kept: now, and when its programs or signatures are new',
+            },
           },
         },
       },
     },
     async (request, reply) => {
-      const { name, kind, settings, schedule: wanted, onCondemned } = request.body;
+      const { name, kind, settings, schedule: wanted, onCondemned, retroactive = false } = request.body;
       const volume = await byName(request.params.v);
       await ask(bus, 'monitor.add-check', {
         volumeId: volume.id,
         ...{ name, kind, settings: settings ?? {}, schedule: wanted ?? null },
-        onCondemned: onCondemned ?? 'notify',
+        ...{ onCondemned: onCondemned ?? 'notify', retroactive },
       });
       return await reply
         .status(201)
@@ -138,7 +142,7 @@ export function checkRoutes(routes: FastifyInstance, { bus, catalog }: ConsoleCo
 
   routes.post<{
     Params: { v: string };
-    Body: { check: string; at?: string; from?: string; to?: string; every?: number };
+    Body: { check: string; at?: string; from?: string; to?: string; every?: number; onward?: boolean };
   }>(
     '/volumes/:v/certifications',
     {
@@ -150,15 +154,23 @@ export function checkRoutes(routes: FastifyInstance, { bus, catalog }: ConsoleCo
           type: 'object',
           required: ['check'],
           additionalProperties: false,
-          properties: { check: text, at: text, from: text, to: text, every: { type: 'integer', minimum: 1 } },
+          properties: {
+            ...{ check: text, at: text, from: text, to: text },
+            every: { type: 'integer', minimum: 1 },
+            onward: {
+              type: 'boolean',
+              description: 'past condemned points too, and over all that the check has told of',
+            },
+          },
         },
       },
     },
     async (request, reply) => {
-      const { check, at, from, to, every } = request.body;
+      const { check, at, from, to, every, onward } = request.body;
       const { job } = await ask(bus, 'monitor.certify', {
         volumeId: (await byName(request.params.v)).id,
-        ...{ check, at: at ?? null, from: from ?? null, to: to ?? null, every: every ?? 1 },
+        ...{ check, at: at ?? null, from: from ?? null, to: to ?? null },
+        ...{ every: every ?? 1, onward: onward ?? false },
       });
       return await reply.status(202).send({ job: shownJob(job) });
     },
@@ -234,7 +246,8 @@ async function shownCheck(db: CatalogReader, row: VolumeCheckRow) {
   return {
     ...{ name: row.name, kind: row.kind, settings: JSON.parse(row.settings) as unknown },
     schedule: row.schedule === null ? null : (JSON.parse(row.schedule) as CheckSchedule),
-    ...{ onCondemned: row.on_condemned, created: timeOf(row.created_ns) },
+    ...{ onCondemned: row.on_condemned, retroactive: row.retroactive !== null },
+    created: timeOf(row.created_ns),
     newest: newest === undefined ? null : shownVerdict(newest),
     lastGood: good === undefined ? null : { seq: good.seq, time: timeOf(good.time_ns) },
   };
@@ -243,24 +256,21 @@ async function shownCheck(db: CatalogReader, row: VolumeCheckRow) {
 /** The newest point that all of the checks have found good, of those that there still are. */
 async function lastGood(db: CatalogReader, volume: VolumeRow, check: string | undefined) {
   const checks = check === undefined ? await checksOf(db, volume.id) : [await checkOf(db, volume, check)];
-  const snapshots = new Set((await snapshotsOf(db, volume.id)).map(({ seq }) => seq));
   let common: Map<number, string> | null = null;
   for (const { name } of checks) {
-    const rows = await verdictsOf(db, volume.id, { check: name, limit: limits.pointsMax });
+    const rows = await verdictsOf(db, volume.id, { check: name, kept: true, limit: limits.pointsMax });
     const good = new Map(
       rows.filter(({ verdict }) => verdict === 'good').map((row) => [row.seq, row.time_ns]),
     );
     common = common === null ? good : new Map([...good].filter(([seq]) => common!.has(seq)));
   }
-  const good = [...(common?.keys() ?? [])].sort((a, b) => b - a);
-  // Before the window there are snapshots alone.
-  const seq = good.find((each) => each >= volume.mim_seq || snapshots.has(each));
+  const seq = Math.max(-1, ...(common?.keys() ?? []));
   const names = checks.map(({ name }) => name);
-  if (seq !== undefined) return { seq, time: timeOf(common!.get(seq)!), checks: names };
-  throw noGoodPoint(volume.name, names, good[0]);
+  if (seq >= 0) return { seq, time: timeOf(common!.get(seq)!), checks: names };
+  throw noGoodPoint(volume.name, names);
 }
 
-function noGoodPoint(volume: string, checks: readonly string[], gone: number | undefined): MidmirrorError {
+function noGoodPoint(volume: string, checks: readonly string[]): MidmirrorError {
   if (checks.length === 0)
     return new MidmirrorError(
       'point-unavailable',
@@ -272,7 +282,7 @@ function noGoodPoint(volume: string, checks: readonly string[], gone: number | u
   const all = checks.length === 1 ? `check ${checks[0]}` : `all of its checks (${checks.join(', ')})`;
   return new MidmirrorError(
     'point-unavailable',
-    `no good point of volume "${volume}" is known by ${all}${gone === undefined ? '' : `: write ${gone} was the last, and is not kept any more`}`,
+    `no good point of volume "${volume}" that is kept is known by ${all}`,
     {
       hint: `\`mim certify ${volume} --check ${checks[0]}\` walks over its past points${checks.length === 1 ? '' : '; --check takes one check alone'}`,
     },

@@ -38,12 +38,13 @@ export class ClusterExports implements ExportDirectory {
     this.#forget = peers.onChange(() => this.#look());
   }
 
-  async open(name: string, contexts?: readonly string[]): Promise<OpenedExport> {
-    if (name.startsWith(DIRECT)) return await this.#ingest.open(name.slice(DIRECT.length));
+  async open(name: string, contexts?: readonly string[], peer?: string): Promise<OpenedExport> {
+    if (name.startsWith(DIRECT))
+      return await this.#ingest.open(name.slice(DIRECT.length), contexts, `${peer}, another ingest`);
     const deadline = performance.now() + this.#waitMs;
     for (;;) {
       try {
-        if (this.#ingest.serves(name)) return await this.#ingest.open(name);
+        if (this.#ingest.serves(name)) return await this.#ingest.open(name, contexts, peer);
         return await this.#remote.open(name, contexts);
       } catch (error) {
         // Whoever owned it may have died a moment ago.

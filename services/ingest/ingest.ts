@@ -36,7 +36,8 @@ interface Served {
   volume: IngestVolume | null;
   error: unknown;
   responders: Responder[];
-  connections: number;
+  /** Who is connected: an object for each connection. */
+  peers: Set<{ peer: string }>;
   /** Why nobody else may connect; null: everybody may. */
   held: string | null;
 }
@@ -166,12 +167,12 @@ export class Ingest implements ExportDirectory {
         if (volume === null) throw error;
         return volume;
       },
-      connections: () => served.connections,
+      peers: () => [...served.peers].map(({ peer }) => peer),
       hold: (reason) => hold(served, reason),
       setPolicy: (policy) => this.#setPolicy(id, policy),
       remove: () => this.#delete(id),
     });
-    const served: Served = { name, volume, error, responders, connections: 0, held: null };
+    const served: Served = { name, volume, error, responders, peers: new Set(), held: null };
     this.#served.set(id, served);
     volume?.lost.addEventListener('abort', () => {
       if (this.#served.get(id) !== served) return;
@@ -194,7 +195,7 @@ export class Ingest implements ExportDirectory {
     return [...this.#served.values()].some((served) => served.name === name);
   }
 
-  async open(name: string): Promise<OpenedExport> {
+  async open(name: string, _contexts?: readonly string[], peer = 'somebody'): Promise<OpenedExport> {
     for (const served of this.#served.values()) {
       if (served.name !== name) continue;
       const { volume, error } = served;
@@ -203,7 +204,8 @@ export class Ingest implements ExportDirectory {
         throw new MidmirrorError('locked', `volume "${name}" takes no connection now: ${served.held}`, {
           hint: 'connect again when that has ended; `mim check jobs` shows it',
         });
-      served.connections += 1;
+      const connection = { peer };
+      served.peers.add(connection);
       return {
         device: volume.disk,
         description: `volume ${name}`,
@@ -211,9 +213,9 @@ export class Ingest implements ExportDirectory {
         lost: volume.lost,
         ...(this.#context.telemetry.on ? { meter: volume.meter } : {}),
         release: () => {
-          served.connections -= 1;
+          served.peers.delete(connection);
           // Whoever held it has gone, however that went.
-          if (served.connections === 0) served.held = null;
+          if (served.peers.size === 0) served.held = null;
         },
       };
     }
@@ -374,7 +376,7 @@ export class Ingest implements ExportDirectory {
   async #delete(id: string): Promise<void> {
     const { bus, catalog } = this.#context;
     const row = await volumeById(catalog.db, id);
-    const connections = this.#served.get(id)?.connections ?? 0;
+    const connections = this.#served.get(id)?.peers.size ?? 0;
     if (connections > 0) {
       throw new MidmirrorError(
         'conflict',
@@ -435,7 +437,7 @@ export class Ingest implements ExportDirectory {
 
 /** Whoever asks is connected, and stays the only one as long as it is. */
 function hold(served: Served, reason: string): { held: boolean; connections: number } {
-  const { connections } = served;
+  const connections = served.peers.size;
   if (connections === 1) served.held = reason;
   return { held: connections === 1, connections };
 }

@@ -12,6 +12,8 @@ export const limits = {
   /** How often a client that waits for a volume's new owner looks for it; beyond the lease it waits so much longer. */
   ownerLookMs: 50,
   takeoverMsMax: 5000,
+  /** Addresses of who is connected to a disk, of those that are told. */
+  peersToldMax: 8,
   /** What becomes durable is published at once, and what follows after such a rest: with a bus that takes time of this
    *  process, and with one that takes that of others. */
   publishRestMs: 100,

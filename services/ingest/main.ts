@@ -26,7 +26,7 @@ runService('ingest', process.env, options, async (edges) => {
   const nbd = await startNbdServer({
     listen: config.MIM_NBD_LISTEN,
     directory: {
-      open: (name, contexts) => started(late.exports).open(name, contexts),
+      open: (name, contexts, peer) => started(late.exports).open(name, contexts, peer),
       list: () => started(late.exports).list(),
     },
     onError: (error) => log(`NBD: ${messageOf(error)}`),

@@ -6,6 +6,7 @@ import { markKinds, type RequestName, type Requests, type ToldGap } from '@midmi
 import type { Gap } from '@midmirror/point';
 import { asStep, type Telemetry } from '@midmirror/telemetry';
 import type { IngestVolume } from './ingest-volume.ts';
+import { limits } from './limits.ts';
 
 export interface VolumeRequests {
   bus: Bus;
@@ -14,8 +15,8 @@ export interface VolumeRequests {
   volumeId: string;
   /** Throws why there is none. */
   volume: () => IngestVolume;
-  /** NBD connections to its live disk. */
-  connections: () => number;
+  /** Of the NBD connections to its live disk. */
+  peers: () => string[];
   hold: (reason: string) => Requests['ingest.hold']['answer'];
   setPolicy: (policy: unknown) => Promise<void>;
   remove: () => Promise<void>;
@@ -67,7 +68,7 @@ export function answerFor(asked: VolumeRequests): Responder[] {
       disk.rotate();
       return { seq: disk.lastSeq };
     }),
-    on('ingest.status', async () => statusOf(volume(), asked.connections())),
+    on('ingest.status', async () => statusOf(volume(), asked.peers())),
     on('ingest.hold', async ({ reason }) => {
       volume();
       return asked.hold(reason);
@@ -91,9 +92,10 @@ async function refuseTakenMark({ db }: Catalog, volumeId: string, name: string):
   });
 }
 
-function statusOf({ disk }: IngestVolume, connections: number): Requests['ingest.status']['answer'] {
+function statusOf({ disk }: IngestVolume, peers: string[]): Requests['ingest.status']['answer'] {
   return {
-    connections,
+    connections: peers.length,
+    peers: peers.slice(0, limits.peersToldMax),
     seq: disk.lastSeq,
     timeNs: disk.lastNs.toString(),
     durableSeq: disk.durableSeq,

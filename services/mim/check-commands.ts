@@ -2,7 +2,7 @@
 import { MidmirrorError, printBytes } from '@midmirror/basis';
 import type { Command } from 'commander';
 import { volumePath } from '@midmirror/api';
-import { waitForCheck, type ShownCheckJob, checkJobPath, printRestore } from './check-jobs.ts';
+import { checkJobPath, printProbes, printRestore, type ShownCheckJob, waitForCheck } from './check-jobs.ts';
 import { printPoint, printSeconds, type ShownPoint, table } from './output.ts';
 import { pointText } from './point-option.ts';
 import { wholeOf } from './restore-options.ts';
@@ -24,6 +24,7 @@ interface ShownCheck {
   settings: unknown;
   schedule: Schedule | null;
   onCondemned: string;
+  retroactive: boolean;
   newest: ShownVerdict | null;
   lastGood: ShownPoint | null;
 }
@@ -45,6 +46,7 @@ interface AddOptions {
   everySnapshot?: true;
   nth?: string;
   onCondemned: string;
+  retroactive?: true;
 }
 
 export function checkCommands(program: Command, open: () => Session): void {
@@ -75,6 +77,10 @@ export function checkCommands(program: Command, open: () => Session): void {
       'notify; clone: a clone of the last good point; restore: the volume is put back to it, as soon as no guest is connected',
       'notify',
     )
+    .option(
+      '--retroactive',
+      'by itself over all that is kept: now, and when its signatures or programs are new',
+    )
     .action(async (volume: string, kind: string, options: AddOptions) => {
       const session = open();
       const made = await session.api.json<ShownCheck>('POST', `${volumePath(volume)}/checks`, {
@@ -83,11 +89,12 @@ export function checkCommands(program: Command, open: () => Session): void {
         settings: settingsOf(kind, options),
         schedule: scheduleOf(options),
         onCondemned: options.onCondemned,
+        retroactive: options.retroactive === true,
       });
       session.answer(
         made,
         ({ name, ...runs }) =>
-          `Check ${name} of ${volume} is ready${runsText(runs) === ON_REQUEST ? '' : `; it runs ${runsText(runs)}`}. Try it: mim certify ${volume} --check ${name} --at latest`,
+          `Check ${name} of ${volume} is ready${runsText(runs) === ON_REQUEST ? '' : `; it runs ${runsText(runs)}`}. ${runs.retroactive ? 'It begins: mim check jobs' : `Try it: mim certify ${volume} --check ${name} --at latest`}`,
       );
     });
   check
@@ -152,16 +159,26 @@ export function checkCommands(program: Command, open: () => Session): void {
     .option('--from <point>', 'from here on; default: the oldest')
     .option('--to <point>', 'up to here; default: the latest')
     .option('--every <n>', 'each nth point', '1')
+    .option('--all', 'past bad points too, to the last: which of them are bad')
     .option('--detach', 'do not wait for its end')
     .action(
       async (
         volume: string,
-        options: { check: string; at?: string; from?: string; to?: string; every: string; detach?: true },
+        options: {
+          check: string;
+          at?: string;
+          from?: string;
+          to?: string;
+          every: string;
+          all?: true;
+          detach?: true;
+        },
       ) => {
         const session = open();
         const body = {
           check: options.check,
           every: wholeOf(options.every, '--every', 1),
+          onward: options.all === true,
           ...pointsIn(options, ['at', 'from', 'to']),
         };
         await begun(session, `${volumePath(volume)}/certifications`, body, options.detach === true);
@@ -205,7 +222,7 @@ async function begun(session: Session, path: string, body: object, detach: boole
   // A script must not take it for a good one.
   if (ended.end?.kind === 'cannot-tell' || ended.end?.kind === 'range') process.exitCode = 1;
   session.answer({ job: ended, around }, () => [printEnd(ended), ...around.map(printAround)].join('\n'));
-  if (ended.end?.kind === 'condemned' || ended.end?.kind === 'nothing-good') process.exitCode = 1;
+  if (['condemned', 'past-condemned', 'nothing-good'].includes(ended.end?.kind ?? '')) process.exitCode = 1;
 }
 
 interface Around {
@@ -243,8 +260,8 @@ function printAround({ offset, length, before, after }: Around): string {
 }
 
 function printEnd(job: ShownCheckJob): string {
-  const { volume, check, end, probes, probesMax } = job;
-  const made = `${probes} ${probes === 1 ? 'probe' : 'probes'}${probesMax === null ? '' : ` of ${probesMax} at most`}`;
+  const { volume, check, end } = job;
+  const made = printProbes(job);
   if (end === null) return `${volume}: no end is known.`;
   const good = end.lastGood === null ? 'no good point is known' : `last good: ${printPoint(end.lastGood)}`;
   const bad = end.firstBad === null ? '' : `first bad: ${printPoint(end.firstBad)}`;
@@ -259,6 +276,8 @@ function printEnd(job: ShownCheckJob): string {
     case 'restored':
     case 'not-restored':
       return `${volume}: ${printRestore(job)}.`;
+    case 'past-condemned':
+      return `${volume}: ${check} condemns points of the past, not the newest. ${bad}; ${good}; ${made}.${untold}`;
     case 'nothing-bad':
       return `${volume}: the newest point is good by ${check}: ${good}; ${made}.`;
     case 'nothing-good':
@@ -322,9 +341,15 @@ export function verdictTable(verdicts: readonly ShownVerdict[]): string {
 
 function jobTable(jobs: readonly ShownCheckJob[]): string {
   const rows = jobs.map((job) => [
-    ...[job.job, job.task, job.volume, job.check, job.created],
+    ...[
+      job.job,
+      job.task === 'certify' && job.cause === 'retroactive' ? job.cause : job.task,
+      job.volume,
+      job.check,
+      job.created,
+    ],
     job.error === null ? job.status : `${job.status}: ${job.error.message}`,
-    job.task === 'restore' ? (printRestore(job) ?? '') : `${job.probes} probes`,
+    job.task === 'restore' ? (printRestore(job) ?? '') : printProbes(job),
   ]);
   return table(['JOB', 'TASK', 'VOLUME', 'CHECK', 'BEGUN', 'STATE', ''], rows);
 }
@@ -389,10 +414,16 @@ function scheduleOf({ every, everySnapshot, nth }: AddOptions): Schedule | null 
 
 const ON_REQUEST = 'on request';
 
-function runsText({ kind, settings, schedule }: Pick<ShownCheck, 'kind' | 'settings' | 'schedule'>): string {
+function runsText({
+  kind,
+  settings,
+  schedule,
+  retroactive,
+}: Pick<ShownCheck, 'kind' | 'settings' | 'schedule' | 'retroactive'>): string {
   const isLive = kind === 'entropy' && (settings as { live?: boolean }).live !== false;
   const times = schedule === null ? [] : [scheduleText(schedule)];
-  return [...(isLive ? ['as writes come'] : []), ...times].join(', ') || ON_REQUEST;
+  const over = retroactive ? ['over what is kept when its signatures are new'] : [];
+  return [...(isLive ? ['as writes come'] : []), ...times, ...over].join(', ') || ON_REQUEST;
 }
 
 function scheduleText(schedule: Schedule): string {

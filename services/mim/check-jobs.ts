@@ -11,10 +11,13 @@ export interface ShownCheckJob {
   task: 'certify' | 'bisect' | 'restore';
   volume: string;
   check: string;
+  cause: string;
   status: 'queued' | 'running' | 'done' | 'failed' | 'cancelled';
   created: string;
   ended: string | null;
   probes: number;
+  /** Points whose earlier verdict holds. */
+  reused: number;
   probesMax: number | null;
   /** Of a restore that has begun to write. */
   undoMark: string | null;
@@ -24,6 +27,7 @@ export interface ShownCheckJob {
     kind:
       | 'certified'
       | 'condemned'
+      | 'past-condemned'
       | 'cannot-tell'
       | 'found'
       | 'range'
@@ -34,6 +38,7 @@ export interface ShownCheckJob {
     putBack?: PutBack;
     lastGood: ShownPoint | null;
     firstBad: ShownPoint | null;
+    condemned?: number;
     cannotTell: number;
     unsteady: { bad: number; good: number }[];
     writes: { seq: number; time: string; extents: { offset: number; length: number }[] }[];
@@ -55,14 +60,26 @@ export function checkJobPath(job: string): string {
   return `/check-jobs/${encodeURIComponent(job)}`;
 }
 
+/** Points that were probed apart from those of which it was known. */
+export function printProbes({ task, probes, reused, probesMax, end }: ShownCheckJob): string {
+  if (task === 'certify') {
+    const points = probes + reused;
+    const condemned =
+      end?.condemned === undefined || end.condemned === 0 ? '' : `, ${end.condemned} condemned`;
+    return `${points} ${points === 1 ? 'point' : 'points'}: ${probes} probed, ${reused} as before${condemned}`;
+  }
+  const most = probesMax === null ? '' : ` of ${probesMax} at most`;
+  const before = reused === 0 ? '' : `, ${reused} as before`;
+  return `${probes} ${probes === 1 ? 'probe' : 'probes'}${most}${before}`;
+}
+
 /** As `waitForEnd`. */
 export async function waitForCheck(session: Session, begun: ShownCheckJob): Promise<ShownCheckJob> {
   return await waitForEnd(session, begun, {
     ...{ path: checkJobPath(begun.job), commands: 'mim check', everyMs: ASK_EVERY_MS },
     stateOf: ({ status }) => status,
-    tell({ task, volume, check, probes, probesMax }) {
-      const most = probesMax === null ? '' : ` of ${probesMax} at most`;
-      session.progress(`${task} of ${volume} by ${check}: ${probes} probes${most}`);
+    tell(job) {
+      session.progress(`${job.task} of ${job.volume} by ${job.check}: ${printProbes(job)}`);
     },
   });
 }

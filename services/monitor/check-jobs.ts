@@ -20,9 +20,8 @@ import {
 } from '@midmirror/catalog';
 import type { DomainEvent, ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
 import { type MonitorContext, SOURCE } from './context.ts';
-import type { Verdict } from './core/verdict.ts';
 import { monitorLimits, putBackLimits } from './limits.ts';
-import type { Prober } from './prober.ts';
+import type { Probed, Prober } from './prober.ts';
 import { Slots } from './loops/slots.ts';
 import { forgetVerdicts } from './verdict-keeping.ts';
 
@@ -30,7 +29,8 @@ import { forgetVerdicts } from './verdict-keeping.ts';
 export interface Task<State> {
   /** To its end, from the state that was kept. Null: it was stopped. */
   run(state: State, job: JobView, ports: TaskPorts<State>): Promise<ToldCheckEnd | null>;
-  probes(state: State): { made: number; max: number | null };
+  /** `reused`: verdicts given before that were taken instead of a probe. `max`: of both together. */
+  probes(state: State): { made: number; reused: number; max: number | null };
   /** Of what it has written to the volume; null: nothing. */
   undoMark?(state: State): string | null;
   /** Told together with its end. */
@@ -42,7 +42,7 @@ export interface Task<State> {
 }
 
 export interface TaskPorts<State> {
-  probe(seq: number, signal: AbortSignal): Promise<Verdict>;
+  probe(seq: number, signal: AbortSignal): Promise<Probed>;
   /** Whether a job of the monitor probes a point of the volume now. */
   isProbed(seq: number): boolean;
   /** Durable when done, together with the event. */
@@ -68,6 +68,13 @@ export interface JobView {
 
 export type Tasks = { readonly [N in ToldCheckJob['task']]: Task<unknown> };
 
+/** Walks that nobody waits for: they have few places, and all of them together one turn at each slot. What follows from them is none. */
+export const RETROACTIVE = 'retroactive';
+
+function isRetroactive({ task, cause }: Pick<CheckJobRow, 'task' | 'cause'>): boolean {
+  return task === 'certify' && cause === RETROACTIVE;
+}
+
 interface Running {
   cancel: AbortController;
   ended: Promise<void>;
@@ -83,6 +90,7 @@ export class CheckJobs {
   readonly #restoreSlots = new Slots(putBackLimits.jobsMax);
   /** Points of volumes that are probed now, and by how many. */
   readonly #probed = new Map<string, number>();
+  readonly #retroactiveSlots = new Slots(monitorLimits.retroactiveRunningMax);
   readonly #running = new Map<string, Running>();
   readonly #stop = new AbortController();
 
@@ -144,7 +152,9 @@ export class CheckJobs {
       }),
     );
     await catalog.transaction(async (tx) => {
-      if (rows.length > 0) await refuseTooManyJobs(tx, 'check_job', monitorLimits.jobsQueuedMax);
+      // Restores are one for a volume at most, and nobody is there to ask again.
+      if (rows.length > 0 && task !== 'restore')
+        await refuseTooManyJobs(tx, 'check_job', monitorLimits.jobsQueuedMax);
       for (const row of rows) await tx.insertInto('check_job').values(row).execute();
       await also(
         tx,
@@ -183,10 +193,10 @@ export class CheckJobs {
     await Promise.all(running.map(({ ended }) => ended));
   }
 
-  /** Whether a walk or a search of a check is queued or under way. */
+  /** Whether a walk or a search of a check is queued or under way; not a retroactive one: it may take days. */
   async isBusy(volumeId: string, check: string): Promise<boolean> {
-    const rows = this.#unended(volumeId, check).where('task', '!=', 'restore');
-    return (await rows.limit(1).executeTakeFirst()) !== undefined;
+    const rows = await this.#unended(volumeId, check).select(['task', 'cause']).execute();
+    return rows.some((row) => row.task !== 'restore' && !isRetroactive(row));
   }
 
   #unended(volumeId: string, check: string) {
@@ -210,11 +220,12 @@ export class CheckJobs {
     throw new MidmirrorError('not-found', `there is no job ${id} of the monitor`);
   }
 
-  #begin({ id, volume_id: volumeId, task }: CheckJobRow): void {
+  #begin(row: CheckJobRow): void {
+    const { id, volume_id } = row;
     const cancel = new AbortController();
     const signal = AbortSignal.any([this.#stop.signal, cancel.signal]);
-    const ended = (task === 'restore' ? this.#restoreSlots : this.#slots)
-      .within(volumeId, signal, () => this.#run(id, signal))
+    const ended = this.#slotsOf(row)
+      .within(volume_id, signal, () => this.#run(id, signal))
       .catch((error: unknown) => this.#failed(id, error))
       .catch((error: unknown) => this.#context.log(`job ${id}: ${messageOf(error)}`))
       .finally(() => this.#running.delete(id));
@@ -228,11 +239,12 @@ export class CheckJobs {
     const check = await checkOf(catalog.db, volume, row.check_name);
     const task = this.#taskOf(row);
     const job: JobView = { id, volume, check, probesMax: row.probes_max };
+    const how = { queue: queueOf(row), alone: row.probes_max === 1 };
     const set = { status: 'running', error: null };
     await catalog.db.updateTable('check_job').set(set).where('id', '=', id).execute();
     let told: string | null = null;
     const end = await task.run(JSON.parse(row.state), job, {
-      probe: (seq, stop) => this.#probe(volume, check, seq, stop),
+      probe: (seq, stop) => this.#probe(volume, check, seq, { ...how, signal: stop }),
       isProbed: (seq) => this.#probed.has(`${volume.id} ${seq}`),
       keep: async (state, event) => {
         const kept = { state: JSON.stringify(state) };
@@ -251,17 +263,31 @@ export class CheckJobs {
     });
     signal.throwIfAborted();
     if (end === null) throw new MidmirrorError('io', `job ${id} has ended without an end`);
-    // Before it is done: cut off in between, it is done again, and finds what is there.
-    await whileAway(() => this.#onEnd(row, end), signal);
-    await forgetVerdicts(catalog, { volumeId: volume.id, check: check.name });
-    await this.#end(id, 'done', { result: JSON.stringify(end) }, { end });
+    const conclude = async (): Promise<void> => {
+      // Before it is done: cut off in between, it is done again, and finds what is there.
+      await this.#onEnd(row, end);
+      await forgetVerdicts(catalog, { volumeId: volume.id, check: check.name });
+      await this.#end(id, 'done', { result: JSON.stringify(end) }, { end });
+    };
+    await againWhileAway(conclude, Number.POSITIVE_INFINITY, signal);
   }
 
-  async #probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal): Promise<Verdict> {
+  #slotsOf(row: CheckJobRow): Slots {
+    if (row.task === 'restore') return this.#restoreSlots;
+    return isRetroactive(row) ? this.#retroactiveSlots : this.#slots;
+  }
+
+  async #probe(
+    volume: VolumeRow,
+    check: VolumeCheckRow,
+    seq: number,
+    how: Parameters<Prober['probe']>[3],
+  ): Promise<Probed> {
     const point = `${volume.id} ${seq}`;
     this.#probed.set(point, (this.#probed.get(point) ?? 0) + 1);
     try {
-      return await whileAway(() => this.#prober.probe(volume, check, seq, signal), signal);
+      const probe = () => this.#prober.probe(volume, check, seq, how);
+      return await againWhileAway(probe, monitorLimits.attemptsMax, how.signal);
     } finally {
       const others = this.#probed.get(point)! - 1;
       if (others > 0) this.#probed.set(point, others);
@@ -312,7 +338,7 @@ export class CheckJobs {
   #told(row: CheckJobRow): ToldCheckJob {
     const task = this.#taskOf(row);
     const state: unknown = JSON.parse(row.state);
-    const { made, max } = task.probes(state);
+    const { made, reused, max } = task.probes(state);
     return {
       job: row.id,
       task: row.task as ToldCheckJob['task'],
@@ -324,6 +350,7 @@ export class CheckJobs {
       createdNs: fromNs(row.created_ns).toString(),
       endedNs: row.ended_ns === null ? null : fromNs(row.ended_ns).toString(),
       probes: made,
+      reused,
       probesMax: max,
       undoMark: task.undoMark?.(state) ?? null,
       end: row.result === null ? null : (JSON.parse(row.result) as ToldCheckEnd),
@@ -332,14 +359,22 @@ export class CheckJobs {
   }
 }
 
-/** Again while the appliance is away. */
-async function whileAway<T>(act: () => Promise<T>, signal: AbortSignal): Promise<T> {
+function queueOf(row: CheckJobRow): string {
+  return isRetroactive(row) ? RETROACTIVE : row.volume_id;
+}
+
+/** What needs the appliance, the bus or the catalogue. */
+async function againWhileAway<T>(
+  act: () => Promise<T>,
+  attemptsMax: number,
+  signal: AbortSignal,
+): Promise<T> {
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await act();
     } catch (error) {
       signal.throwIfAborted();
-      if (!isUnavailable(error) || attempt === monitorLimits.attemptsMax) throw error;
+      if (!isUnavailable(error) || attempt === attemptsMax) throw error;
       await pause(againMs(attempt), undefined, { signal });
     }
   }

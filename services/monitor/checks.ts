@@ -13,6 +13,7 @@ import {
 import type { CheckSchedule, Requests } from '@midmirror/events';
 import type { MonitorContext } from './context.ts';
 import { type DueState, startSchedule } from './core/due.ts';
+import { neverWalked } from './core/retroactive.ts';
 import { type ReadyCheck, readyCheck } from './kinds/all-kinds.ts';
 import { monitorLimits } from './limits.ts';
 import { replicatedBy } from './put-back/obstacles.ts';
@@ -27,7 +28,7 @@ export class Checks {
   }
 
   /** Throws `bad-request` for a kind, a setting or a schedule that can't be, `conflict` for a name that is taken. */
-  async add({ volumeId, name, kind, settings, schedule, onCondemned }: AddWish): Promise<void> {
+  async add({ volumeId, name, kind, settings, schedule, onCondemned, retroactive }: AddWish): Promise<void> {
     const { catalog, clock } = this.#context;
     checkName('check', name);
     readyCheck(kind, settings);
@@ -60,6 +61,7 @@ export class Checks {
         .values({
           volume_id: volumeId,
           ...{ name, kind, settings: text, on_condemned: onCondemned },
+          retroactive: retroactive ? JSON.stringify(neverWalked()) : null,
           schedule: schedule === null ? null : JSON.stringify(schedule),
           due: due === null ? null : JSON.stringify(due),
           created_ns: toNs(nowNs),

@@ -138,6 +138,12 @@ export const monitorLimits = {
   /** Walks and searches at one time; the others wait. */
   jobsRunningMax: 8,
   jobsQueuedMax: 1000,
+  /** Of retroactive walks: at one time, and all that have not ended. */
+  retroactiveRunningMax: 2,
+  retroactiveQueuedMax: 100,
+  /** How often it is looked whether programs and signatures are others; and how long after one that failed it is walked again. */
+  retroactiveLookMs: 5 * 60_000,
+  retroactiveAgainMs: 3_600_000,
   /** Jobs that have ended and are still told of. */
   jobsKept: 1000,
   jobsListedMax: 1000,
@@ -148,8 +154,10 @@ export const monitorLimits = {
   tickMs: 5000,
   everyMsMin: 10_000,
   nthMax: 10_000,
-  /** Earlier verdicts that a probe is held against. */
+  /** Earlier verdicts that a search begins with. */
   earlierMax: 1000,
+  /** Of those on either side of a moment, among which a probe looks for some that may hold. */
+  nearestMax: 32,
   /** Writes that are told on either side of the first bad one. */
   neighbours: 2,
   /** Extents of each of them. */
@@ -163,6 +171,8 @@ export const verdictLimits = {
   keptMax: 10_000,
   /** With what was said, and what was read: hundreds of KiB at most, each. */
   wholeMax: 1000,
+  /** Of a check that judges writes: those by which others stand. */
+  standingMax: 1000,
 } as const;
 
 export interface WebhookLimits {

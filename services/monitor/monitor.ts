@@ -3,6 +3,7 @@
 import { MidmirrorError, messageOf, untilAvailable } from '@midmirror/basis';
 import { answer, ask, type Responder } from '@midmirror/bus';
 import {
+  activeVolumeById,
   type CheckJobRow,
   checkOf,
   fromNs,
@@ -23,12 +24,14 @@ import type { MonitorContext } from './context.ts';
 import { startBisect } from './core/bisect.ts';
 import { dueNow } from './core/due.ts';
 import { LiveWatches } from './entropy/live-watches.ts';
+import { notePutBack } from './entropy/standing.ts';
 import type { Verdict } from './core/verdict.ts';
 import { startWalk } from './core/walk.ts';
 import { bisectLimits, monitorLimits } from './limits.ts';
 import { Prober } from './prober.ts';
 import { volumesBetweenMoments } from './put-back/state.ts';
 import { undoMounts } from './reach.ts';
+import { RetroactiveWalks } from './retroactive.ts';
 import { cleanUpRuns } from './runner/begun-runs.ts';
 import { mirrorsOf, tasksOf, type Walk } from './tasks.ts';
 import { forgetWebhook, Webhook } from './webhook.ts';
@@ -42,6 +45,7 @@ export class Monitor {
   readonly #lookingSinceMs = Date.now();
   #jobs: CheckJobs | null = null;
   #watches: LiveWatches | null = null;
+  #retroactive: RetroactiveWalks | null = null;
   #timer: NodeJS.Timeout | null = null;
   #tick: Promise<void> = Promise.resolve();
   #isLooking = false;
@@ -68,7 +72,8 @@ export class Monitor {
     const watches = new LiveWatches(this.#context, condemned);
     this.#jobs = jobs;
     this.#watches = watches;
-    this.#answer(jobs);
+    this.#retroactive = new RetroactiveWalks(this.#context, jobs);
+    this.#answer(jobs, this.#retroactive);
     this.#webhook?.start();
     this.#tellOfIt(prober, watches);
     const begin = async (): Promise<void> => {
@@ -79,6 +84,7 @@ export class Monitor {
     await untilAvailable(begin, { what: 'monitor: its start', log, signal }).catch((error: unknown) => {
       if (!signal.aborted) throw error;
     });
+    void this.#retroactive.look();
     this.#timer = setInterval(() => this.#look(jobs, watches), monitorLimits.tickMs);
     this.#timer.unref();
   }
@@ -87,7 +93,8 @@ export class Monitor {
     this.#stop.abort();
     if (this.#timer !== null) clearInterval(this.#timer);
     const stopping = this.#responders.map((responder) => responder.stop());
-    await Promise.all([this.#webhook?.stop(), this.#jobs?.stop(), this.#tick, ...stopping]);
+    const stopped = [this.#webhook?.stop(), this.#retroactive?.stop(), this.#jobs?.stop(), this.#tick];
+    await Promise.all([...stopped, ...stopping]);
     await this.#watches?.stop();
   }
 
@@ -101,13 +108,14 @@ export class Monitor {
     });
   }
 
-  #answer(jobs: CheckJobs): void {
+  #answer(jobs: CheckJobs, retroactive: RetroactiveWalks): void {
     const on = <N extends RequestName>(
       name: N,
       handler: (asked: Requests[N]['ask']) => Promise<Requests[N]['answer']>,
     ): void => void this.#responders.push(answer(this.#context.bus, name, handler));
     on('monitor.add-check', async (wish) => {
       await this.#checks.add(wish);
+      if (wish.retroactive) retroactive.soon(wish.volumeId, wish.name);
       return { name: wish.name };
     });
     on('monitor.remove-check', async ({ volumeId, name }) => {
@@ -130,9 +138,10 @@ export class Monitor {
       throw new MidmirrorError('bad-request', 'a walk is at one point, or from one to another', {
         hint: 'leave --at, or --from and --to, away',
       });
+    const { every, onward } = wish;
     const at = await seqOf(wish.at);
     const [from, to] = [await seqOf(wish.from), await seqOf(wish.to)];
-    const walk = startWalk({ from: at ?? from ?? 0, to: at ?? to ?? latest, every: wish.every });
+    const walk = startWalk({ from: at ?? from ?? 0, to: at ?? to ?? latest, every, onward });
     const state: Walk = { walk, at, latest };
     return await jobs.add('certify', volume, check.name, { state, probesMax: 1, cause: 'requested' });
   }
@@ -217,6 +226,7 @@ export class Monitor {
 
   /** One look at a time: what waits for a server that is away must not heap up. */
   #look(jobs: CheckJobs, watches: LiveWatches): void {
+    void this.#retroactive?.look();
     if (this.#isLooking) return;
     this.#isLooking = true;
     const saying = (error: unknown): void => this.#context.log(`checks by themselves: ${messageOf(error)}`);
@@ -237,12 +247,7 @@ export class Monitor {
       if (between.has(check.volume_id)) continue;
       const stands = scheduleOf(check);
       if (stands === null || (await jobs.isBusy(check.volume_id, check.name))) continue;
-      const volume = await db
-        .selectFrom('volume')
-        .selectAll()
-        .where('id', '=', check.volume_id)
-        .where('state', '=', 'active')
-        .executeTakeFirst();
+      const volume = await activeVolumeById(db, check.volume_id);
       if (volume === undefined) continue;
       // One volume whose server is away keeps no other from its turn.
       await this.#whatIsDue(jobs, volume, check, stands).catch((error: unknown) => {
@@ -291,9 +296,12 @@ export class Monitor {
     });
   }
 
-  #ended(condemned: Condemned, row: CheckJobRow, end: ToldCheckEnd): Promise<void> {
-    if (end.kind !== 'condemned' && end.kind !== 'found') return Promise.resolve();
-    return condemned.act({
+  async #ended(condemned: Condemned, row: CheckJobRow, end: ToldCheckEnd): Promise<void> {
+    const seq = end.putBack?.asOfSeq ?? null;
+    if (seq !== null && end.lastGood !== null)
+      await notePutBack(this.#context, row.volume_id, { goodSeq: end.lastGood.seq, seq });
+    if (end.kind !== 'condemned' && end.kind !== 'found') return;
+    await condemned.act({
       ...{ volumeId: row.volume_id, check: row.check_name, cause: row.cause },
       ...{ lastGood: end.lastGood, bad: end.firstBad?.seq ?? null },
     });

@@ -1,7 +1,7 @@
 // One probe: what a check says of one moment. An earlier verdict that still holds is taken instead.
 import { isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
-import { firstBadOf, toNs, type VerdictRow, type VolumeCheckRow, type VolumeRow } from '@midmirror/catalog';
+import { toNs, type VerdictRow, type VolumeCheckRow, type VolumeRow } from '@midmirror/catalog';
 import { ReadPace } from '@midmirror/nbd';
 import { printTime } from '@midmirror/point';
 import { noProbes, type ProbeCounts } from './check-metrics.ts';
@@ -13,6 +13,7 @@ import type { Verdict } from './core/verdict.ts';
 import type { ReadyCheck } from './kinds/all-kinds.ts';
 import { type CheckLimits, checkLimits, monitorLimits } from './limits.ts';
 import { momentsTo, reachMoments } from './entropy/moments.ts';
+import { standingOf } from './entropy/standing.ts';
 import { entropy, type EntropySettings } from './kinds/entropy/plan.ts';
 import { type FilesWish, reach, type Reached } from './reach.ts';
 import type { CheckPlan, CheckResult } from './runner/check-plan.ts';
@@ -21,6 +22,13 @@ import { runCheck } from './runner/run-check.ts';
 import { Slots } from './loops/slots.ts';
 import { storeVerdict } from './verdicts.ts';
 
+export interface Probed {
+  verdict: Verdict;
+  /** Its own or another moment's verdict held, and nothing was run. */
+  reused: boolean;
+}
+
+type VerdictOf = Pick<VerdictRow, 'volume_id' | 'check_name' | 'check_key'>;
 type Said = Pick<VerdictRow, 'verdict' | 'reason' | 'output' | 'read_ranges' | 'reused_seq' | 'duration_ms'>;
 
 interface Point {
@@ -33,6 +41,8 @@ export class Prober {
   /** What keeps checks apart here: looked for when the first one runs. */
   #isolation: Promise<Isolation> | null = null;
   readonly #slots = new Slots(monitorLimits.slotsMax);
+  /** Checks whose probes follow one another, so that none is made of what another is just finding out. */
+  readonly #inTurn = new Map<string, Slots>();
   readonly #pace = new ReadPace();
   readonly counts: ProbeCounts = noProbes();
 
@@ -41,11 +51,36 @@ export class Prober {
   }
 
   /**
-   * Stored and told when it resolves. Rejects with `unavailable` when the appliance is away, and with the signal's reason;
+   * Stored and told when it resolves. `queue`: those that wait for a slot by one name take one turn. `alone`: not while
+   * another one of the check that is alone is under way. Rejects with `unavailable` when the appliance is away, and with the signal's reason;
    * whatever else goes wrong is a verdict that can't tell.
    */
-  async probe(volume: VolumeRow, check: VolumeCheckRow, seq: number, signal: AbortSignal): Promise<Verdict> {
+  async probe(
+    volume: VolumeRow,
+    check: VolumeCheckRow,
+    seq: number,
+    { signal, queue, alone }: { signal: AbortSignal; queue: string; alone: boolean },
+  ): Promise<Probed> {
     const ready = readyOf(check);
+    const act = (): Promise<Probed> => this.#probe(volume, check, ready, seq, { signal, queue });
+    if (!alone || !ready.steady) return await act();
+    const key = `${volume.id} ${check.name}`;
+    const turns = this.#inTurn.get(key) ?? new Slots(1);
+    this.#inTurn.set(key, turns);
+    try {
+      return await turns.within(queue, signal, act);
+    } finally {
+      if (turns.taken === 0 && this.#inTurn.get(key) === turns) this.#inTurn.delete(key);
+    }
+  }
+
+  async #probe(
+    volume: VolumeRow,
+    check: VolumeCheckRow,
+    ready: ReadyCheck,
+    seq: number,
+    { signal, queue }: { signal: AbortSignal; queue: string },
+  ): Promise<Probed> {
     const checkKey = await ready.checkKey();
     const point = await ask(this.#context.bus, 'mapping-index.resolve', {
       volumeId: volume.id,
@@ -55,11 +90,11 @@ export class Prober {
       throw error;
     });
     // Between the plan and the probe the policy may have let it go.
-    if (point === null) return 'cannot-tell';
+    if (point === null) return { verdict: 'cannot-tell', reused: false };
     const said =
-      (await this.#condemnedBefore(check, ready, seq)) ??
+      (await this.#stands(check, ready, seq)) ??
       (await this.#reused(volume, check, ready, checkKey, seq)) ??
-      (await this.#slots.within(volume.id, signal, () =>
+      (await this.#slots.within(queue, signal, () =>
         this.#run(volume, check, ready, { seq, timeNs: point.timeNs }, signal),
       ));
     const row: VerdictRow = {
@@ -72,19 +107,21 @@ export class Prober {
       at_ns: toNs(this.#context.clock.nowNs()),
     };
     await storeVerdict(this.#context, row, check);
-    if (said.reused_seq === null) this.counts.probes[said.verdict as Verdict] += 1;
-    else this.counts.reused += 1;
-    return said.verdict as Verdict;
+    const probed = { verdict: said.verdict as Verdict, reused: said.reused_seq !== null };
+    if (probed.reused) this.counts.reused += 1;
+    else this.counts.probes[probed.verdict] += 1;
+    return probed;
   }
 
   /**
    * Of a check that judges writes, not what stands there: what was written before a condemned point still stands in those
-   * after it, whatever has been written since.
+   * after it, whatever has been written since; where the volume was put back nothing of it does.
    */
-  async #condemnedBefore(check: VolumeCheckRow, { kind }: ReadyCheck, seq: number): Promise<Said | null> {
+  async #stands(check: VolumeCheckRow, { kind }: ReadyCheck, seq: number): Promise<Said | null> {
     if (kind.name !== entropy.name) return null;
-    const bad = await firstBadOf(this.#context.catalog.db, check);
-    if (bad === undefined || bad.seq >= seq) return null;
+    const { putBack, bad } = await standingOf(this.#context.catalog.db, check, seq);
+    if (putBack?.seq === seq) return saidOf(putBack);
+    if (bad === undefined) return null;
     return {
       ...{ verdict: 'bad', output: '', read_ranges: null, reused_seq: bad.seq, duration_ms: 0 },
       reason: `it comes after write ${bad.seq}, which is condemned: ${bad.reason}`,
@@ -99,47 +136,38 @@ export class Prober {
     seq: number,
   ): Promise<Said | null> {
     if (!ready.steady) return null;
-    const rows = await this.#nearest(volume, check, checkKey, seq);
-    const earlier = rows.map((row): EarlierVerdict & { row: VerdictRow } => ({
-      seq: row.seq,
-      verdict: row.verdict as Verdict,
-      checkKey: row.check_key,
-      read: row.read_ranges === null ? null : (JSON.parse(row.read_ranges) as ByteRange[]),
-      row,
-    }));
+    const of = { volume_id: volume.id, check_name: check.name, check_key: checkKey };
     const probe = { seq, checkKey, steady: ready.steady };
-    for (const each of nearestVerdicts(earlier, probe)) {
-      if (each.seq !== seq && (await this.#hasChanged(volume.id, each, probe))) continue;
-      const { row } = each as (typeof earlier)[number];
-      return {
-        verdict: row.verdict,
-        reason: row.reason,
-        output: row.output,
-        read_ranges: row.read_ranges,
-        reused_seq: row.reused_seq ?? row.seq,
-        duration_ms: 0,
+    for (const near of nearestVerdicts(await this.#told(of, seq), seq)) {
+      const row = await this.#verdicts(of).selectAll().where('seq', '=', near.seq).executeTakeFirst();
+      if (row === undefined) continue; // it has just become another
+      const earlier: EarlierVerdict = {
+        seq: row.seq,
+        verdict: row.verdict as Verdict,
+        checkKey: row.check_key,
+        read: row.read_ranges === null ? null : (JSON.parse(row.read_ranges) as ByteRange[]),
       };
+      if (earlier.seq !== seq && (await this.#hasChanged(volume.id, earlier, probe))) continue;
+      return saidOf(row);
     }
     return null;
   }
 
-  /** One of a time not after the moment, and one after it: all others have more that differs. */
-  async #nearest(
-    volume: VolumeRow,
-    check: VolumeCheckRow,
-    checkKey: string,
-    seq: number,
-  ): Promise<VerdictRow[]> {
-    const of = this.#context.catalog.db
+  /** Some of a time not after the moment, and some after it: all others have more that differs. */
+  async #told(of: VerdictOf, seq: number): Promise<{ seq: number; verdict: Verdict }[]> {
+    const rows = this.#verdicts(of).select(['seq', 'verdict']).limit(monitorLimits.nearestMax);
+    const before = await rows.where('seq', '<=', seq).orderBy('seq', 'desc').execute();
+    const after = await rows.where('seq', '>', seq).orderBy('seq').execute();
+    return [...before, ...after].map((row) => ({ seq: row.seq, verdict: row.verdict as Verdict }));
+  }
+
+  #verdicts({ volume_id, check_name, check_key }: VerdictOf) {
+    return this.#context.catalog.db
       .selectFrom('verdict')
-      .selectAll()
-      .where('volume_id', '=', volume.id)
-      .where('check_name', '=', check.name)
-      .where('check_key', '=', checkKey)
-      .where('verdict', '!=', 'cannot-tell')
-      .limit(1);
-    const before = await of.where('seq', '<=', seq).orderBy('seq', 'desc').execute();
-    return [...before, ...(await of.where('seq', '>', seq).orderBy('seq').execute())];
+      .where('volume_id', '=', volume_id)
+      .where('check_name', '=', check_name)
+      .where('check_key', '=', check_key)
+      .where('verdict', '!=', 'cannot-tell');
   }
 
   /** Whether anything that it has read differs: only there it is looked, and the first that does is enough. */
@@ -170,7 +198,7 @@ export class Prober {
   }
 
   async #reach(
-    volume: VolumeRow,
+    { volume, check }: { volume: VolumeRow; check: VolumeCheckRow },
     { kind, settings }: Pick<ReadyCheck, 'kind' | 'settings'>,
     { seq, timeNs }: Point,
     folder: string,
@@ -180,7 +208,7 @@ export class Prober {
     const pace = this.#pace;
     if (need !== 'writes') return await reach(this.#context, volume, seq, { need, folder, pace, files });
     const point = { seq, timeMs: Number(BigInt(timeNs) / 1_000_000n) };
-    const moments = await momentsTo(this.#context, volume, point, settings as EntropySettings);
+    const moments = await momentsTo(this.#context, check, point, settings as EntropySettings);
     if (moments !== null) return await reachMoments(this.#context, volume, moments, { folder, pace });
     throw new MidmirrorError('not-found', 'nothing is kept before this point to hold its writes against');
   }
@@ -205,12 +233,16 @@ export class Prober {
             ...planOf(input).limits,
           });
           const files = { wanted: kind.wanted?.(settings) ?? null, limitsFor, signal };
-          reached = await this.#reach(volume, { kind, settings }, { seq, timeNs }, scratch, files).catch(
-            (error: unknown) => {
-              away = error;
-              throw error;
-            },
-          );
+          reached = await this.#reach(
+            { volume, check },
+            { kind, settings },
+            { seq, timeNs },
+            scratch,
+            files,
+          ).catch((error: unknown) => {
+            away = error;
+            throw error;
+          });
           const { input, copied } = reached;
           const plan = planOf(input);
           if (input.files === undefined) return plan;
@@ -246,4 +278,9 @@ function said(result: CheckResult, reached: Reached | null): Said {
     reused_seq: null,
     duration_ms: result.durationMs,
   };
+}
+
+/** As of another point. */
+function saidOf({ verdict, reason, output, read_ranges, reused_seq, seq }: VerdictRow): Said {
+  return { verdict, reason, output, read_ranges, reused_seq: reused_seq ?? seq, duration_ms: 0 };
 }

@@ -1,9 +1,10 @@
 // Which verdicts are kept: those of points that there still are, so many of a check at most, the newest of them with all that they
 // said. Some stay even when their points have gone: by them it is known how a check stands.
-import { type Catalog, type CatalogTransaction, firstBadOf } from '@midmirror/catalog';
+import type { Catalog, CatalogTransaction } from '@midmirror/catalog';
+import { entropy } from './kinds/entropy/plan.ts';
 import { verdictLimits } from './limits.ts';
 
-export type VerdictLimits = Readonly<Record<keyof typeof verdictLimits, number>>;
+export type VerdictLimits = Readonly<Record<'keptMax' | 'wholeMax', number>>;
 
 interface Of {
   volumeId: string;
@@ -52,15 +53,32 @@ function remove(tx: CatalogTransaction, { volumeId, check }: Of, stands: readonl
     .where('seq', 'not in', stands);
 }
 
-/** The newest, the newest that could be told, the newest good one; and the first bad one, by which a watch stays ended. */
+/** The newest, the newest that could be told, the newest good one; of a check that judges writes all that `standingOf` goes by. */
 async function seqsThatStand(tx: CatalogTransaction, of: Of): Promise<number[]> {
-  const seqs: number[] = [];
+  const seqs = new Set<number>();
   for (const verdicts of [['good', 'bad', 'cannot-tell'], ['good', 'bad'], ['good']]) {
     const row = await newestFirst(tx, of).where('verdict', 'in', verdicts).limit(1).executeTakeFirst();
-    if (row !== undefined) seqs.push(row.seq);
+    if (row !== undefined) seqs.add(row.seq);
   }
-  const bad = await firstBadOf(tx, { volume_id: of.volumeId, name: of.check });
-  return bad === undefined ? seqs : [...seqs, bad.seq];
+  const check = await tx
+    .selectFrom('volume_check')
+    .select('kind')
+    .where('volume_id', '=', of.volumeId)
+    .where('name', '=', of.check)
+    .executeTakeFirst();
+  if (check?.kind !== entropy.name) return [...seqs];
+  // When it was put back, and what was condemned by itself: some few.
+  const standing = await newestFirst(tx, of)
+    .where((e) =>
+      e.or([
+        e.and([e('verdict', '=', 'good'), e('reused_seq', 'is not', null)]),
+        e.and([e('verdict', '=', 'bad'), e('reused_seq', 'is', null)]),
+      ]),
+    )
+    .limit(verdictLimits.standingMax)
+    .execute();
+  for (const { seq } of standing) seqs.add(seq);
+  return [...seqs];
 }
 
 /** Null: there are fewer. */

@@ -231,6 +231,8 @@ async function refusePinned(tx: CatalogReader, row: SnapshotRow): Promise<void> 
     hint:
       holder === 'tape'
         ? 'the next difference tape is one to it, or a tape is being written; the policy field tapeHoldBaseSeconds bounds that'
-        : 'close the mirror or delete the clone first',
+        : holder === 'restore'
+          ? 'a volume is being put back to it: `mim check jobs` shows it'
+          : 'close the mirror or delete the clone first',
   });
 }

@@ -11,6 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
+import { connectNbd } from '@midmirror/nbd';
 import { type ApplianceProcess, succeed } from '../appliance/appliance-process.ts';
 
 /** Of each ext4 here. */
@@ -46,11 +47,30 @@ export async function inodePlace(
   return { blockStart: Number(block) * BLOCK_BYTES, offsetInBlock: Number.parseInt(offset!, 16) };
 }
 
+/** A block of an ext4 that is no file's, and far from those that are. */
+export async function freeBlock(image: string): Promise<number> {
+  const said = await succeed('debugfs', ['-R', 'ffb 1 2500', image]);
+  return Number(/(\d+)\s*$/.exec(said)![1]);
+}
+
 /** A volume of the image's size with its bytes. */
 export async function volumeOf(appliance: ApplianceProcess, name: string, image: string): Promise<void> {
   const sizeBytes = Number(await succeed('stat', ['-c', '%s', image]));
   await appliance.post('/volumes', { name, sizeBytes });
   await succeed('nbdcopy', ['--flush', image, appliance.uri(name)]);
+}
+
+/** One write to volume `db`, of a block full of the text. */
+export async function writeBlock(appliance: ApplianceProcess, block: number, text: string): Promise<void> {
+  const client = await connectNbd(appliance.uri('db'));
+  await client.write(block * BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES, text));
+  await client.flush();
+  await client.close();
+}
+
+/** Of volume `db`. */
+export async function snapshot(appliance: ApplianceProcess): Promise<void> {
+  await appliance.post('/volumes/db/syncs', { closeSnapshot: true });
 }
 
 /** A shell script that is a check. */
@@ -83,10 +103,12 @@ export async function verdicts(
 
 export interface ShownJob {
   job: string;
+  task: string;
   check: string;
   cause: string;
   status: 'queued' | 'running' | 'done' | 'failed' | 'cancelled';
   probes: number;
+  reused: number;
   probesMax: number | null;
   error: { code: string; message: string } | null;
   end: {
@@ -130,6 +152,21 @@ export async function ended(appliance: ApplianceProcess, job: string): Promise<S
   });
   assert.equal(last.status, 'done', last.error?.message);
   return last;
+}
+
+/** The newest walk that a check has made by itself, at its end; fails unless there are so many. */
+export async function walkedByItself(
+  appliance: ApplianceProcess,
+  check: string,
+  times = 1,
+): Promise<ShownJob> {
+  const job = await until(`walk ${times} of ${check}`, async () => {
+    const own = (await jobs(appliance)).filter(
+      (each) => each.check === check && each.cause === 'retroactive',
+    );
+    return own.length === times && own[0];
+  });
+  return await ended(appliance, job.job);
 }
 
 /** Polls; fails after two minutes. */

@@ -6,7 +6,7 @@ import { after, before, test } from 'node:test';
 import { tmpdir } from 'node:os';
 import { SeededRandom } from '@midmirror/basis';
 import { type ApplianceProcess, succeed, withAppliance } from '../appliance/appliance-process.ts';
-import { certify, clonesOf, ended, ext4Image, type ShownJob, until, verdicts } from './checked-volume.ts';
+import { certify, ended, ext4Image, jobs, type ShownJob, until, verdicts } from './checked-volume.ts';
 import { imageWrites, play, record, type RecordedWrite } from './recorded-disk.ts';
 
 const SIZE = 64 << 20;
@@ -109,12 +109,18 @@ test('asked for: an unpacked archive is good, encrypted files are not, and the w
     const { lastGood } = end!;
     const found = await appliance.get<{ seq: number }>('/volumes/db/last-good?check=writes');
     assert.equal(found.seq, lastGood!.seq);
+    // It was rightful, somebody says: from now on.
+    assert.equal((await appliance.mim('check', 'remove', 'db', 'writes')).status, 0);
+    await add(appliance, '--set', 'live=false', '--set', `from=${new Date().toISOString()}`);
+    await play(appliance.uri('db'), unpacked.slice(0, 1));
+    const anew = await certify(appliance, 'db', 'writes');
+    assert.equal(anew.verdict, 'good', anew.reason);
   }));
 
-test('by itself, as the writes come: condemned before a tenth is gone, with a clone of the point before', () =>
+test('by itself, as the writes come: condemned before a tenth is gone, put back, and watched again', () =>
   withAppliance({ MIM_METRICS_LISTEN: '127.0.0.1:0' }, async (appliance) => {
     const begun = await history(appliance);
-    await add(appliance, '--on-condemned', 'clone');
+    await add(appliance, '--on-condemned', 'restore');
     const said = () => verdicts(appliance, 'db', 'writes');
     await until('what it says of the writes so far', async () => (await said()).length > 0);
     assert.deepEqual(
@@ -136,19 +142,29 @@ test('by itself, as the writes come: condemned before a tenth is gone, with a cl
     }
     const [bad, good] = await until('both points', async () => {
       const all = await said();
-      return all[0]?.verdict === 'bad' && all;
+      const at = all.findIndex(({ verdict, reusedFrom }) => verdict === 'bad' && reusedFrom === null);
+      return at >= 0 && all.slice(at);
     });
     assert.equal(good!.verdict, 'good');
     assert.ok(good!.seq >= begun && good!.seq < bad!.seq);
     const share = shareGone(bad!.seq - begun);
     assert.ok(share > 0 && share < 0.1, `${share} of the files were gone`);
-    const clone = `rescue-db-${good!.seq}`;
-    await until('the clone', async () => (await clonesOf(appliance)).includes(clone));
-    const shown = await appliance.mim('show', 'db');
-    assert.match(
-      shown.stdout,
-      new RegExp(`writes +entropy .*write ${good!.seq}.* +bad at write ${bad!.seq}`),
+
+    const job = await until('the volume to be put back', async () =>
+      (await jobs(appliance)).find(({ task }) => task === 'restore'),
     );
+    const { end } = await ended(appliance, job.job);
+    assert.deepEqual([end?.kind, end?.lastGood?.seq], ['restored', good!.seq]);
+    const [newest] = await said();
+    assert.deepEqual([newest!.verdict, newest!.reusedFrom], ['good', good!.seq]);
+    assert.match(newest!.reason, new RegExp(`put back to write ${good!.seq}`));
+    // What was condemned does not condemn what came after.
+    await until('somebody to watch again', async () => (await turned(appliance)) === 0);
+    await play(appliance.uri('db'), unpacked.slice(0, 1));
+    const later = await certify(appliance, 'db', 'writes');
+    assert.equal(later.verdict, 'good', later.reason);
+    const shown = await appliance.mim('show', 'db');
+    assert.match(shown.stdout, new RegExp(`writes +entropy +as writes come +restore +write ${later.seq}`));
   }));
 
 /** Null: nobody watches any more. */

@@ -9,7 +9,7 @@ import { World } from './put-back-world.ts';
 
 test('killed in the middle it goes on, and is undone to what was there before the first try', () =>
   withFolder(async (folder) => {
-    const size = 96 * MIB;
+    const size = 128 * MIB;
     let appliance = await ApplianceProcess.start(`${folder}/data`);
     try {
       const world = new World(appliance, folder);

@@ -59,7 +59,10 @@ test('a guest that is connected is waited for, a held point is not passed, a goo
       (await world.restores('guest')).find(({ error }) => error !== null),
     );
     assert.equal(waiting.status, 'running');
-    assert.match(waiting.error!.message, /waits: 1 NBD connection is open to guest, /);
+    assert.match(
+      waiting.error!.message,
+      /waits: 1 NBD connection is open to guest \(from 127\.0\.0\.1:\d+\), /,
+    );
     assert.match(
       (await appliance.mim('check', 'jobs')).stdout,
       /running: guest is to be put back to write 8/,

@@ -69,7 +69,15 @@ test('a volume without an address for guests is shown, one that nobody serves hi
       if (volumeId === 'v3') throw new Error('nobody serves it');
       return {
         ...{ seq: 4, timeNs: TIME_NS.toString(), durableSeq: 4, journalBytesUsed: 0, journalBytesMax: 1 },
-        ...{ segments: 1, headExtents: 0, headBytes: 0, segmentsEvicted: 0, state: 'open', connections: 0 },
+        ...{
+          segments: 1,
+          headExtents: 0,
+          headBytes: 0,
+          segmentsEvicted: 0,
+          state: 'open',
+          connections: 0,
+          peers: [],
+        },
       };
     });
     const { volumes } = (await (await get('/volumes')).json()) as {

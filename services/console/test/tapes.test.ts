@@ -133,7 +133,15 @@ test('tapes stand in the timeline of their volume, within its times', async () =
     await store(catalog, shelf());
     answer(bus, 'ingest.status', async () => ({
       ...{ seq: 60, timeNs: TIME_NS.toString(), durableSeq: 60, journalBytesUsed: 0, journalBytesMax: 1 },
-      ...{ segments: 0, headExtents: 0, headBytes: 0, segmentsEvicted: 0, state: 'active', connections: 0 },
+      ...{
+        segments: 0,
+        headExtents: 0,
+        headBytes: 0,
+        segmentsEvicted: 0,
+        state: 'active',
+        connections: 0,
+        peers: [],
+      },
     }));
     answer(bus, 'mapping-index.activity', async () => ({ minutes: [] }));
     const seqs = async (query: string) =>

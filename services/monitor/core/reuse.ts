@@ -35,29 +35,21 @@ export function holdsFor(
     : !overlaps(earlier.read, changed);
 }
 
-/** Earlier verdicts worth asking the change map for: the nearest on either side, as the least has changed to them. */
-export function nearestVerdicts(earlier: readonly EarlierVerdict[], probe: Probe): EarlierVerdict[] {
-  let before: EarlierVerdict | null = null;
-  let after: EarlierVerdict | null = null;
-  for (const each of earlier) {
-    if (each.verdict === 'cannot-tell' || each.checkKey !== probe.checkKey) continue;
-    if (each.seq <= probe.seq && (before === null || each.seq > before.seq)) before = each;
-    if (each.seq > probe.seq && (after === null || each.seq < after.seq)) after = each;
-  }
-  return [before, after]
-    .filter((each) => each !== null)
-    .sort((a, b) => Math.abs(a.seq - probe.seq) - Math.abs(b.seq - probe.seq));
-}
-
 /**
- * Groups of moments whose bytes are the same, each in the order given: one probe is enough for a group. `changed[i]`
- * is whether anything differs between moment i and the next.
+ * Earlier verdicts worth asking the change map for, the nearest first: on either side the nearest, as the least has changed
+ * to it, and the nearest of the other kind: what was put back is as it was before the bad ones.
  */
-export function identicalGroups(moments: readonly number[], changed: readonly boolean[]): number[][] {
-  const groups: number[][] = [];
-  moments.forEach((seq, i) => {
-    if (i > 0 && changed[i - 1] === false) groups.at(-1)!.push(seq);
-    else groups.push([seq]);
-  });
-  return groups;
+export function nearestVerdicts<V extends { seq: number; verdict: Verdict }>(
+  earlier: readonly V[],
+  seq: number,
+): V[] {
+  const byDistance = [...earlier].sort((a, b) => Math.abs(a.seq - seq) - Math.abs(b.seq - seq));
+  const side = (is: (each: V) => boolean): V[] => {
+    const found = byDistance.filter(is);
+    return (['good', 'bad'] as const).flatMap(
+      (verdict) => found.find((each) => each.verdict === verdict) ?? [],
+    );
+  };
+  const chosen = new Set([...side((each) => each.seq <= seq), ...side((each) => each.seq > seq)]);
+  return byDistance.filter((each) => chosen.has(each));
 }

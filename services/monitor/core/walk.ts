@@ -1,5 +1,6 @@
 // The walk of FIG. 23 over past mirrors [0095]: forward in time while they are certified; from one that is condemned back
-// until one is good, which is what to restore. Every mirror, or every second, third, … [0094]. The state is plain
+// until one is good, which is what to restore. Every mirror, or every second, third, … [0094]. Or onward, past condemned
+// ones to the newest, for who wants to know it of each. The state is plain
 // JSON and names moments, not places in a list: mirrors come and go while a walk goes on.
 import { assert, MidmirrorError } from '@midmirror/basis';
 import { walkLimits } from '../limits.ts';
@@ -11,6 +12,8 @@ export interface WalkQuestion {
   to?: number;
   /** 1: each mirror; 3: every third. */
   every: number;
+  /** A condemned mirror does not turn it round. */
+  onward?: boolean;
 }
 
 export interface WalkState {
@@ -18,13 +21,19 @@ export interface WalkState {
   readonly from: number;
   readonly to: number | null;
   readonly every: number;
+  /** Absent: it turns round. */
+  readonly onward?: true;
   /** The newest mirror that going forward has looked at. */
   readonly reached: number | null;
   readonly lastGood: number | null;
   /** What turned the walk round: the first condemned mirror it came to. */
   readonly condemned: number | null;
-  /** The oldest condemned one, found on the way back. */
+  /** The oldest condemned one, found on the way back; of a walk onward the oldest after the last good one. */
   readonly firstBad: number | null;
+  /** How many are condemned. */
+  readonly badCount?: number;
+  /** Of a walk onward: the oldest condemned one that has a good one after it. */
+  readonly pastBad?: number;
   /** The oldest mirror that going back has looked at. */
   readonly backTo: number | null;
   /** Newest last, at most `cannotTellKept`; and how many in all. */
@@ -41,7 +50,7 @@ export type WalkStep =
   | { kind: 'condemned'; condemned: number; firstBad: number; restoreTo: number | null };
 
 /** Throws `bad-request` for a walk that can't be. */
-export function startWalk({ from, to, every }: WalkQuestion): WalkState {
+export function startWalk({ from, to, every, onward = false }: WalkQuestion): WalkState {
   if (!Number.isSafeInteger(every) || every < 1)
     throw new MidmirrorError(
       'bad-request',
@@ -54,6 +63,7 @@ export function startWalk({ from, to, every }: WalkQuestion): WalkState {
     from,
     to: to ?? null,
     every,
+    ...(onward ? { onward } : {}),
     reached: null,
     lastGood: null,
     condemned: null,
@@ -99,12 +109,25 @@ export function noteWalk(state: WalkState, seq: number, verdict: Verdict): WalkS
           cannotTell: [...state.cannotTell, seq].slice(-walkLimits.cannotTellKept),
           cannotTellCount: state.cannotTellCount + 1,
         };
+  const counted = {
+    probes,
+    ...untold,
+    ...(verdict === 'bad' ? { badCount: (state.badCount ?? 0) + 1 } : {}),
+  };
+  if (state.onward) return { ...state, reached: seq, ...counted, ...noteOnward(state, seq, verdict) };
   if (state.condemned === null) {
     const turned = verdict === 'bad' ? { condemned: seq, firstBad: seq, backTo: seq } : {};
     const certified = verdict === 'good' ? { lastGood: seq } : {};
-    return { ...state, probes, reached: seq, ...untold, ...turned, ...certified };
+    return { ...state, reached: seq, ...counted, ...turned, ...certified };
   }
   // A good one on the way back is newer than the one that going forward saw last.
-  if (verdict === 'good') return { ...state, probes, lastGood: seq };
-  return { ...state, probes, backTo: seq, ...untold, ...(verdict === 'bad' ? { firstBad: seq } : {}) };
+  if (verdict === 'good') return { ...state, ...counted, lastGood: seq };
+  return { ...state, backTo: seq, ...counted, ...(verdict === 'bad' ? { firstBad: seq } : {}) };
+}
+
+function noteOnward({ firstBad, pastBad }: WalkState, seq: number, verdict: Verdict): Partial<WalkState> {
+  if (verdict === 'bad') return { firstBad: firstBad ?? seq };
+  if (verdict === 'cannot-tell') return {};
+  const past = pastBad ?? firstBad;
+  return { lastGood: seq, firstBad: null, ...(past === null ? {} : { pastBad: past }) };
 }

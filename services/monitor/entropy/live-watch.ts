@@ -115,8 +115,10 @@ export class LiveWatch {
     const point = { seq, timeMs: Number(BigInt(timeNs) / 1_000_000n) };
     const known = await lastGoodOf(catalog.db, this.#volume.id, this.#check.name);
     if (known !== undefined) this.#good = momentOf(known);
+    // It stands there already, and may tell more: that the volume was put back.
+    if (known?.seq === seq) this.#storedMs = performance.now();
     const settings = this.#ready.settings as EntropySettings;
-    const moments = (await momentsTo(this.#context, this.#volume, point, settings)) ?? [point];
+    const moments = (await momentsTo(this.#context, this.#check, point, settings)) ?? [point];
     let before: number | null = null;
     for (const moment of moments) {
       await this.#at(moment.seq, before, async (source) => {

@@ -3,13 +3,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { againMs, MidmirrorError, messageOf, ReasonLog } from '@midmirror/basis';
 import type { Subscription } from '@midmirror/bus';
-import {
-  activeVolumeById,
-  firstBadOf,
-  type VerdictRow,
-  type VolumeCheckRow,
-  type VolumeRow,
-} from '@midmirror/catalog';
+import { activeVolumeById, type VerdictRow, type VolumeCheckRow, type VolumeRow } from '@midmirror/catalog';
 import { decodeDescriptors, Streams } from '@midmirror/events';
 import type { Report } from '@midmirror/telemetry';
 import { readyOf } from '../checks.ts';
@@ -17,6 +11,7 @@ import type { Condemned } from '../condemned.ts';
 import type { MonitorContext } from '../context.ts';
 import { entropy, type EntropySettings } from '../kinds/entropy/plan.ts';
 import { LiveWatch } from './live-watch.ts';
+import { standingOf } from './standing.ts';
 
 interface Running {
   volumeId: string;
@@ -49,8 +44,8 @@ export class LiveWatches {
       if (!(readyOf(check).settings as EntropySettings).live) continue;
       const volume = await activeVolumeById(db, check.volume_id);
       if (volume === undefined) continue;
-      // What it has condemned stays so, whatever comes: until somebody makes a new check.
-      const bad = await firstBadOf(db, check);
+      // What it has condemned stays so, whatever comes: until it was put back, or somebody makes a new check.
+      const { bad } = await standingOf(db, check, null);
       if (bad !== undefined) {
         await this.#act(check, bad);
         continue;

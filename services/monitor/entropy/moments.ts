@@ -1,6 +1,15 @@
 // The moments of a volume by which the writes before a point are gone through, and how a check reaches them.
-import { ask } from '@midmirror/bus';
-import { fromNs, gapsOf, snapshotsOf, toNs, type VolumeRow, volumeById } from '@midmirror/catalog';
+import { MidmirrorError } from '@midmirror/basis';
+import { ask, type Bus } from '@midmirror/bus';
+import {
+  fromNs,
+  gapsOf,
+  snapshotsOf,
+  toNs,
+  type VolumeCheckRow,
+  type VolumeRow,
+  volumeById,
+} from '@midmirror/catalog';
 import { hasSeqWithin } from '@midmirror/point';
 import type { MonitorContext } from '../context.ts';
 import { type Moment, stepsTo } from '../core/entropy-steps.ts';
@@ -8,15 +17,17 @@ import type { EntropySettings } from '../kinds/entropy/plan.ts';
 import { feedLimits } from '../limits.ts';
 import type { Reached, Way } from '../reach.ts';
 import { openMoments } from '../runner/moments-doorway.ts';
+import { standingOf } from './standing.ts';
 
 /** Null: nothing is kept before the point. */
 export async function momentsTo(
   { catalog, bus }: MonitorContext,
-  { id }: VolumeRow,
+  check: VolumeCheckRow,
   point: Moment,
   { windowHours, from }: EntropySettings,
 ): Promise<Moment[] | null> {
   const { db } = catalog;
+  const id = check.volume_id;
   const windowMs = windowHours * 3_600_000;
   const { minutes: newest } = await ask(bus, 'mapping-index.activity', { volumeId: id });
   const stored = await db
@@ -25,6 +36,11 @@ export async function momentsTo(
     .where('volume_id', '=', id)
     .where('minute_ns', '>=', toNs(BigInt(Math.max(0, Math.floor(point.timeMs - 2 * windowMs))) * 1_000_000n))
     .execute();
+  const { putBack } = await standingOf(db, check, point.seq);
+  const beginnings = [
+    ...(putBack === undefined ? [] : [momentOf(putBack)]),
+    ...(from === null ? [] : await asOf(bus, id, from)),
+  ];
   const snapshots = await snapshotsOf(db, id);
   const gaps = await gapsOf(db, id);
   // The last: syncs go on, and what it says has to be there still.
@@ -35,7 +51,7 @@ export async function momentsTo(
     ...newest.map((each) => ({ minuteNs: BigInt(each.minuteNs), lastSeq: each.lastSeq })),
   ];
   const kept = {
-    snapshots: snapshots.map(({ seq, time_ns }) => ({ seq, timeMs: msOf(fromNs(time_ns)) })).filter(isKept),
+    snapshots: [...snapshots.map(momentOf), ...beginnings.filter(({ seq }) => seq >= mim_seq)].filter(isKept),
     minutes: minutes
       .map(({ minuteNs, lastSeq }) => ({ minuteMs: msOf(minuteNs), lastSeq }))
       .filter(({ lastSeq }) => isKept({ seq: lastSeq })),
@@ -43,9 +59,24 @@ export async function momentsTo(
   };
   return stepsTo(point, kept, {
     windowMs,
-    fromMs: from === null ? 0 : Date.parse(from),
+    fromMs: Math.max(...beginnings.map(({ timeMs }) => timeMs), from === null ? 0 : Date.parse(from)),
     stepMs: feedLimits.stepMs,
   });
+}
+
+/** What the disk was at a time; nothing when that is not kept, or has not come yet. */
+async function asOf(bus: Bus, volumeId: string, time: string): Promise<Moment[]> {
+  try {
+    const { seq } = await ask(bus, 'mapping-index.resolve', { volumeId, at: time });
+    return [{ seq, timeMs: Date.parse(time) }];
+  } catch (error) {
+    if (error instanceof MidmirrorError && error.code === 'point-unavailable') return [];
+    throw error;
+  }
+}
+
+function momentOf({ seq, time_ns }: { seq: number; time_ns: string }): Moment {
+  return { seq, timeMs: msOf(fromNs(time_ns)) };
 }
 
 /** As `reach`: for a check that needs the writes before the point. */

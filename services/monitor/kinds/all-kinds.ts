@@ -14,6 +14,8 @@ export interface ReadyCheck {
   readonly settings: unknown;
   /** What makes two checks the same one for `holdsFor`: kind, settings, and what it goes by now. */
   checkKey(): Promise<string>;
+  /** As the kind has it. */
+  lacks(): Promise<string | null>;
   readonly steady: boolean;
 }
 
@@ -38,6 +40,7 @@ function ready(kind: CheckKind<unknown>, given: unknown): ReadyCheck {
     kind,
     settings,
     checkKey: async () => JSON.stringify([kind.name, settings, await kind.goesBy(settings)]),
+    lacks: async () => (await kind.lacks?.(settings)) ?? null,
     steady: kind.steady(settings),
   };
 }

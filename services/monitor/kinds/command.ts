@@ -6,7 +6,7 @@ import { diskLimits, filesLimits } from '../limits.ts';
 import type { CheckKind, PlanInput } from './kind.ts';
 import { momentEnvironment } from './own-program.ts';
 import { type Given, readChoice, readFlag, readNumber, readObject, readText, readTexts } from './settings.ts';
-import { stampOf } from './versions.ts';
+import { lackingFiles, stampOf } from './versions.ts';
 
 export interface CommandSettings {
   program: string;
@@ -94,6 +94,7 @@ export const command: CheckKind<CommandSettings> = {
   },
 
   goesBy: async ({ program }) => `${program} ${await stampOf(program)}`,
+  lacks: ({ program }) => lackingFiles(program),
   steady: ({ steady }) => steady,
 };
 

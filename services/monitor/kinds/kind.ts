@@ -51,6 +51,8 @@ export interface CheckKind<Settings> {
   plan(settings: Settings, input: PlanInput): CheckPlan;
   /** Programs, with their versions, and data that a verdict goes by beside the mirror; for `holdsFor`. */
   goesBy(settings: Settings): Promise<string>;
+  /** What is not there of what it can't do without, in words: nothing is begun by itself then. Null, or no such function: nothing. */
+  lacks?(settings: Settings): Promise<string | null>;
   /** False: its verdict may depend on more than the mirror's bytes and what it goes by. */
   steady(settings: Settings): boolean;
 }

@@ -5,7 +5,7 @@ import { filesLimits } from '../limits.ts';
 import type { CheckKind } from './kind.ts';
 import { momentEnvironment } from './own-program.ts';
 import { type Given, readNumber, readObject, readText, readTexts } from './settings.ts';
-import { stampOf, versionOf } from './versions.ts';
+import { ABSENT, lackingFiles, stampOf, versionOf } from './versions.ts';
 
 export interface VirusSettings {
   /** A file of signatures, or a folder of them, on the monitor's machine. */
@@ -63,6 +63,12 @@ export const virus: CheckKind<VirusSettings> = {
     };
   },
 
-  goesBy: async ({ database }) => `${await versionOf('clamscan', ['--version'])} ${await stampOf(database)}`,
+  goesBy: async ({ database }) => `${await scannerVersion()} ${await stampOf(database)}`,
+  lacks: async ({ database }) =>
+    (await scannerVersion()) === ABSENT ? 'clamscan is not there' : await lackingFiles(database),
   steady: () => true,
 };
+
+function scannerVersion(): Promise<string> {
+  return versionOf('clamscan', ['--version']);
+}

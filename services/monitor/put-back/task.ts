@@ -1,7 +1,7 @@
 // Putting a volume back to its last good point, as a job: it waits until nobody is in the way, makes the mark that undoes it,
 // writes what differs, and compares. Cut off at any place it goes on there.
 import { setTimeout as pause } from 'node:timers/promises';
-import { againMs, isUnavailable, MidmirrorError, messageOf, printBytes } from '@midmirror/basis';
+import { againMs, isUnavailable, MidmirrorError, messageOf, printBytes, ReasonLog } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
 import {
   fromNs,
@@ -30,7 +30,7 @@ const QUIET: Obstacle = { kind: 'passing', reason: 'a guest was connected until 
 export function putBackTask(context: MonitorContext, limits = putBackLimits): Task<PutBackState> {
   const shared = { context, limits, moving: new Slots(limits.movingMax) };
   return {
-    probes: ({ probes }) => ({ made: probes, max: null }),
+    probes: ({ probes }) => ({ made: probes, reused: 0, max: null }),
     undoMark: ({ begun, mark }) => (begun ? mark : null),
     run: (state, job, ports) => new PutBack(shared, job, ports, state).run(),
     event: (state, about, outcome) => eventOf(state, about, outcome),
@@ -46,6 +46,7 @@ class PutBack {
   readonly #ports: TaskPorts<PutBackState>;
   readonly #volume: VolumeRow;
   #state: PutBackState;
+  readonly #reasons: ReasonLog;
   /** Since when nobody was seen connected; null: somebody is. */
   #quietSinceMs: number | null = null;
 
@@ -62,37 +63,41 @@ class PutBack {
     this.#ports = ports;
     this.#volume = job.volume;
     this.#state = state;
+    this.#reasons = new ReasonLog(context.log);
   }
 
   async run(): Promise<ToldCheckEnd | null> {
     const { signal } = this.#ports;
     for (let failures = 0; ; ) {
       signal.throwIfAborted();
-      // Deleted meanwhile: that ends it.
-      await volumeById(this.#context.catalog.db, this.#volume.id);
-      let obstacle: Obstacle = {
-        kind: 'passing',
-        reason: 'others connect to it again and again',
-        hint: null,
-      };
       try {
-        const found = await this.#obstacle();
-        const end = found === null ? await this.#attempt() : null;
+        const end = await this.#look();
         if (end !== null) return end;
-        obstacle = found ?? obstacle;
         failures = 0;
       } catch (error) {
         signal.throwIfAborted();
         if (!isUnavailable(error)) throw error;
+        if (this.#isLate) return await this.#late(messageOf(error));
+        this.#reasons.say(`volume ${this.#volume.name} is not put back yet: ${messageOf(error)}`);
         failures += 1;
-        obstacle = { kind: 'passing', reason: messageOf(error), hint: null };
       }
-      if (obstacle.kind === 'for-good') return await this.#instead(obstacle.reason);
-      if (this.#isLate) return await this.#late(obstacle);
-      if (obstacle !== QUIET) await this.#wait(obstacle, failures === 0);
       const ms = failures === 0 ? this.#limits.lookMs : againMs(failures);
       await pause(ms, undefined, { signal });
     }
+  }
+
+  /** Null: it is looked at again. */
+  async #look(): Promise<ToldCheckEnd | null> {
+    // Deleted meanwhile: that ends it.
+    await volumeById(this.#context.catalog.db, this.#volume.id);
+    if (!this.#state.begun) await this.#lookForNewer();
+    const obstacle = (await this.#obstacle()) ?? (await this.#guests());
+    if (obstacle?.kind === 'for-good') return await this.#instead(obstacle.reason);
+    const end = obstacle === null ? await this.#attempt() : null;
+    if (end !== null) return end;
+    if (this.#isLate) return await this.#late(obstacle?.reason ?? 'others connect to it again and again');
+    if (obstacle !== null && obstacle !== QUIET) await this.#wait(obstacle);
+    return null;
   }
 
   get #isLate(): boolean {
@@ -100,27 +105,28 @@ class PutBack {
     return nowMs - this.#state.sinceMs > this.#limits.waitMsMax;
   }
 
-  /** Once it has begun it goes on to the end, when nobody is connected. */
+  /** Once it has begun it goes on to the end. */
   async #obstacle(): Promise<Obstacle | null> {
+    if (this.#state.begun) return null;
+    return await obstacleBefore(this.#context, {
+      ...{ volume: this.#volume, goodSeq: this.#state.good.seq, ownMarks: this.#ownMarks },
+      isProbed: this.#ports.isProbed,
+    });
+  }
+
+  async #guests(): Promise<Obstacle | null> {
     const { id, name } = this.#volume;
-    if (!this.#state.begun) {
-      await this.#lookForNewer();
-      const found = await obstacleBefore(this.#context, {
-        ...{ volume: this.#volume, goodSeq: this.#state.good.seq, ownMarks: this.#ownMarks },
-        isProbed: this.#ports.isProbed,
-      });
-      if (found !== null) return found;
-    }
-    const { connections } = await ask(this.#context.bus, 'ingest.status', { volumeId: id });
+    const { connections, peers } = await ask(this.#context.bus, 'ingest.status', { volumeId: id });
     if (connections === 0) {
       this.#quietSinceMs ??= performance.now();
       return performance.now() - this.#quietSinceMs < this.#limits.quietMs ? QUIET : null;
     }
     this.#quietSinceMs = null;
     const [is, it] = connections === 1 ? ['connection is', 'it'] : ['connections are', 'them'];
+    const more = connections > peers.length ? ' and others' : '';
     return {
       kind: 'passing',
-      reason: `${connections} NBD ${is} open to ${name}, and what changes under ${it} would not be seen`,
+      reason: `${connections} NBD ${is} open to ${name} (from ${peers.join(', ')}${more}), and what changes under ${it} would not be seen`,
       hint: `stop the guest: then ${name} is put back by itself, and takes no connection meanwhile`,
     };
   }
@@ -134,34 +140,39 @@ class PutBack {
     const newer = await lastGoodOf(catalog.db, volumeId, check);
     if (newer === undefined || newer.seq <= good.seq || newer.seq >= badSeq) return;
     const pin = { id: restorePinId(this.#job.id), volumeId, seq: newer.seq, holder: 'restore' };
-    const held = await catalog.transaction(async (tx) => {
-      try {
+    try {
+      await catalog.transaction(async (tx) => {
         await unpinPoint(tx, pin.id);
         await pinPoint(tx, { ...pin, sinceNs: clock.nowNs() });
-      } catch (error) {
-        if (error instanceof MidmirrorError && error.code === 'point-unavailable') return false;
-        throw error;
-      }
-      await noteActed(tx, volumeId, check, newer.seq);
-      return true;
-    });
-    if (held) await this.#keep({ good: { seq: newer.seq, timeNs: fromNs(newer.time_ns).toString() } });
+        await noteActed(tx, volumeId, check, newer.seq);
+      });
+    } catch (error) {
+      // Let go meanwhile: the one before stays pinned.
+      if (error instanceof MidmirrorError && error.code === 'point-unavailable') return;
+      throw error;
+    }
+    await this.#keep({ good: { seq: newer.seq, timeNs: fromNs(newer.time_ns).toString() } });
   }
 
   /** Null: somebody was faster; all is looked at again. */
   async #attempt(): Promise<ToldCheckEnd | null> {
-    if (!this.#state.begun && (await this.#isGoodNow())) return await this.#isGood();
+    if (!this.#state.begun) {
+      const good = await this.#goodNow();
+      if (good !== null)
+        return this.#end({ reason: `check ${this.#job.check.name} finds write ${good} good again` });
+    }
     await this.#ports.waits(null);
     return await this.#moving.within(this.#volume.id, this.#ports.signal, () => this.#alone());
   }
 
-  /** What is good by now is not put back. What can't be told now was bad. */
-  async #isGoodNow(): Promise<boolean> {
+  /** The present, when it is good by now: that is not put back. One that can't be told now was bad. */
+  async #goodNow(): Promise<number | null> {
     const latest = await this.#latest();
-    if (latest === this.#state.badSeq) return false;
-    const verdict = await this.#ports.probe(latest, this.#ports.signal);
-    await this.#keep({ badSeq: latest, probes: this.#state.probes + 1 });
-    return verdict === 'good';
+    if (latest === this.#state.badSeq) return null;
+    const { verdict } = await this.#ports.probe(latest, this.#ports.signal);
+    const probes = this.#state.probes + 1;
+    await this.#keep(verdict === 'good' ? { probes } : { probes, badSeq: latest });
+    return verdict === 'good' ? latest : null;
   }
 
   async #alone(): Promise<ToldCheckEnd | null> {
@@ -170,8 +181,9 @@ class PutBack {
     const target = await openAlone(this.#context, this.#volume, reason);
     if (target === null) return null;
     try {
-      // Nobody else writes from here on.
-      if (!this.#state.begun && (await this.#latest()) !== this.#state.badSeq) return null;
+      // Nobody else writes from here on; until here others may have.
+      const { begun, badSeq } = this.#state;
+      if (!begun && ((await this.#latest()) !== badSeq || (await this.#obstacle()) !== null)) return null;
       return await this.#putBack(target);
     } finally {
       await target.close();
@@ -185,7 +197,10 @@ class PutBack {
     try {
       if (!this.#state.begun) {
         if (restore.ranges.count === 0)
-          return this.#end({ reason: 'it holds the bytes of the last good point already' });
+          return this.#end({
+            reason: 'it holds the bytes of the last good point already',
+            asOfSeq: await this.#latest(),
+          });
         const seq = await this.#mark();
         await restore.marked(seq);
         await this.#keep({ begun: true });
@@ -198,7 +213,8 @@ class PutBack {
       log(
         `volume ${this.#volume.name} is put back to write ${good.seq}: ${printBytes(bytes)} written; to undo it: ${undo}`,
       );
-      return this.#end({ reason: null, bytes });
+      // Nobody else is connected still.
+      return this.#end({ reason: null, bytes, asOfSeq: await this.#latest() });
     } finally {
       await restore.close();
     }
@@ -246,10 +262,10 @@ class PutBack {
     return `${UNDO_MARK}job-${this.#job.id}`;
   }
 
-  async #wait({ reason, hint }: Obstacle, tell: boolean): Promise<void> {
+  async #wait({ reason, hint }: Obstacle): Promise<void> {
     const why = `${this.#volume.name} is to be put back to write ${this.#state.good.seq}, and waits: ${reason}`;
     await this.#ports.waits({ code: 'conflict', message: why, hint });
-    if (!tell || this.#state.toldWaits) return;
+    if (this.#state.toldWaits) return;
     const told = hint === null ? reason : `${reason}; ${hint}`;
     const event: DomainEvent = {
       ...{ type: 'mirror.restore-waits', volumeId: this.#volume.id },
@@ -259,18 +275,13 @@ class PutBack {
     await this.#keep({ toldWaits: true }, event);
   }
 
-  async #late({ reason }: Obstacle): Promise<ToldCheckEnd> {
+  async #late(reason: string): Promise<ToldCheckEnd> {
     if (!this.#state.begun) return await this.#instead(`it has waited in vain: ${reason}`);
     throw new MidmirrorError(
       'conflict',
       `${this.#volume.name} is between two moments, and the restore has waited in vain: ${reason}`,
       { hint: `${undoCommand(this.#volume.name, this.#state.mark!)} gives back what it was before` },
     );
-  }
-
-  async #isGood(): Promise<ToldCheckEnd> {
-    const { badSeq } = this.#state;
-    return this.#end({ reason: `check ${this.#job.check.name} finds write ${badSeq} good again` });
   }
 
   /** A clone of the point, where that can be. */
@@ -290,7 +301,7 @@ class PutBack {
     return {
       kind: putBack.reason === null ? 'restored' : 'not-restored',
       ...{ lastGood: good, firstBad: null, cannotTell: 0, unsteady: [], writes: [] },
-      putBack: { undoMark: begun ? mark : null, clone: null, bytes: 0, ...putBack },
+      putBack: { undoMark: begun ? mark : null, clone: null, bytes: 0, asOfSeq: null, ...putBack },
     };
   }
 

@@ -36,7 +36,7 @@ async function withCondemned(kind: (typeof catalogKinds)[number], act: (world: W
     };
     let end = Promise.withResolvers<void>();
     const restore: Task<unknown> = {
-      probes: () => ({ made: 0, max: null }),
+      probes: () => ({ made: 0, reused: 0, max: null }),
       async run() {
         await end.promise;
         const nothing = { firstBad: null, cannotTell: 0, unsteady: [], writes: [] };

@@ -49,6 +49,8 @@ export class PutBackVolume {
   guests = 0;
   /** Called when somebody asks whether there are any. */
   asked = (): void => {};
+  /** Called at each write of the restore. */
+  wrote = (): void => {};
   verdict: Verdict = 'bad';
   state: PutBackState;
   /** The write after which the first one of the restore came. */
@@ -69,7 +71,7 @@ export class PutBackVolume {
       this.asked();
       const none = { seq: this.seq, timeNs: '0', durableSeq: this.seq, journalBytesUsed: 0, state: 'open' };
       const nothing = { journalBytesMax: 0, segments: 0, headExtents: 0, headBytes: 0, segmentsEvicted: 0 };
-      return { ...none, ...nothing, connections: this.guests + this.#connections };
+      return { ...none, ...nothing, connections: this.guests + this.#connections, peers: ['10.0.0.7:1000'] };
     });
     answer(bus, 'ingest.hold', async () => {
       const connections = this.guests + this.#connections;
@@ -144,7 +146,7 @@ export class PutBackVolume {
     const ports: TaskPorts<PutBackState> = {
       signal,
       isProbed: () => false,
-      probe: async () => this.verdict,
+      probe: async () => ({ verdict: this.verdict, reused: false }),
       keep: async (state, event) => {
         this.#durable();
         this.state = structuredClone(state);
@@ -168,6 +170,7 @@ export class PutBackVolume {
     if (this.cutAfter === 0) return false;
     if (this.cutAfter !== null) this.cutAfter -= 1;
     this.firstFrom ??= this.seq;
+    this.wrote();
     // What is written is seen once it has been.
     queueMicrotask(() => this.history.push(Uint8Array.from(this.#live.bytes)));
     return true;

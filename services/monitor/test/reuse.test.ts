@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type ByteRange, overlaps, ReadSet } from '../core/read-set.ts';
-import { type EarlierVerdict, holdsFor, identicalGroups, nearestVerdicts } from '../core/reuse.ts';
+import type { Verdict } from '../core/verdict.ts';
+import { type EarlierVerdict, holdsFor, nearestVerdicts } from '../core/reuse.ts';
 
 const range = fc.record({
   startBytes: fc.integer({ min: 0, max: 60 }),
@@ -78,18 +79,11 @@ test('when nobody knows what was read, only identical moments will do', () => {
   assert.equal(holdsFor({ ...earlier, read: null }, probe, []), true);
 });
 
-test('the nearest verdicts of the same check are asked first', () => {
-  const at = (seq: number, checkKey = 'fsck 1'): EarlierVerdict => ({ ...earlier, seq, checkKey });
-  const found = nearestVerdicts([at(10), at(190, 'virus'), at(150), at(210), at(400)], probe);
-  assert.deepEqual(
-    found.map(({ seq }) => seq),
-    [210, 150],
-  );
-});
-
-test('moments without a change between them are one probe', () => {
-  assert.deepEqual(identicalGroups([1, 2, 3, 4], [false, true, false]), [
-    [1, 2],
-    [3, 4],
-  ]);
+test('the nearest verdicts are asked first, of each side and kind one', () => {
+  const at = (seq: number, verdict: Verdict = 'good') => ({ seq, verdict });
+  const found = (...all: ReturnType<typeof at>[]) => nearestVerdicts(all, 200).map(({ seq }) => seq);
+  assert.deepEqual(found(at(10), at(150), at(190, 'cannot-tell'), at(210), at(400)), [210, 150]);
+  assert.deepEqual(found(at(10), at(20), at(150, 'bad'), at(160, 'bad')), [160, 20]);
+  assert.deepEqual(found(at(200, 'bad'), at(201), at(300, 'bad')), [200, 201, 300]);
+  assert.deepEqual(found(), []);
 });

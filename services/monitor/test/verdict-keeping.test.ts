@@ -20,11 +20,22 @@ async function fill(catalog: Catalog): Promise<void> {
       .execute();
 }
 
+async function addCheck(catalog: Catalog, kind: string): Promise<void> {
+  await catalog.db
+    .insertInto('volume_check')
+    .values({
+      ...{ volume_id: OF.volumeId, name: kind, kind, settings: '{}', on_condemned: 'notify' },
+      ...{ schedule: null, due: null, created_ns: toNs(0n) },
+    })
+    .execute();
+}
+
 async function addVerdict(
   catalog: Catalog,
   seq: number,
   verdict: string,
   { volumeId, check } = OF,
+  reused: number | null = null,
 ): Promise<void> {
   await catalog.db
     .insertInto('verdict')
@@ -34,7 +45,7 @@ async function addVerdict(
         output: 'said',
         check_key: '',
         read_ranges: '[]',
-        reused_seq: null,
+        reused_seq: reused,
         duration_ms: 1,
         at_ns: toNs(0n),
       },
@@ -83,10 +94,9 @@ for (const kind of catalogKinds)
       ])
         await addVerdict(catalog, 10, 'good', other);
       await forgetVerdicts(catalog, OF);
-      // The last good one, the first bad one, that of a snapshot, the newest told one, the newest.
+      // The last good one, that of a snapshot, the newest told one, the newest.
       assert.deepEqual(await kept(catalog), [
         '30 good whole',
-        '35 bad whole',
         '40 bad whole',
         '50 bad whole',
         '60 cannot-tell whole',
@@ -94,11 +104,11 @@ for (const kind of catalogKinds)
       for (let seq = 100; seq < 110; seq += 1) await addVerdict(catalog, seq, 'bad');
       await forgetVerdicts(catalog, OF);
       assert.deepEqual((await kept(catalog)).slice(0, 4), [
-        ...['30 good whole', '35 bad whole', '40 bad whole', '100 bad whole'],
+        ...['30 good whole', '40 bad whole', '100 bad whole', '101 bad whole'],
       ]);
       await forgetVerdicts(catalog, OF, { keptMax: 4, wholeMax: 2 });
       assert.deepEqual(await kept(catalog), [
-        ...['30 good', '35 bad', '106 bad', '107 bad'],
+        ...['30 good', '106 bad', '107 bad'],
         ...['108 bad whole', '109 bad whole'],
       ]);
       for (const other of [
@@ -107,4 +117,22 @@ for (const kind of catalogKinds)
       ])
         assert.deepEqual(await kept(catalog, other), ['10 good whole'], 'another is not touched');
       await forgetVerdicts(catalog, { volumeId: 'gone', check: 'fsck' });
+
+      // Of one that judges writes: what it condemned by itself, and when the volume was put back.
+      const writes = { volumeId: 'v1', check: 'entropy' };
+      await addCheck(catalog, 'entropy');
+      for (const [seq, verdict, reused] of [
+        [10, 'good', null],
+        [20, 'bad', null],
+        [25, 'bad', 20],
+        [30, 'good', 10],
+        [35, 'good', null],
+        [38, 'bad', null],
+        [39, 'bad', 38],
+      ] as const)
+        await addVerdict(catalog, seq, verdict, writes, reused);
+      await forgetVerdicts(catalog, writes);
+      assert.deepEqual(await kept(catalog, writes), [
+        ...['20 bad whole', '30 good whole', '35 good whole', '38 bad whole', '39 bad whole'],
+      ]);
     }, kind));

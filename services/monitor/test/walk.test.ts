@@ -72,6 +72,31 @@ test('it goes as the flowchart goes, every mirror or every nth', () => {
   );
 });
 
+test('onward it looks at each, and tells what is condemned since the last good one, and before it', () => {
+  fc.assert(
+    fc.property(fc.array(verdict, { maxLength: 40 }), fc.integer({ min: 1, max: 5 }), (verdicts, every) => {
+      const looked = verdicts.map((_, seq) => seq).filter((seq) => seq % every === 0);
+      const { probed, end, state } = walk(
+        startWalk({ from: 0, every, onward: true }),
+        verdicts.map((_, seq) => seq),
+        (seq) => verdicts[seq]!,
+      );
+      assert.deepEqual(probed, looked);
+      const bad = looked.filter((seq) => verdicts[seq] === 'bad');
+      const good = looked.filter((seq) => verdicts[seq] === 'good');
+      const lastGood = good.at(-1) ?? null;
+      assert.deepEqual(end, { kind: 'all-looked-at', lastGood });
+      assert.equal(state.badCount ?? 0, bad.length);
+      assert.equal(state.firstBad, bad.find((seq) => seq > (lastGood ?? -1)) ?? null);
+      assert.equal(
+        state.pastBad,
+        bad.find((seq) => seq < (lastGood ?? -1)),
+      );
+    }),
+    { numRuns: 2000 },
+  );
+});
+
 test('from and to bound it, also on the way back', () => {
   const mirrors = [1, 2, 3, 4, 5, 6, 7, 8];
   const bounded = walk(startWalk({ from: 3, to: 6, every: 1 }), mirrors, () => 'good');

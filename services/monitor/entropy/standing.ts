@@ -1,0 +1,67 @@
+// What stands of a check that judges writes: a condemned point condemns those after it, until the volume was put back.
+import { ask } from '@midmirror/bus';
+import { type CatalogReader, checksOf, toNs, type VerdictRow, type VolumeCheckRow } from '@midmirror/catalog';
+import { readyOf } from '../checks.ts';
+import type { MonitorContext } from '../context.ts';
+import { entropy } from '../kinds/entropy/plan.ts';
+import { storeVerdict } from '../verdicts.ts';
+
+export interface Standing {
+  /** Since when it is judged: the volume was put back then. Undefined: since ever. The point may be this one. */
+  putBack: VerdictRow | undefined;
+  /** The oldest point between that and the point that was probed and condemned. */
+  bad: VerdictRow | undefined;
+}
+
+/** At the point of a write; null: now. */
+export async function standingOf(
+  db: CatalogReader,
+  { volume_id, name }: Pick<VolumeCheckRow, 'volume_id' | 'name'>,
+  seq: number | null,
+): Promise<Standing> {
+  const at = seq ?? Number.MAX_SAFE_INTEGER;
+  const rows = db
+    .selectFrom('verdict')
+    .selectAll()
+    .where('volume_id', '=', volume_id)
+    .where('check_name', '=', name)
+    .limit(1);
+  // Only `notePutBack` takes a good verdict of such a check from another point.
+  const putBack = await rows
+    .where('verdict', '=', 'good')
+    .where('reused_seq', 'is not', null)
+    .where('seq', '<=', at)
+    .orderBy('seq', 'desc')
+    .executeTakeFirst();
+  const bad = await rows
+    .where('verdict', '=', 'bad')
+    .where('reused_seq', 'is', null)
+    .where('seq', '>', putBack?.seq ?? -1)
+    .where('seq', '<', at)
+    .orderBy('seq')
+    .executeTakeFirst();
+  return { putBack, bad };
+}
+
+/** The volume holds what it held at write `goodSeq` as of write `seq`: what was condemned between them stands there no more. */
+export async function notePutBack(
+  context: MonitorContext,
+  volumeId: string,
+  { goodSeq, seq }: { goodSeq: number; seq: number },
+): Promise<void> {
+  const { catalog, bus, clock } = context;
+  for (const check of await checksOf(catalog.db, volumeId)) {
+    if (check.kind !== entropy.name) continue;
+    const { bad } = await standingOf(catalog.db, check, null);
+    if (bad === undefined || bad.seq <= goodSeq) continue;
+    const { timeNs } = await ask(bus, 'mapping-index.resolve', { volumeId, at: `seq:${seq}` });
+    const row: VerdictRow = {
+      ...{ volume_id: volumeId, check_name: check.name, seq, verdict: 'good', output: '' },
+      reason: `the volume was put back to write ${goodSeq}`,
+      ...{ reused_seq: goodSeq, read_ranges: null, duration_ms: 0 },
+      ...{ time_ns: toNs(BigInt(timeNs)), at_ns: toNs(clock.nowNs()) },
+      check_key: await readyOf(check).checkKey(),
+    };
+    await storeVerdict(context, row, check);
+  }
+}
