@@ -129,8 +129,7 @@ for (const kind of catalogKinds) {
 
       // A point that is let go already: the job tells it.
       await catalog.db.updateTable('volume').set({ mim_seq: 40 }).where('id', '=', 'a1').execute();
-      await verdict(35, 'good');
-      await act({ bad: 50 });
+      await act({ bad: 50, lastGood: { seq: 35, timeNs: '35' } });
       assert.deepEqual((await restores()).at(-1), ['unended', 35]);
       assert.deepEqual(await pins(), []);
       await end();
