@@ -45,6 +45,7 @@ export interface OpenOptions {
   machine?: Machine;
   /** What earlier processes have left and what could not be undone. */
   tell?: (message: string) => void;
+  /** Ends the connection, while it is opened or later: what is being copied is not, and the mirror is lost. */
   signal?: AbortSignal;
 }
 

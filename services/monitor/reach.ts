@@ -7,7 +7,7 @@ import { type FileTree, type MirrorFiles, openMirror, thisMachine, undoStale } f
 import type { ReadPace } from '@midmirror/nbd';
 import type { MonitorContext } from './context.ts';
 import type { ByteRange } from './core/read-set.ts';
-import { copiedFilesPath, type CopiedFiles, copyFiles, type CopyWish } from './copied-files.ts';
+import { copiedFilesPath, type CopiedFiles, copyFiles } from './copied-files.ts';
 import type { CheckInput, Need, WantedFiles } from './kinds/kind.ts';
 import { type CheckLimits, runnerLimits } from './limits.ts';
 import { type Doorway, openDoorway } from './runner/doorway.ts';
@@ -75,20 +75,32 @@ export async function reach(
     };
     if (!wantsFiles) return Object.assign(facts, { input: { mirror: { uri: doorway.uri, writable } } });
     // As after a power loss: what was only in a journal is a part of the moment. That is written at the doorway.
+    const limits = limitsFor({ files: { path: folder, writable } });
+    const late = new AbortController();
+    const timer = setTimeout(
+      () =>
+        late.abort(new MidmirrorError('io', `its files are not reached after ${limits.timeMsMax / 1000} s`)),
+      limits.timeMsMax,
+    );
+    undo.push(async () => clearTimeout(timer));
     const mirror = await openMirror(doorway.uri, {
       ...{ stateDirectory: mountsOf(context), replay: true, write: writable },
-      ...{ openToUsers: true, tell: context.log, signal, spareBytesMin: runnerLimits.scratchFreeBytesMin },
+      ...{ openToUsers: true, tell: context.log, spareBytesMin: runnerLimits.scratchFreeBytesMin },
+      signal: AbortSignal.any([signal, late.signal]),
     });
     undo.push(() => mirror.close());
-    const trees = await treesOf(mirror);
+    const trees = await treesOf(mirror).catch((error: unknown) => {
+      throw late.signal.aborted ? late.signal.reason : error;
+    });
+    clearTimeout(timer);
     const directories = trees.map(({ directory }) => directory).filter((each) => each !== null);
     if (directories.length === trees.length) {
       const path = directories.length === 1 ? directories[0]! : dirname(directories[0]!);
       return Object.assign(facts, { input: { files: { path, writable } } });
     }
     const input = { files: { path: copiedFilesPath(mirror, folder), writable } };
-    const wish: CopyWish = { wanted, limits: limitsFor(input), signal };
-    return Object.assign(facts, { input, copied: await copyFiles(trees, folder, wish) });
+    const copied = await copyFiles(trees, folder, { wanted, limits, signal });
+    return Object.assign(facts, { input, copied });
   } catch (error) {
     await close().catch((left: unknown) => context.log(`what a check has used is left: ${messageOf(left)}`));
     throw error;

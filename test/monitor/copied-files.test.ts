@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { MidmirrorError } from '@midmirror/basis';
 import { openMirror, thisMachine } from '@midmirror/mirror-files';
 import { withServed } from '../../libs/mirror-files/test/images.ts';
 import { type CopyWish, copyFiles } from '../../services/monitor/copied-files.ts';
@@ -95,5 +96,15 @@ test('what is asked for is copied, within limits', () =>
         hint: /debugfs: .* of the disk would have to be copied to .*, where .* are free and 1048576 TiB stay so/,
       });
       await full.close();
+      const late = new AbortController();
+      const stopped = await openMirror(uri, {
+        stateDirectory: `${folder}/state`,
+        machine,
+        signal: late.signal,
+      });
+      const reason = new MidmirrorError('io', 'it took too long');
+      late.abort(reason);
+      await assert.rejects(stopped.tree(), (error: Error) => error.cause === reason);
+      await stopped.close();
     });
   }));

@@ -190,11 +190,11 @@ async function serveWindow(
 
 /** A copy in the session's folder, which that user may read and write. Its path. */
 export async function partCopy(place: DiskPlace, { startBytes, sizeBytes }: PartOfDisk): Promise<string> {
-  const { session, machine, device, spareBytesMin } = place;
+  const { session, machine } = place;
   const path = `${session.folder}/part-${startBytes}.img`;
   // One that could not be made to its end.
   await fs.rm(path, { force: true });
-  await copyPart(device, { startBytes, sizeBytes }, path, spareBytesMin);
+  await copyPart(place, { startBytes, sizeBytes }, path);
   const user = readerUser(machine);
   if (user !== null) await fs.chown(path, user, user);
   return path;
@@ -202,10 +202,9 @@ export async function partCopy(place: DiskPlace, { startBytes, sizeBytes }: Part
 
 /** Without what is empty. Refused when it would not fit. */
 async function copyPart(
-  device: BlockDevice,
+  { device, spareBytesMin }: DiskPlace,
   { startBytes, sizeBytes }: PartOfDisk,
   path: string,
-  spareBytesMin: number,
 ): Promise<void> {
   let bytes = 0;
   for await (const { length } of dataOf(device, startBytes, sizeBytes)) bytes += length;
@@ -226,7 +225,9 @@ async function copyPart(
       for (let done = 0; done < length; done += limits.readBytes) {
         const count = Math.min(limits.readBytes, length - done);
         await device.read(at + done, count, buffer, 0);
-        await file.write(buffer, 0, count, at + done - startBytes);
+        // A disk that is full takes a part.
+        for (let from = 0; from < count; )
+          from += (await file.write(buffer, from, count - from, at + done + from - startBytes)).bytesWritten;
       }
   } finally {
     await file.close();
