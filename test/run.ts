@@ -2,6 +2,7 @@
 // contains one of the arguments.
 import { spawnSync } from 'node:child_process';
 import { globSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CHOICE, chooseServers, describeServers } from '../libs/local-servers/test/contract-servers.ts';
@@ -33,6 +34,7 @@ try {
 const { status } = spawnSync(process.execPath, ['--test', '--test-concurrency=3', ...files], {
   cwd: root,
   stdio: 'inherit',
-  env: { ...process.env, [CHOICE]: servers.kind },
+  // What Node has compiled for one file it need not compile for the next.
+  env: { NODE_COMPILE_CACHE: `${tmpdir()}/node-compile-cache`, ...process.env, [CHOICE]: servers.kind },
 });
 process.exit(status ?? 1);

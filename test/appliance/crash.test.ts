@@ -97,7 +97,7 @@ test('killed at random moments under load', () =>
     const random = new SeededRandom(5);
     const guest = new Guest(random);
     const marks: { name: string; seq: number }[] = [];
-    for (let round = 0; round < 10; round += 1) {
+    for (let round = 0; round < 7; round += 1) {
       const appliance = await ApplianceProcess.start(`${folder}/data`);
       try {
         if (round === 0) await appliance.post('/volumes', { name: 'db', sizeBytes: GUEST_BYTES });

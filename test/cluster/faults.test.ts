@@ -11,7 +11,7 @@ const SIZE_BYTES = 8 << 20;
 const LEASE_MS = 5000;
 const SETTINGS = { MIM_SEGMENT_BYTES: '36MiB', MIM_LEASE_MS: String(LEASE_MS) };
 const ANSWER_MS_MAX = 30_000;
-const ROUNDS = Number(process.env['FAULT_ROUNDS'] ?? '10');
+const ROUNDS = Number(process.env['FAULT_ROUNDS'] ?? '7');
 const SEED = Number(process.env['FAULT_SEED'] ?? Date.now() % 1_000_000);
 
 interface Fault {

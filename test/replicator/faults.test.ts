@@ -15,7 +15,7 @@ import { ReplicatorProcess, stateOf } from './replicator-process.ts';
 
 const SIZE = '256M';
 const SIZE_BYTES = 256 << 20;
-const ROUNDS = Number(process.env['FAULT_ROUNDS'] ?? '5');
+const ROUNDS = Number(process.env['FAULT_ROUNDS'] ?? '4');
 const SEED = Number(process.env['FAULT_SEED'] ?? Date.now() % 1_000_000);
 const TEST_MS_MAX = 60_000 + ROUNDS * 25_000;
 const MOMENTS = 3;

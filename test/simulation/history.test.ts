@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { runAll } from './history-walks.ts';
 
 test('services on files that forget: any crash, any point', () =>
-  runAll(45, { steps: 60, realFiles: false }));
+  runAll(32, { steps: 60, realFiles: false }));
 
 test('services with the catalogue on PostgreSQL, on files that forget', () =>
-  runAll(15, { steps: 40, realFiles: false, catalog: 'postgres' }));
+  runAll(10, { steps: 40, realFiles: false, catalog: 'postgres' }));

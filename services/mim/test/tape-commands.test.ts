@@ -245,7 +245,7 @@ test('points of a volume and its tapes are one timeline', async () => {
         { ...tape, available: true, why: null },
         { ...tape, name: 'two', seq: 11, available: false, why: 'A1 is gone' },
       ],
-      ...{ snapshots: [], marks: [], gaps: [], verdicts: [], activity: [] },
+      ...{ snapshots: [], marks: [], gaps: [], verdicts: [], restores: [], activity: [] },
     }));
     const { stdout } = await standIn.mim('points', 'db');
     assert.match(stdout, new RegExp(`TAPE .*\n${NAME} +image +write 10 .* mim restore db --at seq:10 --to`));
