@@ -45,11 +45,9 @@ export class LiveWatches {
       const volume = await activeVolumeById(db, check.volume_id);
       if (volume === undefined) continue;
       // What it has condemned stays so, whatever comes: until it was put back, or somebody makes a new check.
-      const { bad } = await standingOf(db, check, null);
-      if (bad !== undefined) {
-        await this.#act(check, bad);
-        continue;
-      }
+      const { bad, isCondemned } = await standingOf(db, check, null);
+      if (bad !== undefined) await this.#act(check, bad);
+      if (isCondemned) continue;
       const key = JSON.stringify([check.volume_id, check.name, check.created_ns]);
       wanted.add(key);
       if (this.#running.has(key)) continue;

@@ -11,6 +11,8 @@ export interface Standing {
   putBack: VerdictRow | undefined;
   /** The oldest point between that and the point that was probed and condemned. */
   bad: VerdictRow | undefined;
+  /** Some point between them is condemned, if only for coming after one that a search has found good since. */
+  isCondemned: boolean;
 }
 
 /** At the point of a write; null: now. */
@@ -33,14 +35,14 @@ export async function standingOf(
     .where('seq', '<=', at)
     .orderBy('seq', 'desc')
     .executeTakeFirst();
-  const bad = await rows
+  const condemned = rows
     .where('verdict', '=', 'bad')
-    .where('reused_seq', 'is', null)
     .where('seq', '>', putBack?.seq ?? -1)
     .where('seq', '<', at)
-    .orderBy('seq')
-    .executeTakeFirst();
-  return { putBack, bad };
+    .orderBy('seq');
+  const bad = await condemned.where('reused_seq', 'is', null).executeTakeFirst();
+  const isCondemned = bad !== undefined || (await condemned.executeTakeFirst()) !== undefined;
+  return { putBack, bad, isCondemned };
 }
 
 /** The volume holds what it held at write `goodSeq` as of write `seq`: what was condemned between them stands there no more. */
