@@ -123,8 +123,11 @@ export const feedLimits = {
   readsAheadMax: 8,
   /** Of a check: a step in so long a time, and those that are shorter are one. */
   stepMs: 5 * 60_000,
-  /** Of a watch, in the service: a core's eighth or so. */
+  /** Of a watch, in the service: a core's eighth or so. A read counts as so much at least: small ones cost as many turns. */
   bytesPerSecondMax: 64 << 20,
+  readCostBytes: 64 << 10,
+  /** Blocks of one look, those first that were written first; then it is judged. */
+  blocksPerLookMax: 4096,
   /** Between two looks at what was written, each of which opens a point. */
   lookEveryMs: 50,
   /** While nothing is wrong, how often that is stored; and not without a write. */

@@ -85,7 +85,7 @@ async function readBlocks(
         const { at, bytes } = await ahead.shift()!;
         for (let from = 0; from < bytes.length; from += blockBytes)
           visit(at + from, bytes.subarray(from, from + blockBytes));
-        await pace(bytes.length);
+        await pace(Math.max(bytes.length, feedLimits.readCostBytes));
         continue;
       }
       const at = whole[i]!;

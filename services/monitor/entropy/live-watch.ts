@@ -37,7 +37,7 @@ export class LiveWatch {
   readonly #pace: Pace;
   readonly #watch: EntropyWatch;
   /** First bytes of blocks that were written since they were read: no more than are followed. */
-  #written = new Set<number>();
+  readonly #written = new Set<number>();
   /** The newest write that was told of. */
   #newest: Moment | null = null;
   #wake: () => void = () => {};
@@ -131,8 +131,13 @@ export class LiveWatch {
   }
 
   async #look(point: Moment): Promise<Moment | null> {
-    const places = [...this.#written].sort((a, b) => a - b);
-    this.#written = new Set();
+    const places: number[] = [];
+    for (const at of this.#written) {
+      if (places.length === feedLimits.blocksPerLookMax) break;
+      places.push(at);
+      this.#written.delete(at);
+    }
+    places.sort((a, b) => a - b);
     await this.#at(point.seq, null, (source) =>
       readWrites(this.#watch, source, places, point.timeMs, this.#pace),
     );
