@@ -1,6 +1,6 @@
 // The real appliance as a process of its own, and its command line, for tests.
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { chownSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname } from 'node:path';
@@ -18,6 +18,22 @@ export interface User {
 /** Who may nothing that root may. */
 export const NOBODY: User = { uid: 65_534, gid: 65_534 };
 
+let copied: string | null = null;
+
+/** Where a user finds this repository: in a copy, when it lies in a folder that is closed to others. */
+export function rootFor(user: User | Record<string, never>): string {
+  if (!('uid' in user)) return ROOT;
+  if (copied !== null) return copied;
+  const needed = `test -r '${ROOT}/services/appliance/main.ts' && test -x '${ROOT}/node_modules/.bin/node'`;
+  if (spawnSync('/bin/sh', ['-c', needed], { ...user, cwd: '/' }).status === 0) return ROOT;
+  const folder = mkdtempSync(`${tmpdir()}/mim-test-`);
+  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+  copied = `${folder}/repository`;
+  execFileSync('cp', ['-r', '--preserve=links', ROOT, copied]);
+  execFileSync('chmod', ['-R', 'a+rX', folder]);
+  return copied;
+}
+
 export interface Ran {
   status: number | null;
   stdout: string;
@@ -31,9 +47,13 @@ export function cleanEnvironment(more: Record<string, string> = {}): NodeJS.Proc
   );
   return {
     ...Object.fromEntries(kept),
-    PATH: `${ROOT}/node_modules/.bin:${process.env['PATH']}:/usr/sbin:/sbin`,
+    PATH: pathIn(ROOT),
     ...more,
   };
+}
+
+function pathIn(root: string): string {
+  return `${root}/node_modules/.bin:${process.env['PATH']}:/usr/sbin:/sbin`;
 }
 
 /** Runs a program to its end. A tool that is missing fails the test with what to do. */
@@ -43,7 +63,7 @@ export function run(
   options: { env?: Record<string, string>; input?: string | Uint8Array; cwd?: string; user?: User } = {},
 ): Promise<Ran> {
   return new Promise((resolve, reject) => {
-    const { env, cwd = ROOT, user = {} } = options;
+    const { env, user = {}, cwd = rootFor(user) } = options;
     const child = spawn(program, args, { env: cleanEnvironment(env), cwd, ...user });
     let stdout = '';
     let stderr = '';
@@ -139,8 +159,9 @@ export class ApplianceProcess extends ApiUser {
       scripts: { start: string };
     };
     const child = spawn('/bin/sh', ['-c', `exec env ${scripts.start}`], {
-      ...{ cwd: ROOT, ...user },
+      ...{ cwd: rootFor(user), ...user },
       env: cleanEnvironment({
+        PATH: pathIn(rootFor(user)),
         MIM_DATA_DIR: dataDirectory,
         MIM_NBD_LISTEN: '127.0.0.1:0',
         MIM_API_LISTEN: '127.0.0.1:0',

@@ -6,7 +6,7 @@ import { mkdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } fro
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { connectNbd } from '@midmirror/nbd';
-import { NOBODY, ROOT, run, succeed, withAppliance } from '../appliance/appliance-process.ts';
+import { NOBODY, rootFor, run, succeed, withAppliance } from '../appliance/appliance-process.ts';
 import { BLOCK_BYTES, certify, clonesOf, ext4Image, leftOf, program, volumeOf } from './checked-volume.ts';
 
 const MIB = 1 << 20;
@@ -119,11 +119,13 @@ test('checks of files, file systems and programs, and mim ls, cat and cp, withou
       writeFileSync(signatures, sign(VIRUS, 'Test.Virus'));
       assert.match(await said('db', 'virus', 'bad'), /home\/for-root-only: Test\.Virus\.UNOFFICIAL FOUND/);
 
+      const root = rootFor(NOBODY);
       const mim = (...args: string[]) =>
-        run(process.execPath, [`${ROOT}/services/mim/main.ts`, '--api', appliance.api, ...args], {
-          user: NOBODY,
-          env: { HOME: folder },
-        });
+        run(
+          `${root}/node_modules/.bin/node`,
+          [`${root}/services/mim/main.ts`, '--api', appliance.api, ...args],
+          { user: NOBODY, env: { HOME: folder } },
+        );
       const listed = await mim('ls', 'db@latest:/home');
       assert.equal(listed.status, 0, listed.stderr);
       assert.match(listed.stdout, /for-root-only/);
