@@ -19,6 +19,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { setTimeout as pause } from 'node:timers/promises';
+import { mountsUnder } from '../session.ts';
 
 export const BIG_BYTES = (5 << 20) + 123;
 export const HOLE_AT = 1 << 20;
@@ -44,6 +45,9 @@ export async function withFolder(act: (folder: string) => Promise<void>): Promis
   try {
     await act(folder);
   } finally {
+    // Of the stand-in for kernel NBD (nbd-machine.ts): the kernel's own would go with its process, a script may be killed
+    // before it has undone what it made. Any other mount fails the removal.
+    for (const { path } of mountsUnder(`${folder}/bin`)) spawnSync('fusermount3', ['-u', '-z', path]);
     rmSync(folder, { recursive: true, force: true });
   }
 }
