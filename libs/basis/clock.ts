@@ -26,3 +26,8 @@ export function monotonicNs(clock: Clock, lastNs: bigint): bigint {
   const nowNs = clock.nowNs();
   return nowNs > lastNs ? nowNs : lastNs + 1n;
 }
+
+/** Whole milliseconds since the Unix epoch. */
+export function msOf(ns: bigint): number {
+  return Number(ns / 1_000_000n);
+}

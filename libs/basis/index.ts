@@ -1,5 +1,5 @@
 export { assert } from './assert.ts';
-export { type Clock, monotonicNs, wallClock } from './clock.ts';
+export { type Clock, monotonicNs, msOf, wallClock } from './clock.ts';
 export { type ErrorCode, MidmirrorError, messageOf } from './error.ts';
 export { parseBytes, printBytes } from './quantities.ts';
 export { Turns } from './turns.ts';

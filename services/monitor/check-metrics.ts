@@ -1,6 +1,6 @@
 // What the monitor tells of checks, verdicts and jobs when somebody looks. Two statements for all volumes together, and one
 // for each check by snapshots; of each check only its newest points are looked at, by their index.
-import type { Clock } from '@midmirror/basis';
+import { type Clock, msOf } from '@midmirror/basis';
 import { type CatalogReader, fromNs } from '@midmirror/catalog';
 import type { Report } from '@midmirror/telemetry';
 import { scheduleOf } from './checks.ts';
@@ -32,7 +32,7 @@ export async function reportChecks(
   const rows = await checkRows(db);
   const jobs = await jobsOf(db);
   for (const state of WAITING) report('midmirror_check_jobs', { state }, jobs.waiting[state]);
-  const nowMs = Number(clock.nowNs() / 1_000_000n);
+  const nowMs = msOf(clock.nowNs());
   const counts = new Map<string, number>();
   for (const row of rows) {
     const { volume, volume_id, name } = row;
@@ -113,7 +113,7 @@ async function jobsOf(
       continue;
     }
     waiting[status] += 1;
-    const createdMs = Number(fromNs(created_ns) / 1_000_000n);
+    const createdMs = msOf(fromNs(created_ns));
     if (cause === 'schedule') job.dueSinceMs = Math.min(job.dueSinceMs ?? createdMs, createdMs);
   }
   return { waiting, of };
@@ -137,7 +137,7 @@ async function dueSinceMs(
     .execute();
   const snapshots = made.map(({ seq, opened_ns }) => ({
     seq,
-    madeAtMs: Number(fromNs(opened_ns) / 1_000_000n),
+    madeAtMs: msOf(fromNs(opened_ns)),
   }));
   // As if somebody had looked all the time: the first that is due tells since when.
   const first = dueNow(schedule, due, { nowMs, lookingSinceMs: 0, snapshots }).due[0]?.at;

@@ -1,5 +1,5 @@
 // The checks that people have given volumes.
-import { MidmirrorError } from '@midmirror/basis';
+import { MidmirrorError, msOf } from '@midmirror/basis';
 import {
   type CatalogReader,
   checkName,
@@ -54,8 +54,7 @@ export class Checks {
           `volume "${volume.name}" has ${known.length} checks, as many as can be`,
         );
       const newest = await newestSnapshotOf(tx, volumeId);
-      const due =
-        schedule === null ? null : startSchedule(schedule, Number(nowNs / 1_000_000n), newest?.seq ?? 0);
+      const due = schedule === null ? null : startSchedule(schedule, msOf(nowNs), newest?.seq ?? 0);
       await tx
         .insertInto('volume_check')
         .values({

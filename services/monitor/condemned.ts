@@ -1,6 +1,6 @@
 // What is done when a check has condemned a volume, as the check's owner wishes: nothing more, a clone of the last good point,
 // or the volume is put back to it by a job. Once for a cause: a check and the last point that it found good.
-import { isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
+import { isUnavailable, MidmirrorError, messageOf, msOf } from '@midmirror/basis';
 import {
   type CatalogTransaction,
   checksOf,
@@ -79,7 +79,7 @@ export class Condemned {
     // A moment of the past, with a good one after it: the volume of today is not condemned by it.
     if (found.bad === null || found.bad <= good.seq) return;
     const nowNs = clock.nowNs();
-    const state = beginPutBack(good, found.bad, Number(nowNs / 1_000_000n));
+    const state = beginPutBack(good, found.bad, msOf(nowNs));
     const wish = { state, probesMax: 1, cause: found.cause };
     const also = async (tx: CatalogTransaction, [job]: readonly string[]): Promise<void> => {
       await refuseTwice(tx, check, good.seq);

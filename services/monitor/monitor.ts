@@ -1,6 +1,6 @@
 // The monitor: checks past moments of volumes, by request and by schedule, keeps what they said, and finds the first bad
 // write [0092]-[0095]. One for a pool.
-import { MidmirrorError, messageOf, untilAvailable } from '@midmirror/basis';
+import { MidmirrorError, messageOf, msOf, untilAvailable } from '@midmirror/basis';
 import { answer, ask, type Responder } from '@midmirror/bus';
 import {
   activeVolumeById,
@@ -10,23 +10,23 @@ import {
   lastGoodOf,
   snapshotsOf,
   type VerdictRow,
-  verdictsOf,
   type VolumeCheckRow,
   type VolumeRow,
+  verdictsOf,
   volumeById,
 } from '@midmirror/catalog';
 import type { RequestName, Requests, ToldCheckEnd, ToldCheckJob } from '@midmirror/events';
-import { reportChecks } from './check-metrics.ts';
 import { CheckJobs, type JobWish } from './check-jobs.ts';
+import { reportChecks } from './check-metrics.ts';
 import { Checks, readyOf, scheduleOf } from './checks.ts';
 import { Condemned } from './condemned.ts';
 import type { MonitorContext } from './context.ts';
 import { startBisect } from './core/bisect.ts';
 import { dueNow } from './core/due.ts';
-import { LiveWatches } from './entropy/live-watches.ts';
-import { notePutBack } from './entropy/standing.ts';
 import type { Verdict } from './core/verdict.ts';
 import { startWalk } from './core/walk.ts';
+import { LiveWatches } from './entropy/live-watches.ts';
+import { notePutBack } from './entropy/standing.ts';
 import { bisectLimits, monitorLimits } from './limits.ts';
 import { Prober } from './prober.ts';
 import { volumesBetweenMoments } from './put-back/state.ts';
@@ -270,10 +270,10 @@ export class Monitor {
     // Also the open one: what syncs still add to is how it is kept, not what it shows.
     const snapshots = (await snapshotsOf(catalog.db, volume.id))
       .filter(({ seq }) => seq > due.lastSnapshotSeq)
-      .map(({ seq, opened_ns }) => ({ seq, madeAtMs: Number(fromNs(opened_ns) / 1_000_000n) }))
+      .map(({ seq, opened_ns }) => ({ seq, madeAtMs: msOf(fromNs(opened_ns)) }))
       .sort((a, b) => a.seq - b.seq);
     const now = {
-      nowMs: Number(clock.nowNs() / 1_000_000n),
+      nowMs: msOf(clock.nowNs()),
       lookingSinceMs: this.#lookingSinceMs,
       snapshots,
     };

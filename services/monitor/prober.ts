@@ -1,7 +1,7 @@
 // One probe: what a check says of one moment. An earlier verdict that still holds is taken instead.
-import { isUnavailable, MidmirrorError, messageOf } from '@midmirror/basis';
+import { isUnavailable, MidmirrorError, messageOf, msOf } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
-import { toNs, type VerdictRow, type VolumeCheckRow, type VolumeRow } from '@midmirror/catalog';
+import type { VerdictRow, VolumeCheckRow, VolumeRow } from '@midmirror/catalog';
 import { ReadPace } from '@midmirror/nbd';
 import { printTime } from '@midmirror/point';
 import { noProbes, type ProbeCounts } from './check-metrics.ts';
@@ -10,17 +10,17 @@ import type { MonitorContext } from './context.ts';
 import type { ByteRange } from './core/read-set.ts';
 import { type EarlierVerdict, holdsFor, nearestVerdicts, type Probe } from './core/reuse.ts';
 import type { Verdict } from './core/verdict.ts';
-import type { ReadyCheck } from './kinds/all-kinds.ts';
-import { type CheckLimits, checkLimits, monitorLimits } from './limits.ts';
 import { momentsTo, reachMoments } from './entropy/moments.ts';
 import { standingOf } from './entropy/standing.ts';
-import { entropy, type EntropySettings } from './kinds/entropy/plan.ts';
-import { type FilesWish, reach, type Reached } from './reach.ts';
+import type { ReadyCheck } from './kinds/all-kinds.ts';
+import { type EntropySettings, entropy } from './kinds/entropy/plan.ts';
+import { type CheckLimits, checkLimits, monitorLimits } from './limits.ts';
+import { Slots } from './loops/slots.ts';
+import { type FilesWish, type Reached, reach } from './reach.ts';
 import type { CheckPlan, CheckResult } from './runner/check-plan.ts';
 import { findIsolation, type Isolation } from './runner/isolation.ts';
 import { runCheck } from './runner/run-check.ts';
-import { Slots } from './loops/slots.ts';
-import { storeVerdict } from './verdicts.ts';
+import { type Said, storeVerdict } from './verdicts.ts';
 
 export interface Probed {
   verdict: Verdict;
@@ -29,7 +29,6 @@ export interface Probed {
 }
 
 type VerdictOf = Pick<VerdictRow, 'volume_id' | 'check_name' | 'check_key'>;
-type Said = Pick<VerdictRow, 'verdict' | 'reason' | 'output' | 'read_ranges' | 'reused_seq' | 'duration_ms'>;
 
 interface Point {
   seq: number;
@@ -97,16 +96,7 @@ export class Prober {
       (await this.#slots.within(queue, signal, () =>
         this.#run(volume, check, ready, { seq, timeNs: point.timeNs }, signal),
       ));
-    const row: VerdictRow = {
-      volume_id: volume.id,
-      check_name: check.name,
-      seq,
-      time_ns: toNs(BigInt(point.timeNs)),
-      ...said,
-      check_key: checkKey,
-      at_ns: toNs(this.#context.clock.nowNs()),
-    };
-    await storeVerdict(this.#context, row, check);
+    await storeVerdict(this.#context, check, { seq, timeNs: point.timeNs }, checkKey, said);
     const probed = { verdict: said.verdict as Verdict, reused: said.reused_seq !== null };
     if (probed.reused) this.counts.reused += 1;
     else this.counts.probes[probed.verdict] += 1;
@@ -207,7 +197,7 @@ export class Prober {
     const need = kind.need(settings);
     const pace = this.#pace;
     if (need !== 'writes') return await reach(this.#context, volume, seq, { need, folder, pace, files });
-    const point = { seq, timeMs: Number(BigInt(timeNs) / 1_000_000n) };
+    const point = { seq, timeMs: msOf(BigInt(timeNs)) };
     const moments = await momentsTo(this.#context, check, point, settings as EntropySettings);
     if (moments !== null) return await reachMoments(this.#context, volume, moments, { folder, pace });
     throw new MidmirrorError('not-found', 'nothing is kept before this point to hold its writes against');

@@ -1,7 +1,7 @@
 // Retroactive checks: looks from time to time at what they go by, and walks over all that is kept when that is new. The walk
 // and what notes that it was made are stored together: once for each, also over restarts.
 import { createHash } from 'node:crypto';
-import { MidmirrorError, messageOf } from '@midmirror/basis';
+import { MidmirrorError, messageOf, msOf } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
 import { activeVolumeById, fromNs, type VolumeCheckRow, type VolumeRow } from '@midmirror/catalog';
 import { type CheckJobs, RETROACTIVE } from './check-jobs.ts';
@@ -175,8 +175,4 @@ export class RetroactiveWalks {
 
 function idOf(volumeId: string, name: string): string {
   return `${volumeId} ${name}`;
-}
-
-function msOf(ns: bigint): number {
-  return Number(ns / 1_000_000n);
 }

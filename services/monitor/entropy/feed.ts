@@ -1,28 +1,52 @@
 // Gives an EntropyWatch what a volume holds at a point, and what has changed from one point to the next, as the appliance
 // tells and serves it.
-import type { MirrorSource } from '@midmirror/restore';
+import { MirrorSource } from '@midmirror/restore';
 import type { EntropyWatch } from '../core/entropy.ts';
+import type { Moment } from '../core/entropy-steps.ts';
 import { feedLimits } from '../limits.ts';
-
-/** A point of a volume, and what differs in it from an earlier one. */
-export type Moment = Pick<MirrorSource, 'sizeBytes' | 'read' | 'status'>;
 
 /** Waits when more than may be was read. */
 export type Pace = (bytes: number) => Promise<void>;
 
-export const asFastAsItGoes: Pace = async () => {};
+const asFastAsItGoes: Pace = async () => {};
 
-/** All that the point holds: what there was before the writes that are judged. */
-export async function seedFrom(
-  watch: EntropyWatch,
-  moment: Moment,
+/** Who reads begins anew when the appliance is away, not in the middle. */
+const NEVER_AWAY = { awayMsMax: 0, onAway: () => {} };
+
+/** `since`: tells what differs from that write too. */
+export async function openMoment(uri: string, since: number | null): Promise<MirrorSource> {
+  const changedSince = since === null ? {} : { changedSince: `seq:${since}` };
+  return await MirrorSource.open({ uri, connections: 1, ...changedSince, ...NEVER_AWAY });
+}
+
+/** What the first moment holds is what there was; what differs in each later one from the one before are writes of its time. */
+export async function goThrough<M extends Moment>(
+  moments: readonly M[],
+  open: (moment: M, since: number | null) => Promise<MirrorSource>,
+  watchFor: (sizeBytes: number) => EntropyWatch,
   pace: Pace = asFastAsItGoes,
-): Promise<void> {
+): Promise<EntropyWatch> {
+  let watch: EntropyWatch | null = null;
+  let since: number | null = null;
+  for (const moment of moments) {
+    const source = await open(moment, since);
+    try {
+      if (watch === null) await seedFrom((watch = watchFor(source.sizeBytes)), source, pace);
+      else await stepTo(watch, source, moment.timeMs, pace);
+    } finally {
+      await source.close();
+    }
+    since = moment.seq;
+  }
+  return watch!;
+}
+
+async function seedFrom(watch: EntropyWatch, source: MirrorSource, pace: Pace): Promise<void> {
   let at = 0;
-  for await (const { lengthBytes, zeroes } of moment.status(0, moment.sizeBytes)) {
+  for await (const { lengthBytes, zeroes } of source.status(0, source.sizeBytes)) {
     if (zeroes) watch.seedEmpty(at, lengthBytes);
     else
-      await readBlocks(moment, placesOf(watch, at, lengthBytes), {
+      await readBlocks(source, placesOf(watch, at, lengthBytes), {
         ...{ blockBytes: watch.blockBytes, pace },
         visit: (atBytes, block) => watch.seed(atBytes, block),
       });
@@ -30,17 +54,11 @@ export async function seedFrom(
   }
 }
 
-/** What differs in `moment` from the point it was opened against, as writes of that time. */
-export async function stepTo(
-  watch: EntropyWatch,
-  moment: Moment,
-  timeMs: number,
-  pace: Pace = asFastAsItGoes,
-): Promise<void> {
+async function stepTo(watch: EntropyWatch, source: MirrorSource, timeMs: number, pace: Pace): Promise<void> {
   let at = 0;
-  for await (const { lengthBytes, zeroes, differs } of moment.status(0, moment.sizeBytes)) {
+  for await (const { lengthBytes, zeroes, differs } of source.status(0, source.sizeBytes)) {
     if (differs && zeroes) watch.erase(timeMs, at, lengthBytes);
-    else if (differs) await readWrites(watch, moment, placesOf(watch, at, lengthBytes), timeMs, pace);
+    else if (differs) await readWrites(watch, source, placesOf(watch, at, lengthBytes), timeMs, pace);
     at += lengthBytes;
   }
 }
@@ -48,12 +66,12 @@ export async function stepTo(
 /** The blocks at these places, ascending, as writes of that time. */
 export async function readWrites(
   watch: EntropyWatch,
-  moment: Pick<Moment, 'sizeBytes' | 'read'>,
+  source: MirrorSource,
   places: readonly number[],
   timeMs: number,
-  pace: Pace = asFastAsItGoes,
+  pace: Pace,
 ): Promise<void> {
-  await readBlocks(moment, places, {
+  await readBlocks(source, places, {
     ...{ blockBytes: watch.blockBytes, pace },
     visit: (atBytes, block) => watch.write(timeMs, atBytes, block),
   });
@@ -73,11 +91,11 @@ interface Reading {
 
 /** Neighbours by one read; some reads are on their way at one time, each a turn of the loop. */
 async function readBlocks(
-  moment: Pick<Moment, 'sizeBytes' | 'read'>,
+  source: MirrorSource,
   places: readonly number[],
   { blockBytes, visit, pace }: Reading,
 ): Promise<void> {
-  const whole = places.filter((at) => at + blockBytes <= moment.sizeBytes);
+  const whole = places.filter((at) => at + blockBytes <= source.sizeBytes);
   const ahead: Promise<{ at: number; bytes: Uint8Array }>[] = [];
   try {
     for (let i = 0; i < whole.length || ahead.length > 0; ) {
@@ -95,7 +113,7 @@ async function readBlocks(
         i += 1;
       }
       const bytes = new Uint8Array(end - at);
-      const read = moment.read(at, bytes.length, bytes).then(() => ({ at, bytes }));
+      const read = source.read(at, bytes.length, bytes).then(() => ({ at, bytes }));
       // Whoever comes to it hears of it.
       read.catch(() => {});
       ahead.push(read);

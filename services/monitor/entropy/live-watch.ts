@@ -1,32 +1,22 @@
 // Judges the writes of one volume as its journal's events tell of them: what they touched is read at the newest point there
 // is, so that who is behind reads each block once. It begins with the writes that are kept, and ends when it condemns.
 import { setTimeout as pause } from 'node:timers/promises';
-import { MidmirrorError } from '@midmirror/basis';
+import { MidmirrorError, msOf } from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
-import {
-  lastGoodOf,
-  toNs,
-  type VerdictRow,
-  type VolumeCheckRow,
-  type VolumeRow,
-  volumeById,
-} from '@midmirror/catalog';
+import { lastGoodOf, type VolumeCheckRow, type VolumeRow, volumeById } from '@midmirror/catalog';
 import { type Descriptor, DescriptorKind, descriptorsOf, packedBatches } from '@midmirror/journal';
-import { MirrorSource } from '@midmirror/restore';
+import type { MirrorSource } from '@midmirror/restore';
 import type { MonitorContext } from '../context.ts';
-import { EntropyWatch, type EntropyVerdict } from '../core/entropy.ts';
+import { type EntropyVerdict, EntropyWatch } from '../core/entropy.ts';
 import type { Moment } from '../core/entropy-steps.ts';
 import type { ReadyCheck } from '../kinds/all-kinds.ts';
 import type { EntropySettings } from '../kinds/entropy/plan.ts';
 import { feedLimits } from '../limits.ts';
-import { storeVerdict } from '../verdicts.ts';
-import { type Pace, readWrites, seedFrom, stepTo } from './feed.ts';
-import { momentsTo } from './moments.ts';
-import { paceOf } from './pace.ts';
 import { forgetVerdicts } from '../verdict-keeping.ts';
-
-/** It is tried again from its beginning, not in the middle. */
-const NEVER_AWAY = { awayMsMax: 0, onAway: () => {} };
+import { storeVerdict } from '../verdicts.ts';
+import { goThrough, openMoment, type Pace, readWrites } from './feed.ts';
+import { momentOf, momentsTo } from './moments.ts';
+import { paceOf } from './pace.ts';
 
 export class LiveWatch {
   readonly #context: MonitorContext;
@@ -70,7 +60,7 @@ export class LiveWatch {
       for (const descriptor of descriptorsOf(batches, at, batch)) this.#touched(descriptor);
       const seq = batch.firstSeq + batch.writeCount - 1;
       if (batch.writeCount > 0 && seq > (this.#newest?.seq ?? -1))
-        this.#newest = { seq, timeMs: Number(batch.timeNs / 1_000_000n) };
+        this.#newest = { seq, timeMs: msOf(batch.timeNs) };
     }
     this.#wake();
   }
@@ -112,21 +102,15 @@ export class LiveWatch {
   async #begin(): Promise<Moment | null> {
     const { bus, catalog } = this.#context;
     const { seq, timeNs } = await ask(bus, 'ingest.publish', { volumeId: this.#volume.id });
-    const point = { seq, timeMs: Number(BigInt(timeNs) / 1_000_000n) };
+    const point = { seq, timeMs: msOf(BigInt(timeNs)) };
     const known = await lastGoodOf(catalog.db, this.#volume.id, this.#check.name);
     if (known !== undefined) this.#good = momentOf(known);
     // It stands there already, and may tell more: that the volume was put back.
     if (known?.seq === seq) this.#storedMs = performance.now();
     const settings = this.#ready.settings as EntropySettings;
     const moments = (await momentsTo(this.#context, this.#check, point, settings)) ?? [point];
-    let before: number | null = null;
-    for (const moment of moments) {
-      await this.#at(moment.seq, before, async (source) => {
-        if (before === null) await seedFrom(this.#watch, source, this.#pace);
-        else await stepTo(this.#watch, source, moment.timeMs, this.#pace);
-      });
-      before = moment.seq;
-    }
+    const open = ({ seq: of }: Moment, since: number | null) => this.#open(of, since);
+    await goThrough(moments, open, () => this.#watch, this.#pace);
     return await this.#judge(point);
   }
 
@@ -138,9 +122,12 @@ export class LiveWatch {
       this.#written.delete(at);
     }
     places.sort((a, b) => a - b);
-    await this.#at(point.seq, null, (source) =>
-      readWrites(this.#watch, source, places, point.timeMs, this.#pace),
-    );
+    const source = await this.#open(point.seq, null);
+    try {
+      await readWrites(this.#watch, source, places, point.timeMs, this.#pace);
+    } finally {
+      await source.close();
+    }
     return await this.#judge(point);
   }
 
@@ -162,24 +149,14 @@ export class LiveWatch {
     return null;
   }
 
-  async #at(seq: number, since: number | null, act: (source: MirrorSource) => Promise<void>): Promise<void> {
+  async #open(seq: number, since: number | null): Promise<MirrorSource> {
     this.#signal.throwIfAborted();
     // Its name may be another by now.
     const { name } = await volumeById(this.#context.catalog.db, this.#volume.id);
-    const source = await MirrorSource.open({
-      uri: this.#context.exportUri(`${name}@seq:${seq}`),
-      connections: 1,
-      ...(since === null ? {} : { changedSince: `seq:${since}` }),
-      ...NEVER_AWAY,
-    }).catch((cause: unknown) => {
+    return await openMoment(this.#context.exportUri(`${name}@seq:${seq}`), since).catch((cause: unknown) => {
       // In a gap of the timeline, say: it is tried again, and told once.
       throw new MidmirrorError('unavailable', 'a point of the volume can not be opened', { cause });
     });
-    try {
-      await act(source);
-    } finally {
-      await source.close();
-    }
   }
 
   /** What was good a moment ago, named before it is what everybody asks for. */
@@ -198,21 +175,8 @@ export class LiveWatch {
   ): Promise<void> {
     const wanted = { volumeId: this.#volume.id, at: `seq:${seq}` };
     const { timeNs } = await ask(this.#context.bus, 'mapping-index.resolve', wanted);
-    const row: VerdictRow = {
-      volume_id: this.#volume.id,
-      check_name: this.#check.name,
-      ...{ seq, verdict, reason, output },
-      time_ns: toNs(BigInt(timeNs)),
-      read_ranges: null,
-      reused_seq: null,
-      duration_ms: 0,
-      check_key: await this.#ready.checkKey(),
-      at_ns: toNs(this.#context.clock.nowNs()),
-    };
-    await storeVerdict(this.#context, row, this.#check);
+    await storeVerdict(this.#context, this.#check, { seq, timeNs }, await this.#ready.checkKey(), {
+      ...{ verdict, reason, output, read_ranges: null, reused_seq: null, duration_ms: 0 },
+    });
   }
-}
-
-function momentOf({ seq, time_ns }: VerdictRow): Moment {
-  return { seq, timeMs: Number(BigInt(time_ns) / 1_000_000n) };
 }

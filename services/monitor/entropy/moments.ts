@@ -1,5 +1,5 @@
 // The moments of a volume by which the writes before a point are gone through, and how a check reaches them.
-import { MidmirrorError } from '@midmirror/basis';
+import { MidmirrorError, msOf } from '@midmirror/basis';
 import { ask, type Bus } from '@midmirror/bus';
 import {
   fromNs,
@@ -75,7 +75,7 @@ async function asOf(bus: Bus, volumeId: string, time: string): Promise<Moment[]>
   }
 }
 
-function momentOf({ seq, time_ns }: { seq: number; time_ns: string }): Moment {
+export function momentOf({ seq, time_ns }: { seq: number; time_ns: string }): Moment {
   return { seq, timeMs: msOf(fromNs(time_ns)) };
 }
 
@@ -100,8 +100,4 @@ export async function reachMoments(
     lost: doorway.lost,
     close: () => doorway.close(),
   };
-}
-
-function msOf(ns: bigint): number {
-  return Number(ns / 1_000_000n);
 }

@@ -1,6 +1,6 @@
 // What stands of a check that judges writes: a condemned point condemns those after it, until the volume was put back.
 import { ask } from '@midmirror/bus';
-import { type CatalogReader, checksOf, toNs, type VerdictRow, type VolumeCheckRow } from '@midmirror/catalog';
+import { type CatalogReader, checksOf, type VerdictRow, type VolumeCheckRow } from '@midmirror/catalog';
 import { readyOf } from '../checks.ts';
 import type { MonitorContext } from '../context.ts';
 import { entropy } from '../kinds/entropy/plan.ts';
@@ -51,19 +51,15 @@ export async function notePutBack(
   volumeId: string,
   { goodSeq, seq }: { goodSeq: number; seq: number },
 ): Promise<void> {
-  const { catalog, bus, clock } = context;
+  const { catalog, bus } = context;
   for (const check of await checksOf(catalog.db, volumeId)) {
     if (check.kind !== entropy.name) continue;
     const { bad } = await standingOf(catalog.db, check, null);
     if (bad === undefined || bad.seq <= goodSeq) continue;
     const { timeNs } = await ask(bus, 'mapping-index.resolve', { volumeId, at: `seq:${seq}` });
-    const row: VerdictRow = {
-      ...{ volume_id: volumeId, check_name: check.name, seq, verdict: 'good', output: '' },
-      reason: `the volume was put back to write ${goodSeq}`,
+    await storeVerdict(context, check, { seq, timeNs }, await readyOf(check).checkKey(), {
+      ...{ verdict: 'good', reason: `the volume was put back to write ${goodSeq}`, output: '' },
       ...{ reused_seq: goodSeq, read_ranges: null, duration_ms: 0 },
-      ...{ time_ns: toNs(BigInt(timeNs)), at_ns: toNs(clock.nowNs()) },
-      check_key: await readyOf(check).checkKey(),
-    };
-    await storeVerdict(context, row, check);
+    });
   }
 }

@@ -1,7 +1,15 @@
 // Putting a volume back to its last good point, as a job: it waits until nobody is in the way, makes the mark that undoes it,
 // writes what differs, and compares. Cut off at any place it goes on there.
 import { setTimeout as pause } from 'node:timers/promises';
-import { againMs, isUnavailable, MidmirrorError, messageOf, printBytes, ReasonLog } from '@midmirror/basis';
+import {
+  againMs,
+  isUnavailable,
+  MidmirrorError,
+  messageOf,
+  msOf,
+  printBytes,
+  ReasonLog,
+} from '@midmirror/basis';
 import { ask } from '@midmirror/bus';
 import {
   fromNs,
@@ -101,7 +109,7 @@ class PutBack {
   }
 
   get #isLate(): boolean {
-    const nowMs = Number(this.#context.clock.nowNs() / 1_000_000n);
+    const nowMs = msOf(this.#context.clock.nowNs());
     return nowMs - this.#state.sinceMs > this.#limits.waitMsMax;
   }
 
