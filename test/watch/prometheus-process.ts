@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
+import { freePort } from '@midmirror/local-servers';
 import { cleanEnvironment, ROOT } from '../appliance/appliance-process.ts';
 
 const START_MS_MAX = 30_000;
@@ -107,12 +107,4 @@ export class PrometheusProcess {
     assert.equal(body.status, 'success', `${path}: ${body.error}`);
     return body.data;
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
