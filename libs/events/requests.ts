@@ -462,6 +462,14 @@ export interface Requests {
     ask: { volumeId: string; check: string; good: string | null; bad: string | null; jobs: number };
     answer: { job: ToldCheckJob };
   };
+  /**
+   * The volume holds now what it held at `good`, a text: somebody has put it back by hand. Throws `conflict` when it does
+   * not. `checks`: those that judge writes and had condemned them; they judge what comes from write `seq` on.
+   */
+  'monitor.put-back': {
+    ask: { volumeId: string; good: string };
+    answer: { seq: number; checks: string[] };
+  };
   'monitor.jobs': { ask: { job: string | null; limit: number }; answer: { jobs: ToldCheckJob[] } };
   'monitor.cancel': { ask: { job: string }; answer: { job: ToldCheckJob } };
   'tape-archiver.retention': {

@@ -176,6 +176,19 @@ export function checkRoutes(routes: FastifyInstance, { bus, catalog }: ConsoleCo
     },
   );
 
+  routes.post<{ Params: { v: string }; Body: { good: string } }>(
+    '/volumes/:v/put-backs',
+    {
+      schema: {
+        summary: 'Tell the checks that judge writes that the volume holds again what it held at a good point',
+        params: volumeParam,
+        body: { type: 'object', required: ['good'], additionalProperties: false, properties: { good: text } },
+      },
+    },
+    async ({ params: { v }, body: { good } }) =>
+      await ask(bus, 'monitor.put-back', { volumeId: (await byName(v)).id, good }),
+  );
+
   routes.post<{ Params: { v: string }; Body: { check: string; good?: string; bad?: string; jobs?: number } }>(
     '/volumes/:v/bisections',
     {

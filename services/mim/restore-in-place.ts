@@ -1,6 +1,6 @@
 // mim restore --in-place: the volume goes back to a point by ordinary writes, which are journaled as any others. What it
 // was before has a mark, so going back can be undone.
-import { MidmirrorError, printBytes } from '@midmirror/basis';
+import { messageOf, MidmirrorError, printBytes } from '@midmirror/basis';
 import {
   type Changes,
   InPlaceRestore,
@@ -124,7 +124,13 @@ class InPlace {
     try {
       await this.#tell(chosen, restore);
       if (dryRun === true) return;
-      if (restore.ranges.count === 0 && unfinished === null) return;
+      if (restore.ranges.count === 0 && unfinished === null) {
+        const judging = await this.#tellChecks(chosen);
+        session.answer({ done: { volume: this.#volume, point: chosen, undoMark: null, judging } }, () =>
+          [`${this.#volume} is as of ${printPoint(chosen)} already.`, ...judgingLines(judging)].join('\n'),
+        );
+        return;
+      }
       session.note('No guest may have it mounted now: it would not see what changes under it.');
       if (yes !== true) await ask(session, `Take the volume ${this.#volume} back?`);
       let mark = unfinished?.facts.undoMark ?? null;
@@ -134,12 +140,37 @@ class InPlace {
         await restore.marked(made.seq);
       }
       const moved = await this.#move(restore, chosen, mark);
-      session.answer({ done: { ...moved, volume: this.#volume, point: chosen, undoMark: mark } }, () => {
-        const checked = this.#options.verify ? ', compared with it byte by byte' : '';
-        return `${this.#volume} is as of ${printPoint(chosen)}: ${printBytes(moved.bytesRead)} written, ${printBytes(moved.bytesZeroed)} zeroed${checked}.\nTo undo it: ${undoCommand(this.#volume, mark)}`;
-      });
+      const judging = await this.#tellChecks(chosen);
+      session.answer(
+        { done: { ...moved, volume: this.#volume, point: chosen, undoMark: mark, judging } },
+        () => {
+          const checked = this.#options.verify ? ', compared with it byte by byte' : '';
+          return [
+            `${this.#volume} is as of ${printPoint(chosen)}: ${printBytes(moved.bytesRead)} written, ${printBytes(moved.bytesZeroed)} zeroed${checked}.`,
+            ...judgingLines(judging),
+            `To undo it: ${undoCommand(this.#volume, mark)}`,
+          ].join('\n');
+        },
+      );
     } finally {
       await restore.close();
+    }
+  }
+
+  /** Checks that judge writes have condemned what is gone now: they judge what comes from here on. Their names. */
+  async #tellChecks({ seq }: ShownPoint): Promise<string[]> {
+    const { api } = this.#session;
+    const path = volumePath(this.#volume);
+    try {
+      const { checks } = await api.json<{ checks: { kind: string }[] }>('GET', `${path}/checks`);
+      if (!checks.some(({ kind }) => kind === 'entropy')) return [];
+      return (await api.json<{ checks: string[] }>('POST', `${path}/put-backs`, { good: `seq:${seq}` }))
+        .checks;
+    } catch (error) {
+      this.#session.note(
+        `Its checks of kind entropy were not told that it was put back: ${messageOf(error)}. The same command tells them.`,
+      );
+      return [];
     }
   }
 
@@ -231,4 +262,8 @@ class InPlace {
       progress.done();
     }
   }
+}
+
+function judgingLines(checks: readonly string[]): string[] {
+  return checks.map((check) => `The check ${check} judges what is written from here on.`);
 }

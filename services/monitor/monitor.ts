@@ -125,6 +125,7 @@ export class Monitor {
     });
     on('monitor.certify', async (wish) => ({ job: await this.#certify(jobs, wish) }));
     on('monitor.bisect', async (wish) => ({ job: await this.#bisect(jobs, wish) }));
+    on('monitor.put-back', (wish) => this.#putBackByHand(wish));
     on('monitor.jobs', async ({ job, limit }) => ({ jobs: await jobs.list(job, limit) }));
     on('monitor.cancel', async ({ job }) => ({ job: await jobs.cancel(job) }));
   }
@@ -294,6 +295,29 @@ export class Monitor {
         .where('name', '=', check.name)
         .execute();
     });
+  }
+
+  async #putBackByHand({
+    volumeId,
+    good,
+  }: Requests['monitor.put-back']['ask']): Promise<Requests['monitor.put-back']['answer']> {
+    const { catalog, bus } = this.#context;
+    const volume = await volumeById(catalog.db, volumeId);
+    const goodSeq = await this.#seqOf(volume, good);
+    const seq = await this.#latest(volume);
+    const { extents } = await ask(bus, 'mapping-index.changes', {
+      ...{ volumeId, from: `seq:${goodSeq}`, to: `seq:${seq}`, limit: 1, after: 0 },
+    });
+    const [first] = extents;
+    if (first !== undefined)
+      throw new MidmirrorError(
+        'conflict',
+        `${volume.name} is not as of write ${goodSeq}: it differs at byte ${first.offset}`,
+        {
+          hint: `stop its guest and run \`mim restore ${volume.name} --at seq:${goodSeq} --in-place\` again`,
+        },
+      );
+    return { seq, checks: await notePutBack(this.#context, volumeId, { goodSeq, seq }) };
   }
 
   async #ended(condemned: Condemned, row: CheckJobRow, end: ToldCheckEnd): Promise<void> {

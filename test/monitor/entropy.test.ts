@@ -109,6 +109,7 @@ test('asked for: an unpacked archive is good, encrypted files are not, and the w
     const { lastGood } = end!;
     const found = await appliance.get<{ seq: number }>('/volumes/db/last-good?check=writes');
     assert.equal(found.seq, lastGood!.seq);
+    await putBackByHand(appliance, lastGood!.seq);
     // It was rightful, somebody says: from now on.
     assert.equal((await appliance.mim('check', 'remove', 'db', 'writes')).status, 0);
     await add(appliance, '--set', 'live=false', '--set', `from=${new Date().toISOString()}`);
@@ -116,6 +117,29 @@ test('asked for: an unpacked archive is good, encrypted files are not, and the w
     const anew = await certify(appliance, 'db', 'writes');
     assert.equal(anew.verdict, 'good', anew.reason);
   }));
+
+/** Its verdict ends with it, and comes again with what undoes it. */
+async function putBackByHand(appliance: ApplianceProcess, good: number): Promise<void> {
+  await assert.rejects(
+    appliance.post('/volumes/db/put-backs', { good: `seq:${good}` }),
+    /409.*not as of write \d+: it differs at byte \d+/s,
+  );
+  const restored = await appliance.mim('restore', 'db', '--last-good', '--check', 'writes', '--in-place');
+  assert.equal(restored.status, 0, restored.stderr);
+  assert.match(restored.stdout, /The check writes judges what is written from here on/);
+  const [newest] = await verdicts(appliance, 'db', 'writes');
+  assert.deepEqual([newest!.verdict, newest!.reusedFrom], ['good', good]);
+  await play(appliance.uri('db'), unpacked.slice(0, 1));
+  const later = await certify(appliance, 'db', 'writes');
+  assert.equal(later.verdict, 'good', later.reason);
+
+  const [, mark] = /--at (mark:\S+)/.exec(restored.stdout)!;
+  const undone = await appliance.mim('restore', 'db', '--at', mark!, '--in-place');
+  assert.equal(undone.status, 0, undone.stderr);
+  assert.doesNotMatch(undone.stdout, /judges what is written/);
+  const again = await certify(appliance, 'db', 'writes');
+  assert.equal(again.verdict, 'bad', again.reason);
+}
 
 test('by itself, as the writes come: condemned before a tenth is gone, put back, and watched again', () =>
   withAppliance({ MIM_METRICS_LISTEN: '127.0.0.1:0' }, async (appliance) => {

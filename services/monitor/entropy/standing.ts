@@ -45,13 +45,17 @@ export async function standingOf(
   return { putBack, bad, isCondemned };
 }
 
-/** The volume holds what it held at write `goodSeq` as of write `seq`: what was condemned between them stands there no more. */
+/**
+ * The volume holds what it held at write `goodSeq` as of write `seq`: what was condemned between them stands there no more.
+ * Gives the checks that had condemned it.
+ */
 export async function notePutBack(
   context: MonitorContext,
   volumeId: string,
   { goodSeq, seq }: { goodSeq: number; seq: number },
-): Promise<void> {
+): Promise<string[]> {
   const { catalog, bus } = context;
+  const noted: string[] = [];
   for (const check of await checksOf(catalog.db, volumeId)) {
     if (check.kind !== entropy.name) continue;
     const { bad } = await standingOf(catalog.db, check, null);
@@ -61,5 +65,7 @@ export async function notePutBack(
       ...{ verdict: 'good', reason: `the volume was put back to write ${goodSeq}`, output: '' },
       ...{ reused_seq: goodSeq, read_ranges: null, duration_ms: 0 },
     });
+    noted.push(check.name);
   }
+  return noted;
 }
