@@ -344,6 +344,12 @@ export const metrics = {
     help: '1: the check could not tell of its newest point, or its last job failed; 0: neither. Cancelled jobs do not count.',
     labels: ['volume', 'check'],
   },
+  midmirror_check_restore_waiting_seconds: {
+    kind: 'gauge',
+    unit: 's',
+    help: 'Age of a restore by the check that can not begin, or go on: for a guest that is connected, say; 0: none waits.',
+    labels: ['volume', 'check'],
+  },
   midmirror_check_overdue_seconds: {
     kind: 'gauge',
     unit: 's',

@@ -45,6 +45,8 @@ export async function reportChecks(
     report('midmirror_check_condemned', labels, row.told === 'bad' ? 1 : 0);
     const cannotTell = row.newest === 'cannot-tell' || job.lastFailed;
     report('midmirror_check_cannot_tell', labels, cannotTell ? 1 : 0);
+    const restoreMs = job.restoreWaitsSinceMs === null ? 0 : Math.max(0, nowMs - job.restoreWaitsSinceMs);
+    report('midmirror_check_restore_waiting_seconds', labels, restoreMs / 1000);
     const stands = scheduleOf({ schedule: row.schedule, due: row.due });
     if (stands === null) continue;
     const sinceMs = job.dueSinceMs ?? (await dueSinceMs(db, volume_id, stands, nowMs)) ?? nowMs;
@@ -87,9 +89,11 @@ interface JobsOfCheck {
   dueSinceMs: number | null;
   /** Whether the last that has ended failed; those that people cancelled do not count. */
   lastFailed: boolean;
+  /** When a restore was made that says for what it waits. */
+  restoreWaitsSinceMs: number | null;
 }
 
-const NO_JOB: JobsOfCheck = { dueSinceMs: null, lastFailed: false };
+const NO_JOB: JobsOfCheck = { dueSinceMs: null, lastFailed: false, restoreWaitsSinceMs: null };
 
 /** By volume and check. */
 async function jobsOf(
@@ -97,17 +101,20 @@ async function jobsOf(
 ): Promise<{ waiting: Record<(typeof WAITING)[number], number>; of: Map<string, JobsOfCheck> }> {
   const rows = await db
     .selectFrom('check_job')
-    .select(['volume_id', 'check_name', 'task', 'status', 'cause', 'created_ns'])
+    .select(['volume_id', 'check_name', 'task', 'status', 'cause', 'created_ns', 'error'])
     .where('status', '<>', 'cancelled')
     .orderBy('ended_ns')
     .execute();
   const waiting = { queued: 0, running: 0 };
   const of = new Map<string, JobsOfCheck>();
-  for (const { volume_id, check_name, task, status, cause, created_ns } of rows) {
-    if (task === 'restore') continue;
+  for (const { volume_id, check_name, task, status, cause, created_ns, error } of rows) {
     const key = `${volume_id} ${check_name}`;
     const job = of.get(key) ?? { ...NO_JOB };
     of.set(key, job);
+    if (task === 'restore') {
+      if (status === 'running' && error !== null) job.restoreWaitsSinceMs = msOf(fromNs(created_ns));
+      continue;
+    }
     if (status !== 'queued' && status !== 'running') {
       job.lastFailed = status === 'failed';
       continue;

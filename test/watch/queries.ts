@@ -13,7 +13,7 @@ const TOLD_WITH_TAPES = /^midmirror_tape_(?:last_written_timestamp|overdue)_seco
 
 /** Of each check alone. */
 const TOLD_WITH_CHECKS =
-  /^midmirror_(?:check_(?:last_good_\w+|condemned|cannot_tell|overdue_\w+|interval_\w+)|entropy_\w+)$/;
+  /^midmirror_(?:check_(?:last_good_\w+|condemned|cannot_tell|restore_\w+|overdue_\w+|interval_\w+)|entropy_\w+)$/;
 
 /** Of alerts that are not of a volume, or not of that alone. */
 const LEGENDS: Readonly<Record<string, string>> = {
@@ -24,6 +24,7 @@ const LEGENDS: Readonly<Record<string, string>> = {
   MidmirrorReplicatorBehind: '{{volume}} {{instance}}',
   MidmirrorGuestsWait: '{{volume}} {{instance}} {{reason}}',
   MidmirrorCondemned: '{{volume}} {{check}}',
+  MidmirrorRestoreWaits: '{{volume}} {{check}}',
   MidmirrorNoGoodPoint: '{{volume}} {{check}}',
   MidmirrorCheckLate: '{{volume}} {{check}}',
   MidmirrorCheckCannotTell: '{{volume}} {{check}}',

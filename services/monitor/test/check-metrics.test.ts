@@ -118,6 +118,7 @@ for (const kind of catalogKinds) {
         ...NOTHING,
         ...{ 'checks{db}': 2, 'checks{mail}': 0 },
         ...{ 'last_good_timestamp_seconds{db,fsck}': 0, 'condemned{db,fsck}': 0, 'cannot_tell{db,fsck}': 0 },
+        ...{ 'restore_waiting_seconds{db,fsck}': 0, 'restore_waiting_seconds{db,virus}': 0 },
         ...{ 'last_good_timestamp_seconds{db,virus}': 0, 'condemned{db,virus}': 0 },
         ...{ 'cannot_tell{db,virus}': 0, 'overdue_seconds{db,virus}': 0, 'interval_seconds{db,virus}': 60 },
       });
@@ -149,6 +150,25 @@ for (const kind of catalogKinds) {
       assert.equal((await ofCheck(catalog))['cannotTell'], 1);
       await addJob(catalog, 'done', '09:15:00');
       assert.equal((await ofCheck(catalog))['cannotTell'], 0);
+    }, kind));
+
+  test(`a restore is told of while it says for what it waits (${kind})`, () =>
+    withCatalog(async (catalog) => {
+      await addVolume(catalog, 'v1', 'db');
+      await addCheck(catalog, 'fsck');
+      const waiting = async () => (await told(catalog))['restore_waiting_seconds{db,fsck}'];
+      const restore = { task: 'restore', cause: 'requested' };
+      await addJob(catalog, 'failed', '09:10:00', { ...restore, error: '{}' });
+      await addJob(catalog, 'running', '09:20:00', { ...restore, check_name: 'virus', error: '{}' });
+      await addJob(catalog, 'running', '09:50:00', restore);
+      assert.equal(await waiting(), 0);
+      await catalog.db
+        .updateTable('check_job')
+        .set({ error: '{}' })
+        .where('created_ns', '=', column('09:50:00'))
+        .execute();
+      assert.equal(await waiting(), 600);
+      assert.equal((await told(catalog))['jobs{running}'], 0);
     }, kind));
 
   test(`a check is overdue since its schedule wanted it, until its job has ended (${kind})`, () =>
