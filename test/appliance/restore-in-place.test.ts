@@ -54,6 +54,7 @@ test('back in place, and forward again: every moment stays, the volume is the sa
     const { latest } = await appliance.get<Volume>('/volumes/db');
     const nothing = await restores.lines('db', '--at', 'mark:before-restore-1', '--in-place', '--yes');
     assert.equal(nothing.plan!.bytes, 0);
+    assert.equal(nothing.done!.undoMark, null);
     assert.equal((await appliance.get<Volume>('/volumes/db')).latest.seq, latest.seq, 'nothing was written');
     assert.equal((await appliance.mim('verify', 'db')).status, 0);
 
