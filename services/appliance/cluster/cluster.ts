@@ -15,9 +15,10 @@ import {
 } from '@midmirror/local-servers';
 import { limits } from './limits.ts';
 
-/** As those of `npm start`: they bound what V8 and malloc keep, and give the disk enough threads. */
+/** As those of `npm start`: they bound what V8 and malloc keep, leave out Node's stripper of types, and give the disk enough threads. */
 const NODE_ARGS = ['--max-semi-space-size=1', '--heap-growing-percent=50'];
 const NODE_ENVIRONMENT = {
+  NODE_COMPILE_CACHE: '/tmp/node-compile-cache',
   UV_THREADPOOL_SIZE: '8',
   MALLOC_ARENA_MAX: '1',
   MALLOC_MMAP_THRESHOLD_: '32768',
