@@ -1,7 +1,7 @@
 // Whether the appliance lives, and whether it can do its job, as orchestrators and people ask; and that nothing is
 // loaded for it when nobody does.
 import assert from 'node:assert/strict';
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { ApplianceProcess, withAppliance, withFolder } from '../appliance/appliance-process.ts';
 import { readyz, WELL } from './readyz.ts';
@@ -81,4 +81,27 @@ test('nobody looks: nothing of the SDK is loaded; somebody does: it is', () =>
     assert.ok(!existsSync(`${folder}/loaded`));
     await watched(WATCHED);
     assert.ok(existsSync(`${folder}/loaded`));
+  }));
+
+test("from the second start on Node's stripper of types is loaded in no thread", () =>
+  withFolder(async (folder) => {
+    // Each thread notes at its end whether it has loaded it.
+    const hook = `${folder}/hook.mjs`;
+    const noted = `${folder}/threads`;
+    writeFileSync(
+      hook,
+      `import { appendFileSync } from 'node:fs';
+       process.on('exit', () => {
+         const has = process.moduleLoadList.some((name) => name.includes('amaro'));
+         appendFileSync(${JSON.stringify(noted)}, has + '\\n');
+       });`,
+    );
+    for (let start = 1; start <= 2; start += 1) {
+      rmSync(noted, { force: true });
+      const appliance = await ApplianceProcess.start(`${folder}/data`, { NODE_OPTIONS: `--import=${hook}` });
+      assert.equal(await appliance.stop(), 0);
+    }
+    const threads = readFileSync(noted, 'utf8').trim().split('\n');
+    assert.ok(threads.length >= 2, 'that of guests and that of the catalogue');
+    assert.deepEqual(new Set(threads), new Set(['false']));
   }));
