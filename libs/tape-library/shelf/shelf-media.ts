@@ -73,6 +73,8 @@ class ShelfMedia implements Media {
 
   async add(barcode: string, capacityBytes: number): Promise<void> {
     const { names, uploads } = await this.#folder(barcode);
+    // A label that was on its way when its maker died is of no cartridge yet.
+    names.delete(`${CARTRIDGE}.new`);
     if (names.size + uploads.length > 0)
       throw new MidmirrorError(
         'conflict',

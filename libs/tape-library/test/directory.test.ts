@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, open, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -45,4 +45,27 @@ tapeLibraryContract('directory', directories);
 
 test('a directory that is not there is not made: a mount may be missing', async () => {
   await assert.rejects(openLibrary('file:///nowhere/at/all'), /\/nowhere\/at\/all does not exist/);
+});
+
+test('a cartridge whose maker died with its label on the way is made, and no other file is taken for that', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'mim-tape-'));
+  try {
+    await mkdir(join(directory, 'A1'));
+    await writeFile(join(directory, 'A1', 'cartridge.json.new'), '{"barcode": "A');
+    await mkdir(join(directory, 'A2'));
+    await writeFile(join(directory, 'A2', 'letter.txt.new'), 'somebody else');
+    await using library = await openLibrary(`file://${directory}`);
+    await library.add({ barcode: 'A1', capacityBytes: 8 << 20 });
+    assert.deepEqual(
+      (await library.list()).map(({ barcode, trouble }) => [barcode, trouble]),
+      [['A1', null]],
+    );
+    assert.deepEqual(await readdir(join(directory, 'A1')), ['cartridge.json']);
+    await assert.rejects(
+      library.add({ barcode: 'A2', capacityBytes: 8 << 20 }),
+      /has a cartridge A2 already/,
+    );
+  } finally {
+    await rm(directory, { recursive: true });
+  }
 });
