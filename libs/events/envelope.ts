@@ -1,5 +1,5 @@
 // CloudEvents 1.0 in binary mode: attributes travel as message headers (`ce-*`), the body is the data.
-import { MidmirrorError } from '@midmirror/basis';
+import { MidmirrorError, msOf } from '@midmirror/basis';
 import { type DomainEvent, eventId } from './domain-event.ts';
 
 /** One message as the bus carries it. */
@@ -14,7 +14,7 @@ const TYPE_PREFIX = 'dev.midmirror.';
 /** RFC 3339 in UTC with nanoseconds. */
 export function rfc3339(timeNs: bigint): string {
   const fraction = (timeNs % 1_000_000_000n).toString().padStart(9, '0');
-  return `${new Date(Number(timeNs / 1_000_000n)).toISOString().slice(0, 19)}.${fraction}Z`;
+  return `${new Date(msOf(timeNs)).toISOString().slice(0, 19)}.${fraction}Z`;
 }
 
 /** CloudEvents' distributed tracing extension: where in a trace the event was made. Nothing when it is not traced. */

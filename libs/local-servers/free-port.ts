@@ -7,9 +7,11 @@ const PORTS_TRIED_MAX = 50;
 const PORT_MIN = 20_000;
 const PORT_MAX = 32_767;
 
-/** It stays this process's until this process ends, also while its server is down between a kill and a start: no other
+/**
+ * It stays this process's until this process ends, also while its server is down between a kill and a start: no other
  * process gets it from here. One that asks the system itself may take it before it is used: who starts a server on it
- * must be ready to try again. */
+ * must be ready to try again.
+ */
 export async function freePort(): Promise<number> {
   for (let attempt = 1; attempt <= PORTS_TRIED_MAX; attempt += 1) {
     const port = PORT_MIN + Math.floor(Math.random() * (PORT_MAX - PORT_MIN + 1));

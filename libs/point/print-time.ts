@@ -1,4 +1,5 @@
 // Times and distances for people: always with a zone, never more digits than mean something.
+import { msOf } from '@midmirror/basis';
 
 /** RFC 3339 in UTC; as many fraction digits as the time has, in threes. */
 export function printTime(timeNs: bigint): string {
@@ -6,7 +7,7 @@ export function printTime(timeNs: bigint): string {
     .toString()
     .padStart(9, '0')
     .replace(/(?:000){1,3}$/, '');
-  const seconds = new Date(Number(timeNs / 1_000_000n)).toISOString().slice(0, 19);
+  const seconds = new Date(msOf(timeNs)).toISOString().slice(0, 19);
   return fraction === '' ? `${seconds}Z` : `${seconds}.${fraction}Z`;
 }
 

@@ -1,5 +1,6 @@
 // What a policy keeps of a row of points, snapshots or tapes: the newest few, and the last of each hour, day, week,
 // month and year (grandfather, father, son). One rule for both; only the numbers differ.
+import { msOf } from '@midmirror/basis';
 import type { VolumePolicy } from './volume-policy.ts';
 
 export interface RetentionCandidate<Id> {
@@ -48,7 +49,7 @@ export function kept<Id>(candidates: readonly RetentionCandidate<Id>[], keep: Ke
   for (const [rule, bucket] of Object.entries(BUCKETS) as [keyof typeof BUCKETS, Bucket][]) {
     const seen = new Set<string>();
     for (const { id, timeNs } of newestFirst) {
-      const name = bucket(new Date(Number(timeNs / 1_000_000n)));
+      const name = bucket(new Date(msOf(timeNs)));
       if (seen.has(name)) continue;
       if (seen.size === keep[rule]) break;
       seen.add(name);

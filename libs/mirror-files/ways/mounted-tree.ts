@@ -1,7 +1,7 @@
 // A file system of a mirror, mounted by the kernel: read-only, nothing on it run, no device, no set-id bit, no symbolic
 // link followed. What is on the disk may be hostile; the kernel's driver reads it.
 import { type BigIntStats, constants, type Dirent, promises as fs } from 'node:fs';
-import { MidmirrorError, messageOf } from '@midmirror/basis';
+import { MidmirrorError, messageOf, msOf } from '@midmirror/basis';
 import type { FileSystem, FileSystemKind } from '../layout/layout.ts';
 import { limits } from '../limits.ts';
 import { type Machine, required } from '../machine.ts';
@@ -235,7 +235,7 @@ function entryOf(name: string, stats: BigIntStats): Entry {
     sizeBytes: kind === 'file' ? Number(stats.size) : 0,
     mode: Number(stats.mode) & 0o7777,
     owner: { user: Number(stats.uid), group: Number(stats.gid) },
-    modifiedMs: Number(stats.mtimeNs / 1_000_000n),
+    modifiedMs: msOf(stats.mtimeNs),
   };
 }
 
